@@ -1,0 +1,31 @@
+#pragma once
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "sim/experiment.h"
+
+namespace CLI {
+class App;
+}
+
+namespace epsim {
+
+/// Exit codes of the program.
+enum ExitCode : int { kOk = 0, kFailed = 1, kBadInput = 2, kCheckFailed = 3, kInterrupted = 130 };
+
+/// The whole program: parses the command line, runs a verb, prints results on stdout and everything else on stderr. Gives the exit code.
+int cli(int argc, char** argv, const Catalogs& catalogs);
+
+/// A verb adds its subcommand to `app`; `result` is the exit code it sets when it has run. One file each.
+namespace verb {
+void run(CLI::App& app, const Catalogs& catalogs, int& result);
+void execute(CLI::App& app, const Catalogs& catalogs, int& result);
+void place(CLI::App& app, const Catalogs& catalogs, int& result);
+void alltoall(CLI::App& app, const Catalogs& catalogs, int& result);
+void compare(CLI::App& app, const Catalogs& catalogs, int& result);
+void list(CLI::App& app, const Catalogs& catalogs, int& result);
+void model(CLI::App& app, const Catalogs& catalogs, int& result);
+}  // namespace verb
+
+}  // namespace epsim

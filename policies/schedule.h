@@ -1,0 +1,112 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/matrix.h"
+#include "base/units.h"
+#include "policies/plan.h"
+
+namespace epsim {
+
+/// The part of a layer that a phase's time is counted in.
+enum class Stage { dispatch, compute, combine };
+std::string_view name_of(Stage stage);
+
+/// A kernel a rank runs: an expert FFN over `rows` rows.
+struct KernelCall {
+  Rank rank;
+  Slot slot;             ///< invalid for the shared expert
+  std::int64_t rows = 0;
+  double flops = 0;        ///< floating point operations
+  double weight_bytes = 0; ///< weights read once
+  double row_bytes = 0;    ///< activations read and written
+};
+
+/// One dense operation over all ranks. There are three kinds and no more:
+/// a `transfer` of rows between ranks, `kernel` calls, and a `reduce` that adds rows on each rank.
+struct Phase {
+  enum class Kind { transfer, kernel, reduce };
+  Kind kind = Kind::transfer;
+  Stage stage = Stage::dispatch;
+  std::string name;
+  /// Phases that must be complete on a rank before this one begins there. A transfer is complete on a rank when all rows to it have arrived;
+  /// kernels and reduces when the rank has done its own.
+  std::vector<int> after;
+
+  Matrix<std::int64_t> rows;  ///< transfer: [source][destination]; the diagonal counts rows that stay and cross no link
+  Bytes row_bytes = 0;        ///< transfer: bytes of one row on the wire
+  std::vector<KernelCall> kernels;     ///< kernel: grouped by rank, in the order they run
+  std::vector<double> reduce_bytes;    ///< reduce: [R] bytes read and written
+};
+
+/// What each rank does in one layer, phase by phase, in an order that respects `after`.
+struct Schedule {
+  int ranks = 0;
+  std::vector<Phase> phases;
+};
+
+/// How large rows and kernels are. Bytes of a row = values x bytes per value + extra.
+struct Pricing {
+  std::int64_t hidden = 0;
+  std::int64_t expert_ffn = 0;
+  std::int64_t shared_ffn = 0;
+  int expert_matrices = 3;
+  Precision dispatch = Precision::bf16, combine = Precision::bf16, weights = Precision::bf16;
+  Bytes dispatch_extra = 0, combine_extra = 0;
+  Bytes dispatch_row() const;
+  Bytes combine_row() const;
+};
+
+/// A row in a buffer of a rank. Buffer 0 holds the home tokens; buffer 1+p the rows that phase p delivers, computes or adds up there.
+struct RowRef {
+  std::int32_t buffer = 0;
+  std::int32_t row = 0;
+  friend bool operator==(RowRef, RowRef) = default;
+};
+
+/// A weighted sum: out = sum over i, in order, of weight[i] * row(terms[i]).
+struct Term {
+  RowRef row;
+  float weight = 1;
+};
+
+/// The rows of one rank's part of a schedule: what an interpreter that moves data plays.
+struct RankRows {
+  struct PhaseRows {
+    /// transfer, as sender: rows to each destination, concatenated; send_first[d] .. send_first[d+1]. [R+1]
+    std::vector<RowRef> send;
+    std::vector<std::int64_t> send_first;
+    /// transfer, as receiver: rows from source s land at receive_first[s] .. receive_first[s+1] of this phase's buffer. [R+1]
+    std::vector<std::int64_t> receive_first;
+    /// kernel: input rows of call i of this rank are input[input_first[i]] ..; output row = position in `input`.
+    std::vector<RowRef> input;
+    std::vector<std::int64_t> input_first;
+    std::vector<Slot> slots;  ///< of each call; invalid for the shared expert
+    /// reduce: output row i adds terms[term_first[i]] .. in order.
+    std::vector<Term> terms;
+    std::vector<std::int64_t> term_first;
+  };
+  std::vector<PhaseRows> phases;
+  std::int64_t buffer_rows(std::size_t phase) const;  ///< rows that the phase's buffer holds
+};
+
+/// An all-to-all algorithm for the two exchanges of a layer.
+struct Exchange {
+  std::string_view summary;
+  /// The group keys of a copy in the tree by which its token's result is added, outermost first; copies with equal keys are added first, in choice order,
+  /// and groups are added in the order of their first copy. Equal-length for all copies; empty: plain choice order at home.
+  std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Slot slot)> tree;
+  /// Lowers a plan: counts only.
+  std::function<Schedule(const Plan& plan, const Topology& topology, const Pricing& pricing)> schedule;
+  /// Lowers a plan to rows for the ranks in `wanted` (others' entries stay empty): [R]. The last phase's buffer holds each rank's result, one row a home token.
+  std::function<std::vector<RankRows>(const Plan& plan, const Topology& topology, const std::vector<bool>& wanted)> rows;
+};
+
+using ExchangeCatalog = Catalog<Exchange, const Shape*>;
+ExchangeCatalog builtin_exchanges();
+
+}  // namespace epsim

@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "policies/schedule.h"
+#include "sim/compute/compute.h"
+#include "sim/network/network.h"
+#include "workloads/model.h"
+
+namespace epsim {
+
+/// The tables of parts of every kind: a value. Add your own and pass it on.
+struct Catalogs {
+  ClusterCatalog cluster;
+  SourceCatalog source;
+  RouterCatalog router;
+  CapacityCatalog capacity;
+  PlacementCatalog placement;
+  ReplicaCatalog replica;
+  ExchangeCatalog exchange;
+  NetworkCatalog network;
+  ComputeCatalog compute;
+};
+Catalogs builtin_catalogs();
+
+/// Everything an experiment file says, read, checked and built.
+struct Experiment {
+  std::string name;        ///< the file's name without folder and ending
+  std::uint64_t seed = 0;
+  Model model;
+  std::vector<int> layers;  ///< model layer indices to run
+  Topology topology;
+  Source source;
+  Router router;
+  Capacity capacity;
+  PlacementPolicy placement;
+  ReplicaRule replica;
+  Exchange exchange;
+  NetworkModel network;
+  ComputeModel compute;
+  Pricing pricing;
+  Precision compute_precision = Precision::bf16;
+  std::int64_t execute_hidden = 0, execute_ffn = 0;  ///< sizes that `execute` computes with; the model's unless the file says less
+  Setting resolved;         ///< the settings in force: the file's over the model's defaults, overrides applied
+
+  /// The part in force for a kind, as the resolved settings spell it: "eplb" or "eplb {slots: 288}".
+  std::string part(std::string_view kind) const;
+};
+
+/// Reads an experiment. Finds every problem in one pass and throws them as one InputError.
+Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::vector<std::string>& overrides, const Catalogs& catalogs);
+
+}  // namespace epsim

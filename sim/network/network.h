@@ -1,0 +1,44 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/catalog.h"
+#include "topology/topology.h"
+
+namespace epsim {
+
+/// A message on the network. `id` is the caller's.
+struct Flow {
+  std::int64_t id = 0;
+  Rank source, destination;
+  double bytes = 0;  ///< above 0
+};
+
+/// Carries flows over a topology. It has a state and a double-precision clock in seconds; it knows nothing of who calls it.
+class Network {
+ public:
+  struct Arrival {
+    std::int64_t id;
+    double at;  ///< seconds
+  };
+  virtual ~Network() = default;
+  /// Starts flows at `now`, which is never before the last time given to `start` or `advance`.
+  virtual void start(const std::vector<Flow>& flows, double now) = 0;
+  /// When the state changes next (an arrival, or a change on the way to one); infinity when nothing is under way.
+  virtual double next_event() const = 0;
+  /// Moves the clock to `now` (at most next_event()) and appends what has arrived by then.
+  virtual void advance(double now, std::vector<Arrival>& arrived) = 0;
+};
+
+/// A network model by name: makes a Network for a topology.
+struct NetworkModel {
+  std::string_view summary;
+  std::function<std::unique_ptr<Network>(const Topology&)> make;
+};
+
+using NetworkCatalog = Catalog<NetworkModel>;
+NetworkCatalog builtin_networks();
+
+}  // namespace epsim
