@@ -137,6 +137,21 @@ std::optional<std::vector<int>> Params::ranges(std::string_view key, std::string
   return out;
 }
 
+Params Params::section(std::string_view key, std::string_view help) {
+  const Setting* value = read(key, "a map", "{}", false, help);
+  if (listing()) return {};
+  if (value && !value->is_map()) {
+    problems_->add(value->at, fmt::format("`{}` must be a map of key: value", key));
+    value = nullptr;
+  }
+  auto empty = std::make_shared<Setting>();
+  empty->kind = Setting::Kind::map;
+  empty->at = at(key);
+  Params section(value ? *value : *empty, fmt::format("`{}`", key), *problems_);
+  section.owned_ = std::move(empty);
+  return section;
+}
+
 void Params::error(std::string_view key, std::string message) {
   if (problems_) problems_->add(at(key), std::move(message));
 }

@@ -42,6 +42,11 @@ class Params {
   /// Numbers and ranges such as "3-60", "1, 4, 7" or [1, 4-6]; nothing when the key is absent.
   std::optional<std::vector<int>> ranges(std::string_view key, std::string_view help);
 
+  /// The settings under a key that holds a map of its own; empty ones where it is absent. Call `finish` on it too.
+  Params section(std::string_view key, std::string_view help);
+  /// Makes a key known that somebody else reads.
+  void know(std::string_view key) { docs_.push_back({std::string(key), "", "", ""}); }
+
   bool has(std::string_view key) const { return settings_ && settings_->find(key); }
   /// Reports a problem with the value of `key` (or with the part as a whole, where the key is absent).
   void error(std::string_view key, std::string message);
@@ -62,6 +67,7 @@ class Params {
              T stand_in);
 
   const Setting* settings_ = nullptr;
+  std::shared_ptr<const Setting> owned_;  // of an absent section
   std::string context_;
   Diagnostics* problems_ = nullptr;
   std::size_t problems_before_ = 0;

@@ -102,8 +102,9 @@ struct Exchange {
   std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Slot slot)> tree;
   /// Lowers a plan: counts only.
   std::function<Schedule(const Plan& plan, const Topology& topology, const Pricing& pricing)> schedule;
-  /// Lowers a plan to rows for the ranks in `wanted` (others' entries stay empty): [R]. The last phase's buffer holds each rank's result, one row a home token.
-  std::function<std::vector<RankRows>(const Plan& plan, const Topology& topology, const std::vector<bool>& wanted)> rows;
+  /// Lowers a plan to rows for the ranks in `wanted` (others' entries stay empty): [R]. `shared_expert` tells whether the layer has one. The phases are those of `schedule`;
+  /// the last one's buffer holds each rank's result, one row a home token.
+  std::function<std::vector<RankRows>(const Plan& plan, const Topology& topology, bool shared_expert, const std::vector<bool>& wanted)> rows;
 };
 
 using ExchangeCatalog = Catalog<Exchange, const Shape*>;

@@ -1,0 +1,179 @@
+#include "sim/experiment.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+namespace epsim {
+namespace {
+
+/// The part each kind takes where neither the file nor the model names one.
+const PartKeys& part_keys() {
+  static const PartKeys keys = {{"cluster", "single_switch"}, {"source", "lognormal"},       {"router", "topk"},    {"capacity", "dropless"}, {"placement", "contiguous"},
+                                {"replica", "round_robin"},   {"exchange", "hierarchical"}, {"network", "fair"}, {"compute", "roofline"}};
+  return keys;
+}
+
+Setting defaults() {
+  Setting s;
+  s.kind = Setting::Kind::map;
+  const auto source = std::make_shared<SourceText>(SourceText{"built-in defaults", ""});
+  for (const char* kind : {"router", "capacity", "placement", "replica", "exchange", "network", "compute"}) {
+    Setting& value = s.get_or_add(kind, {source, 0, 0});
+    value.kind = Setting::Kind::scalar;
+    value.text = part_keys().find(kind)->second;
+  }
+  return s;
+}
+
+/// The format experts compute in where the file does not say: that of the weights, but 4-bit weights are widened to bf16 first.
+Precision computing_precision(Precision weights) { return weights == Precision::fp4 ? Precision::bf16 : weights; }
+
+std::vector<int> chosen_layers(const Model& model, const std::optional<std::vector<int>>& wish, Params& top) {
+  if (!wish) return model.moe_layers;
+  for (const int layer : *wish)
+    if (!std::binary_search(model.moe_layers.begin(), model.moe_layers.end(), layer)) {
+      const int first = model.moe_layers.empty() ? 0 : model.moe_layers.front(), last = model.moe_layers.empty() ? 0 : model.moe_layers.back();
+      top.error("layers", fmt::format("layer {} of {} is no MoE layer (it has {} of them, from {} to {})", layer, model.name, model.moe_layers.size(), first, last));
+      break;
+    }
+  return *wish;
+}
+
+}  // namespace
+
+Catalogs builtin_catalogs() {
+  return {builtin_clusters(),   builtin_sources(),       builtin_routers(),   builtin_capacities(), builtin_placements(),
+          builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes()};
+}
+
+std::string Experiment::part(std::string_view kind) const {
+  const Setting* s = resolved.find(kind);
+  if (!s) return "";
+  if (!s->is_map()) return s->text;
+  const Setting::Entry& e = s->entries.front();
+  return e.value.is_map() && !e.value.entries.empty() ? fmt::format("{} {}", e.key, to_yaml(e.value)) : e.key;
+}
+
+Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::vector<std::string>& overrides, const Catalogs& catalogs) {
+  Diagnostics problems;
+  Setting root = parse_yaml(file);
+  if (!root.is_map()) throw InputError({file, root.at.line, root.at.column}, "expected an experiment: a map of key: value");
+
+  Experiment e;
+  e.name = std::filesystem::path(file->name).stem().string();
+
+  // The model brings defaults for other keys, so it is read before they are laid on each other; an override may change it.
+  Setting with_overrides = root;
+  for (const std::string& o : overrides) {
+    try {
+      apply_override(with_overrides, o, part_keys());
+    } catch (const InputError& error) {
+      problems.add(error);
+    }
+  }
+  bool model_known = false;
+  if (const Setting* m = with_overrides.find("model"); m && m->is_scalar()) {
+    try {
+      const bool is_path = m->text.find('/') != std::string::npos || m->text.ends_with(".json");
+      e.model = load_model(is_path ? resolve_path(m->text, m->at) : m->text, m->at);
+      model_known = true;
+    } catch (const InputError& error) {
+      problems.add(error);
+    }
+  }
+
+  Setting settings = defaults();
+  if (model_known && e.model.router.kind != Setting::Kind::null) settings.get_or_add("router", e.model.router.at) = e.model.router;
+  overlay(settings, root, part_keys());
+  for (const std::string& o : overrides) {
+    try {
+      apply_override(settings, o, part_keys());
+    } catch (const InputError&) {  // said above
+    }
+  }
+  settings.at = {file, 1, 1};
+
+  Params top(settings, "an experiment", problems);
+  e.seed = static_cast<std::uint64_t>(top.integer("seed", "random seed: same seed, same bytes out", 42, 0, INT64_MAX));
+  top.text("model", "a preset (see `epsim list model`) or the path of a Hugging Face config.json");
+  const auto layers = top.ranges("layers", "indices of the MoE layers to run");
+  if (!top.has("cluster")) problems.add(settings.at, fmt::format("an experiment needs `cluster`: {}", fmt::join(catalogs.cluster.names(), ", ")));
+  if (!top.has("source")) problems.add(settings.at, fmt::format("an experiment needs `source`: {}", fmt::join(catalogs.source.names(), ", ")));
+
+  Params precision = top.section("precision", "number formats on the wire and in the experts");
+  const Precision weights = precision_from_name(precision.choice("weights", "experts' weights in memory", precision_names(), std::string(name_of(e.model.weights))));
+  e.pricing.weights = weights;
+  e.compute_precision = precision_from_name(precision.choice("compute", "experts' arithmetic", precision_names(), std::string(name_of(computing_precision(weights)))));
+  e.pricing.dispatch = precision_from_name(precision.choice("dispatch", "rows to the experts", precision_names(), "bf16"));
+  e.pricing.combine = precision_from_name(precision.choice("combine", "rows back from the experts", precision_names(), "bf16"));
+  e.pricing.dispatch_extra = precision.bytes("dispatch_extra", "bytes added to each dispatched row, such as scales and ids", Bytes{0});
+  e.pricing.combine_extra = precision.bytes("combine_extra", "bytes added to each returned row", Bytes{0});
+  precision.finish();
+
+  Params execute = top.section("execute", "sizes of the real experts, where they should be smaller than the model's");
+  e.execute_hidden = execute.integer("hidden", "length of a token vector", model_known ? e.model.hidden : 1, 1, 1 << 20);
+  e.execute_ffn = execute.integer("ffn", "inner width of an expert", model_known ? e.model.expert_ffn : 1, 1, 1 << 20);
+  execute.finish();
+
+  for (const auto& [kind, fallback] : part_keys()) top.know(kind);  // the catalogs read these
+  top.finish();
+
+  if (const Setting* cluster = settings.find("cluster")) {
+    try {
+      e.topology = catalogs.cluster.make(*cluster, problems);
+    } catch (const InputError& error) {
+      problems.add(error);
+    }
+  }
+  const bool sizes_known = model_known && e.topology.ranks() > 0;
+  if (model_known) e.layers = chosen_layers(e.model, layers, top);
+
+  const SourceContext source_context{e.model.num_experts, e.model.top_k, e.topology.ranks(), e.execute_hidden, e.seed, e.layers, e.model.moe_layers};
+  if (const Setting* source = settings.find("source")) {
+    try {
+      e.source = catalogs.source.make(*source, problems, sizes_known ? &source_context : nullptr);
+    } catch (const InputError& error) {
+      problems.add(error);
+    }
+  }
+  if (e.source.gate && model_known && e.execute_hidden != e.model.hidden)
+    problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");
+
+  const bool has_choices = e.source.yields == Source::Yields::choices;
+  const Shape shape{e.model.num_experts, e.model.top_k, e.topology.ranks(), e.topology.nodes(), e.model.expert_groups, has_choices, e.source.has_weights};
+  const Shape* known = sizes_known ? &shape : nullptr;
+  const auto make = [&](const auto& catalog, auto... context) {
+    const Setting* s = settings.find(catalog.kind());
+    using Part = decltype(catalog.make(*s, problems, context...));
+    if (!s) return Part{};
+    try {
+      return catalog.make(*s, problems, context...);
+    } catch (const InputError& error) {
+      problems.add(error);
+      return Part{};
+    }
+  };
+  if (has_choices) {
+    if (const Setting* router = with_overrides.find("router"))
+      problems.add(router->at, fmt::format("the source `{}` brings its own choices: a router has no effect", part_choice(*settings.find("source"), problems).name));
+    std::erase_if(settings.entries, [](const Setting::Entry& entry) { return entry.key == "router"; });
+  } else {
+    e.router = make(catalogs.router, known);
+  }
+  e.capacity = make(catalogs.capacity, known);
+  e.placement = make(catalogs.placement, known);
+  e.replica = make(catalogs.replica, known);
+  e.exchange = make(catalogs.exchange, known);
+  e.network = make(catalogs.network);
+  e.compute = make(catalogs.compute);
+  problems.check();
+
+  e.pricing.hidden = e.model.hidden, e.pricing.expert_ffn = e.model.expert_ffn, e.pricing.shared_ffn = e.model.shared_ffn;
+  e.pricing.expert_matrices = e.model.expert_matrices;
+  e.resolved = std::move(settings);
+  return e;
+}
+
+}  // namespace epsim

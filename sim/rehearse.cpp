@@ -1,0 +1,133 @@
+#include "sim/rehearse.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "sim/moe/buffers.h"
+
+namespace epsim {
+namespace {
+
+/// One thing that may be done: a message to `other`, kernel call `other`, or a reduce.
+struct Action {
+  int phase;
+  Rank rank;
+  std::int64_t other;
+};
+
+class Rehearsal {
+ public:
+  Rehearsal(const Plan& plan, const Schedule& schedule, const std::vector<RankRows>& rows, const ExpertBank& experts, const std::vector<float>& x)
+      : plan_(plan), schedule_(schedule), rows_(rows), experts_(experts), ranks_(schedule.ranks) {
+    const std::int64_t h = experts.hidden();
+    for (int r = 0; r < ranks_; ++r)
+      buffers_.emplace_back(rows[r], h, std::vector<float>(x.begin() + plan.routing.first_token[r] * h, x.begin() + plan.routing.first_token[r + 1] * h));
+    for (const Phase& p : schedule.phases) {
+      blocked_.emplace_back(ranks_, static_cast<int>(p.after.size()));
+      left_.emplace_back(ranks_, 0);
+    }
+    for (std::size_t p = 0; p < schedule.phases.size(); ++p)
+      for (int r = 0; r < ranks_; ++r) left_[p][r] = work(static_cast<int>(p), Rank(r));
+    for (std::size_t p = 0; p < schedule.phases.size(); ++p)
+      for (Rank r : ids<Rank>(ranks_)) {
+        if (schedule.phases[p].after.empty()) begin(static_cast<int>(p), r);
+        if (left_[p][r] == 0) complete(static_cast<int>(p), r);  // nothing to wait for: the most that a dependency may allow
+      }
+  }
+
+  void play(Rng& order) {
+    while (!ready_.empty()) {
+      std::swap(ready_[order.below(ready_.size())], ready_.back());
+      const Action a = ready_.back();
+      ready_.pop_back();
+      perform(a);
+    }
+    for (std::size_t p = 0; p < left_.size(); ++p)
+      for (int r = 0; r < ranks_; ++r) ensure(left_[p][r] == 0 && blocked_[p][r] == 0, "every phase of a schedule can be reached");
+  }
+
+  std::vector<float> result() const {
+    std::vector<float> y;
+    for (const RankBuffers& b : buffers_) {
+      const auto rows = b.buffer(static_cast<int>(schedule_.phases.size()) - 1);
+      y.insert(y.end(), rows.begin(), rows.end());
+    }
+    return y;
+  }
+
+ private:
+  const RankRows::PhaseRows& rows(int phase, Rank r) const { return rows_[r].phases[static_cast<std::size_t>(phase)]; }
+
+  /// Steps that make the phase complete on a rank: messages to it, its calls, or its one reduce.
+  int work(int phase, Rank r) const {
+    const RankRows::PhaseRows& p = rows(phase, r);
+    switch (schedule_.phases[static_cast<std::size_t>(phase)].kind) {
+      case Phase::Kind::kernel: return static_cast<int>(p.slots.size());
+      case Phase::Kind::reduce: return p.term_first.size() > 1 ? 1 : 0;
+      case Phase::Kind::transfer: break;
+    }
+    int messages = 0;
+    for (int s = 0; s < ranks_; ++s) messages += p.receive_first[s + 1] > p.receive_first[s];
+    return messages;
+  }
+
+  void begin(int phase, Rank r) {
+    const RankRows::PhaseRows& p = rows(phase, r);
+    if (schedule_.phases[static_cast<std::size_t>(phase)].kind == Phase::Kind::transfer) {
+      for (int d = 0; d < ranks_; ++d)
+        if (p.send_first[d + 1] > p.send_first[d]) ready_.push_back({phase, r, d});
+    } else {
+      for (int i = 0; i < work(phase, r); ++i) ready_.push_back({phase, r, i});
+    }
+  }
+
+  void complete(int phase, Rank r) {
+    for (std::size_t next = 0; next < schedule_.phases.size(); ++next)
+      for (const int dependency : schedule_.phases[next].after)
+        if (dependency == phase && --blocked_[next][r] == 0) begin(static_cast<int>(next), r);
+  }
+
+  void finish_one(int phase, Rank r) {
+    if (--left_[static_cast<std::size_t>(phase)][r] == 0) complete(phase, r);
+  }
+
+  void perform(const Action& a) {
+    switch (schedule_.phases[static_cast<std::size_t>(a.phase)].kind) {
+      case Phase::Kind::kernel:
+        buffers_[a.rank].play_kernel(rows_[a.rank], a.phase, static_cast<std::size_t>(a.other), plan_.placement, experts_);
+        return finish_one(a.phase, a.rank);
+      case Phase::Kind::reduce:
+        buffers_[a.rank].play_reduce(rows_[a.rank], a.phase);
+        return finish_one(a.phase, a.rank);
+      case Phase::Kind::transfer: break;
+    }
+    const Rank to(a.other);
+    const RankRows::PhaseRows &out = rows(a.phase, a.rank), &in = rows(a.phase, to);
+    const std::int64_t n = out.send_first[to + 1] - out.send_first[to];
+    ensure(n == in.receive_first[a.rank + 1] - in.receive_first[a.rank], "both ends of a message count the same rows");
+    const std::int64_t h = buffers_[to].hidden();
+    buffers_[a.rank].gather(std::span(out.send).subspan(static_cast<std::size_t>(out.send_first[to]), static_cast<std::size_t>(n)),
+                            buffers_[to].buffer(a.phase).subspan(static_cast<std::size_t>(in.receive_first[a.rank] * h), static_cast<std::size_t>(n * h)));
+    finish_one(a.phase, to);
+  }
+
+  const Plan& plan_;
+  const Schedule& schedule_;
+  const std::vector<RankRows>& rows_;
+  const ExpertBank& experts_;
+  int ranks_;
+  std::vector<RankBuffers> buffers_;
+  std::vector<std::vector<int>> blocked_;  // [phase][rank] dependencies not yet complete
+  std::vector<std::vector<int>> left_;     // [phase][rank] steps until complete
+  std::vector<Action> ready_;
+};
+
+}  // namespace
+
+std::vector<float> rehearse(const Plan& plan, const Schedule& schedule, const std::vector<RankRows>& rows, const ExpertBank& experts, const std::vector<float>& x, Rng& order) {
+  Rehearsal rehearsal(plan, schedule, rows, experts, x);
+  rehearsal.play(order);
+  return rehearsal.result();
+}
+
+}  // namespace epsim

@@ -1,0 +1,40 @@
+#include "sim/run.h"
+
+#include "policies/bound.h"
+#include "sim/engine.h"
+
+namespace epsim {
+
+void route_layer(const Experiment& e, int layer, int begin, int end, Routing& routing) { route(e.source, e.router, layer, begin, end, routing); }
+
+Plan plan_layer(const Experiment& e, int layer, Routing routing) {
+  Problem problem;
+  problem.experts = e.model.num_experts, problem.ranks = e.topology.ranks(), problem.nodes = e.topology.nodes();
+  problem.expert_groups = e.model.expert_groups, problem.seed = e.seed;
+  problem.layers = {layer};
+  problem.counts.push_back(count_choices(routing));
+  problem.topology = &e.topology;
+  Placement placement = std::move(e.placement.place(problem).front());
+  placement.check(e.model.num_experts);
+  return make_plan(layer, std::move(routing), e.capacity, std::move(placement), e.replica, e.topology);
+}
+
+LayerRun run_layer(const Experiment& e, int layer, Timeline::Detail detail) {
+  LayerRun run;
+  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+  route_layer(e, layer, 0, e.topology.ranks(), routing);
+  run.plan = plan_layer(e, layer, std::move(routing));
+  run.schedule = e.exchange.schedule(run.plan, e.topology, e.pricing);
+  run.timeline = simulate(run.schedule, e.topology, e.network, e.compute, e.compute_precision, detail);
+  run.lower_bound_s = lower_bound(run.schedule, e.topology, [&](const KernelCall& call) { return e.compute.kernel_seconds(e.topology.device(), call, e.compute_precision); });
+  return run;
+}
+
+void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(LayerRun&)>& each) {
+  for (const int layer : e.layers) {
+    LayerRun one = run_layer(e, layer, detail);
+    if (!each(one)) return;
+  }
+}
+
+}  // namespace epsim
