@@ -1,6 +1,6 @@
 #!/bin/sh
-# kill_test.sh EPSIM FILE FOLDER [--set KEY=VALUE]...: a process that is killed in mid-run ends the whole run within 10 s, with a non-zero exit and a clear message.
-# The settings must make the run long: it has to be under way for well over the second of processor time that this test waits for.
+# kill_test.sh EPSIM FILE FOLDER OPTION...: a process that is killed in mid-run ends the whole run within 10 s, with a non-zero exit and a clear message.
+# The options must make the run long: it has to be under way for well over the second of processor time that this test waits for.
 set -eu
 epsim=$1 file=$2 folder=$3
 shift 3

@@ -12,9 +12,9 @@ fresh() {
     echo '#pragma once' >"$tree/$header.h"
   done
   printf '#include "base/check.h"\n#include <yaml-cpp/yaml.h>\n' >"$tree/base/setting.cpp"
-  printf '#include <sys/stat.h>\n#include <vector>\n#include "topology/device.h"\n' >"$tree/workloads/import.cpp"
+  printf '#include <sys/stat.h>\n#include <unistd.h>\n#include <vector>\n#include "topology/device.h"\n' >"$tree/workloads/import.cpp"
   printf '#include "policies/placement/shared/packing.h"\n#include "policies/plan.h"\n#include <fmt/format.h>\n' >"$tree/policies/placement/eplb.cpp"
-  printf '#include "sim/mpi/execute.h"\n#include "analysis/measure.h"\n#include <CLI/CLI.hpp>\n' >"$tree/cli/main.cpp"
+  printf '#include "sim/mpi/execute.h"\n#include "analysis/measure.h"\n#include <CLI/CLI.hpp>\n#include <dnnl_version.h>\n' >"$tree/cli/cli.cpp"
   printf '#include "sim/run.h"\n#include <mpi.h>\n' >"$tree/sim/mpi/execute.cpp"
   printf '#include <gtest/gtest.h>\n#include "policies/placement/shared/packing.h"\n' >"$tree/tests/a_test.cpp"
 }
@@ -53,7 +53,9 @@ forbids sim/x.cpp '#include <oneapi/dnnl/dnnl.hpp>'
 forbids analysis/x.cpp '#include "analysis/export/trace.pb.h"'
 forbids sim/x.cpp '#include <CLI/CLI.hpp>'
 forbids base/x.cpp '#include <gtest/gtest.h>'
+forbids sim/x.cpp '#include <dnnl_version.h>'
 forbids base/x.cpp '#include <Eigen/Dense>'
+forbids base/x.cpp '#include <cblas.h>'
 fresh
 echo '#pragma once' >"$tree/policies/placement/eplb.h"
 if found=$(sh "$check" "$tree") || [ "${found#policies/placement/eplb.h:1: }" = "$found" ]; then
