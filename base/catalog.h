@@ -47,7 +47,12 @@ class Catalog {
       return Part{};
     }
     Params params(choice.settings, kind_ + " `" + choice.name + "`", problems);
-    Part part = entry->make(params, context...);
+    Part part{};
+    try {
+      part = entry->make(params, context...);
+    } catch (const InputError& e) {  // of a file that the part reads: the rest of the experiment is still worth checking
+      problems.add(e);
+    }
     params.finish();
     return part;
   }

@@ -6,6 +6,11 @@
 #include <fmt/format.h>
 
 namespace epsim {
+namespace {
+
+std::string in_words(std::string_view words, std::string number) { return words.empty() ? std::move(number) : std::string(words); }
+
+}  // namespace
 
 Params::Params(const Setting& settings, std::string context, Diagnostics& problems)
     : settings_(&settings), context_(std::move(context)), problems_(&problems), problems_before_(problems.size()) {}
@@ -30,13 +35,14 @@ T Params::quantity(std::string_view key, std::string_view type, std::string_view
   return fallback.value_or(stand_in);
 }
 
-std::int64_t Params::integer(std::string_view key, std::string_view help, std::optional<std::int64_t> fallback, std::int64_t min, std::int64_t max) {
+std::int64_t Params::integer(std::string_view key, std::string_view help, std::optional<std::int64_t> fallback, std::int64_t min, std::int64_t max,
+                             std::string_view fallback_text) {
   const std::string type = max >= std::int64_t{1} << 40 ? fmt::format("an integer of at least {}", min) : fmt::format("an integer from {} to {}", min, max);
   const auto in_range = [&](std::string_view s) -> std::optional<std::int64_t> {
     const auto v = parse_integer(s);
     return v && *v >= min && *v <= max ? v : std::nullopt;
   };
-  return quantity<std::int64_t>(key, type, help, fallback, fallback ? fmt::format("{}", *fallback) : "", in_range, std::max<std::int64_t>(min, 1));
+  return quantity<std::int64_t>(key, type, help, fallback, in_words(fallback_text, fallback ? fmt::format("{}", *fallback) : ""), in_range, std::max<std::int64_t>(min, 1));
 }
 
 double Params::number(std::string_view key, std::string_view help, std::optional<double> fallback, double min, double max) {
@@ -78,21 +84,22 @@ std::string Params::path(std::string_view key, std::string_view help, std::optio
   return has(key) ? resolve_path(file, at(key)) : file;
 }
 
-Time Params::time(std::string_view key, std::string_view help, std::optional<Time> fallback) {
-  return quantity<Time>(key, "a time with its unit, such as 2us", help, fallback, fallback ? format_seconds(fallback->seconds()) : "", parse_time, Time{});
+Time Params::time(std::string_view key, std::string_view help, std::optional<Time> fallback, std::string_view fallback_text) {
+  return quantity<Time>(key, "a time with its unit, such as 2us", help, fallback, in_words(fallback_text, fallback ? format_seconds(fallback->seconds()) : ""),
+                        parse_time, Time{});
 }
 
 Bytes Params::bytes(std::string_view key, std::string_view help, std::optional<Bytes> fallback) {
   return quantity<Bytes>(key, "a size with its unit, such as 16B or 80GiB", help, fallback, fallback ? fmt::format("{}B", *fallback) : "", parse_bytes, 0);
 }
 
-Bandwidth Params::bandwidth(std::string_view key, std::string_view help, std::optional<Bandwidth> fallback) {
+Bandwidth Params::bandwidth(std::string_view key, std::string_view help, std::optional<Bandwidth> fallback, std::string_view fallback_text) {
   const auto positive = [](std::string_view s) {
     const auto v = parse_bandwidth(s);
     return v && *v > 0 ? v : std::nullopt;
   };
   return quantity<Bandwidth>(key, "a rate above 0 with its unit, such as 50GB/s or 400Gbps", help, fallback,
-                             fallback ? format_bandwidth(*fallback) : "", positive, 1.0);
+                             in_words(fallback_text, fallback ? format_bandwidth(*fallback) : ""), positive, 1.0);
 }
 
 Rational Params::rational(std::string_view key, std::string_view help, std::optional<Rational> fallback) {

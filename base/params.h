@@ -18,7 +18,7 @@ struct ParamDoc {
 
 /// The settings of one part. Each read names the key, its type, its default and what it means; a read without a default is required.
 /// A wrong value is reported with its place and a stand-in is returned, so that one pass finds every problem; `finish` reports keys that nobody read.
-/// In listing mode (no settings) reads only record their documentation.
+/// In listing mode (no settings) reads only record their documentation. `fallback_text` says in words what a default is that follows from other settings.
 class Params {
  public:
   /// Reads `settings` (a map). `context` names the part in messages, such as "placement `eplb`".
@@ -27,7 +27,7 @@ class Params {
   Params() = default;
 
   std::int64_t integer(std::string_view key, std::string_view help, std::optional<std::int64_t> fallback = {}, std::int64_t min = 0,
-                       std::int64_t max = std::int64_t{1} << 40);
+                       std::int64_t max = std::int64_t{1} << 40, std::string_view fallback_text = {});
   double number(std::string_view key, std::string_view help, std::optional<double> fallback = {}, double min = 0, double max = 1e300);
   bool flag(std::string_view key, std::string_view help, std::optional<bool> fallback = {});
   std::string text(std::string_view key, std::string_view help, std::optional<std::string> fallback = {});
@@ -35,9 +35,9 @@ class Params {
   std::string choice(std::string_view key, std::string_view help, const std::vector<std::string>& names, std::optional<std::string> fallback = {});
   /// A path; a relative one is taken from the folder of the file that gives it (from the working folder when given on the command line).
   std::string path(std::string_view key, std::string_view help, std::optional<std::string> fallback = {});
-  Time time(std::string_view key, std::string_view help, std::optional<Time> fallback = {});
+  Time time(std::string_view key, std::string_view help, std::optional<Time> fallback = {}, std::string_view fallback_text = {});
   Bytes bytes(std::string_view key, std::string_view help, std::optional<Bytes> fallback = {});
-  Bandwidth bandwidth(std::string_view key, std::string_view help, std::optional<Bandwidth> fallback = {});  ///< above 0
+  Bandwidth bandwidth(std::string_view key, std::string_view help, std::optional<Bandwidth> fallback = {}, std::string_view fallback_text = {});  ///< above 0
   Rational rational(std::string_view key, std::string_view help, std::optional<Rational> fallback = {});      ///< above 0
   /// Numbers and ranges such as "3-60", "1, 4, 7" or [1, 4-6]; nothing when the key is absent.
   std::optional<std::vector<int>> ranges(std::string_view key, std::string_view help);

@@ -17,6 +17,9 @@ enum ExitCode : int { kOk = 0, kFailed = 1, kBadInput = 2, kCheckFailed = 3, kIn
 /// The whole program: parses the command line, runs a verb, prints results on stdout and everything else on stderr. Gives the exit code.
 int cli(int argc, char** argv, const Catalogs& catalogs);
 
+/// Prints every problem of an InputError on stderr.
+void print_problems(const InputError& error);
+
 /// A verb adds its subcommand to `app`; `result` is the exit code it sets when it has run. One file each.
 namespace verb {
 void run(CLI::App& app, const Catalogs& catalogs, int& result);

@@ -9,13 +9,18 @@
 namespace epsim {
 
 /// Plays schedules on one network and one set of ranks, so that schedules may overlap (two micro-batches, migration beside tokens).
+/// A rank begins a phase when it is done with every phase in `after`. It then sends all its messages of a transfer at once, and is done with the transfer when it has begun it and every message to it
+/// has arrived; one that receives nothing is done when it begins. Rows that stay, and rows of 0 bytes, are no message. Kernels and reduces of a rank run one at a time in the order they become ready
+/// (at one picosecond: in the order of the schedules and phases that they waited for); calls of one phase run in their order. What happens at one picosecond is handled in rank order.
 class Engine {
  public:
+  /// All arguments must outlive `run`. The network must be fresh.
   Engine(const Topology& topology, Network& network, const ComputeModel& compute, Precision precision, Timeline::Detail detail = Timeline::Detail::rank);
   ~Engine();
   /// Adds a schedule; each rank begins it when it is done with every schedule in `after`. Gives its number. The schedule must outlive `run`.
+  /// Throws std::logic_error where a phase or schedule waits for itself or a later one, a shape does not fit the ranks, or a count is negative.
   int add(const Schedule& schedule, std::vector<int> after = {});
-  /// Runs until nothing is left; gives one Timeline a schedule. Throws std::logic_error on a schedule that cannot finish.
+  /// Runs until nothing is left, once; gives one Timeline a schedule, all on one clock. Throws std::logic_error on a schedule that cannot finish or needs more than 100 days.
   std::vector<Timeline> run();
 
  private:

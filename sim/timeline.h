@@ -11,12 +11,13 @@ namespace epsim {
 /// What happened when: produced by `simulate` and by `execute` alike, and all that analysis reads.
 struct Timeline {
   enum class Detail { rank, flow };
-  /// A rank's part of a phase: of a transfer, from its first send or the first arrival's start to the last arrival; of kernels, one slice a call.
+  /// A rank's part of a phase. Of a transfer: from the first start to the last arrival of the messages it sends or receives, no slice where there are none; of kernels: one slice a call with rows;
+  /// of a reduce: one slice where there are bytes.
   struct Slice {
     std::int32_t phase;
     Rank rank;
-    Slot slot;            ///< of a kernel call
-    std::int64_t rows;
+    Slot slot;            ///< of a kernel call; invalid for the shared expert and for other kinds
+    std::int64_t rows;    ///< of a transfer: received from other ranks; of a kernel call: computed
     Time begin, end;
   };
   struct FlowRecord {
@@ -25,13 +26,13 @@ struct Timeline {
     Bytes bytes;
     Time begin, end;
   };
-  std::vector<Slice> slices;
-  std::vector<FlowRecord> flows;  ///< only at Detail::flow
+  std::vector<Slice> slices;      ///< by phase, then rank, then begin
+  std::vector<FlowRecord> flows;  ///< only at Detail::flow; by phase, then source, then destination
   /// When each rank was done with each phase: [phases][R].
   std::vector<std::vector<Time>> done;
   Time end;
 
-  /// Times of the three stages. They follow the slowest rank: dispatch ends when the last rank is done with it, compute when the last is done computing; they add up to the end.
+  /// Times of the three stages. They follow the slowest rank: dispatch ends when the last rank is done with it, compute when the last is done computing; they add up to the end exactly.
   struct Stages {
     Time dispatch, compute, combine;
   };

@@ -30,11 +30,13 @@ struct Vertex {
 };
 
 /// The machine: ranks grouped in nodes, switches, directed links, and for every vertex the next hop towards every rank. Has no time in it; faults are other topologies.
-/// Paths have the fewest hops and never pass through a third rank; among equal ones the destination chooses (D-mod-k: the d-th rank takes link d mod k of the k equals).
+/// Paths have the fewest hops and never pass through a third rank; among k equal next hops the destination chooses (D-mod-k): number (node + place in its node) mod k.
+/// Counting so spreads the ranks of one node as well as the equal places of several nodes, which is what one leaf switch of a rail serves.
 class Topology {
  public:
   Topology() = default;
-  /// Builds next-hop tables. Throws InputError at `at` where ranks are not numbered 0..R-1, a bandwidth is not above 0, or a pair of ranks has no path.
+  /// Builds next-hop tables. Throws InputError at `at` where ranks or nodes are not numbered from 0 without gaps, a bandwidth is not above 0, a link's name is not unique,
+  /// a pair of ranks has no path, or the tables would pass 1 GiB.
   Topology(std::vector<Vertex> vertices, std::vector<Link> links, Device device, Location at);
 
   int ranks() const { return static_cast<int>(vertex_of_rank_.size()); }
@@ -64,6 +66,8 @@ class Topology {
   std::string_view summary;  ///< of the cluster shape, for listings
 
  private:
+  void fill_ports(const Location& at);
+
   std::vector<Vertex> vertices_;
   std::vector<Link> links_;
   Device device_{};

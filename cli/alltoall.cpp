@@ -1,0 +1,224 @@
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <numeric>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/npz.h"
+#include "cli/cli.h"
+#include "cli/matrix_csv.h"
+#include "policies/bound.h"
+#include "sim/engine.h"
+
+namespace epsim::verb {
+namespace {
+
+struct Options {
+  std::string cluster, matrix, exchange = "direct", network = "fair", format = "text";
+};
+
+/// A setting given on the command line: YAML, or the path of a file that holds it.
+Setting setting_of(const std::string& text, const std::string& option) {
+  const bool file = !text.starts_with('{') && (std::filesystem::exists(text) || text.find('/') != std::string::npos || text.ends_with(".yaml") || text.ends_with(".yml"));
+  return parse_yaml(file ? read_text(text) : std::make_shared<const SourceText>(SourceText{option, text}));
+}
+
+Matrix<Bytes> read_matrix_npz(const std::shared_ptr<const SourceText>& file) {
+  const std::map<std::string, NpyArray> arrays = read_npz(file);
+  const auto found = arrays.find("bytes");
+  if (found == arrays.end()) throw InputError({file}, "expected an array `bytes` [R][R]");
+  const NpyArray& a = found->second;
+  if (a.shape.size() != 2 || a.shape[0] != a.shape[1] || a.shape[0] == 0) throw InputError({file}, fmt::format("`bytes` must be a square matrix, its shape is [{}]", fmt::join(a.shape, ", ")));
+  Matrix<Bytes> matrix(a.shape[0], a.shape[1]);
+  for (std::size_t i = 0; i < matrix.cells.size(); ++i) {
+    matrix.cells[i] = whole_bytes(a.is_float ? a.floats[i] : static_cast<double>(a.integers[i]));
+    if (matrix.cells[i] < 0)
+      throw InputError({file}, fmt::format("`bytes[{}][{}]` must be a whole number from 0 to 1e15", i / static_cast<std::size_t>(a.shape[0]), i % static_cast<std::size_t>(a.shape[0])));
+  }
+  return matrix;
+}
+
+/// The rank of node `n` that `s` sends its bytes for that node to: the one at its own place in the node.
+Rank relay(const Topology& topology, Rank s, Node n) {
+  const std::span<const Rank> ranks = topology.ranks_of(n);
+  return ranks[static_cast<std::size_t>(topology.local_index(s)) % ranks.size()];
+}
+
+Phase transfer(std::string name, std::int64_t ranks) {
+  Phase p;
+  p.name = std::move(name);
+  p.rows = Matrix<std::int64_t>(ranks, ranks);
+  p.row_bytes = 1;
+  return p;
+}
+
+/// An exchange of bytes: its schedule, and which message brings the bytes of a pair of ranks to their destination.
+struct ByteExchange {
+  std::string name, summary;
+  Schedule (*schedule)(const Topology&, const Matrix<Bytes>&);
+  /// The phase and sender of the last message that the bytes from s to d travel in.
+  std::pair<std::int32_t, Rank> (*last_hop)(const Topology&, Rank s, Rank d);
+};
+
+Schedule direct(const Topology& topology, const Matrix<Bytes>& bytes) {
+  Phase all = transfer("direct", bytes.rows);
+  all.rows = bytes;
+  return {topology.ranks(), {std::move(all)}};
+}
+
+Schedule hierarchical(const Topology& topology, const Matrix<Bytes>& bytes) {
+  Phase across = transfer("across nodes", bytes.rows), inside = transfer("inside nodes", bytes.rows);
+  inside.after = {0};
+  for (const Rank s : ids<Rank>(bytes.rows))
+    for (const Rank d : ids<Rank>(bytes.rows)) {
+      const Rank via = topology.node_of(s) == topology.node_of(d) ? d : relay(topology, s, topology.node_of(d));
+      across.rows(s, via) += bytes(s, d);
+      if (via != d) inside.rows(via, d) += bytes(s, d);
+    }
+  return {topology.ranks(), {std::move(across), std::move(inside)}};
+}
+
+const std::vector<ByteExchange>& byte_exchanges() {
+  static const std::vector<ByteExchange> all = {
+      {"direct", "every pair by itself, all at once", direct, [](const Topology&, Rank s, Rank) { return std::pair(0, s); }},
+      {"hierarchical", "bytes for another node go to the rank at the sender's place there, which sends them on when all of its own have come; without tokens nothing is de-duplicated", hierarchical,
+       [](const Topology& t, Rank s, Rank d) {
+         const Rank via = t.node_of(s) == t.node_of(d) ? d : relay(t, s, t.node_of(d));
+         return via == d ? std::pair(0, s) : std::pair(1, via);
+       }},
+  };
+  return all;
+}
+
+const ByteExchange* find_exchange(const std::string& name, Diagnostics& problems) {
+  std::vector<std::string> names;
+  for (const ByteExchange& e : byte_exchanges()) {
+    if (e.name == name) return &e;
+    names.push_back(e.name);
+  }
+  problems.add({std::make_shared<const SourceText>(SourceText{"--exchange", name}), 1, 1}, "there is no exchange of bytes `" + name + "`" + suggest(name, names));
+  return nullptr;
+}
+
+struct Outcome {
+  double time_s = 0, lower_bound_s = 0;
+  std::vector<double> rank_finish_s;                // [R]
+  std::vector<std::vector<double>> flow_finish_s;   // [R][R], 0 where no bytes cross a link
+  std::vector<double> link_bytes;                   // [links]
+};
+
+Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const ByteExchange& exchange, const NetworkModel& network) {
+  const Schedule schedule = exchange.schedule(topology, bytes);
+  ComputeModel none;
+  none.kernel_seconds = [](const Device&, const KernelCall&, Precision) { return 0.0; };
+  none.reduce_seconds = [](const Device&, double) { return 0.0; };
+  const Timeline timeline = simulate(schedule, topology, network, none, Precision::bf16, Timeline::Detail::flow);
+
+  Outcome out;
+  out.time_s = timeline.end.seconds();
+  out.lower_bound_s = lower_bound(schedule, topology, [](const KernelCall&) { return 0.0; });
+  for (const Rank r : ids<Rank>(topology.ranks())) {
+    Time finish;
+    for (const std::vector<Time>& done : timeline.done) finish = std::max(finish, done[r]);
+    out.rank_finish_s.push_back(finish.seconds());
+  }
+  const auto n = static_cast<std::size_t>(topology.ranks());
+  std::vector<Matrix<Time>> arrival(schedule.phases.size(), Matrix<Time>(topology.ranks(), topology.ranks()));
+  out.link_bytes.assign(topology.links().size(), 0);
+  for (const Timeline::FlowRecord& f : timeline.flows) {
+    arrival[f.phase](f.source, f.destination) = f.end;
+    topology.for_each_link(f.source, f.destination, [&](std::int32_t l) { out.link_bytes[l] += static_cast<double>(f.bytes); });
+  }
+  out.flow_finish_s.assign(n, std::vector<double>(n, 0));
+  for (const Rank s : ids<Rank>(topology.ranks()))
+    for (const Rank d : ids<Rank>(topology.ranks()))
+      if (s != d && bytes(s, d) > 0) {
+        const auto [phase, sender] = exchange.last_hop(topology, s, d);
+        out.flow_finish_s[s][d] = arrival[phase](sender, d).seconds();
+      }
+  return out;
+}
+
+double utilisation(const Outcome& out, const Topology& topology, std::size_t link) {
+  return out.time_s > 0 ? out.link_bytes[link] / topology.links()[link].bandwidth / out.time_s : 0;
+}
+
+void print_json(const Outcome& out, const Topology& topology) {
+  nlohmann::ordered_json json{{"time_s", out.time_s}, {"lower_bound_s", out.lower_bound_s}, {"rank_finish_s", out.rank_finish_s}, {"flow_finish_s", out.flow_finish_s}};
+  json["links"] = nlohmann::ordered_json::array();
+  for (std::size_t l = 0; l < out.link_bytes.size(); ++l)
+    json["links"].push_back({{"name", topology.links()[l].name}, {"bytes", out.link_bytes[l]}, {"utilisation", utilisation(out, topology, l)}});
+  std::cout << json.dump() << "\n";
+}
+
+void print_text(const Outcome& out, const Topology& topology, const Matrix<Bytes>& bytes, const Options& options) {
+  const auto slowest = std::max_element(out.rank_finish_s.begin(), out.rank_finish_s.end()) - out.rank_finish_s.begin();
+  double total = 0;
+  for (const Rank s : ids<Rank>(bytes.rows))
+    for (const Rank d : ids<Rank>(bytes.rows)) total += s == d ? 0.0 : static_cast<double>(bytes(s, d));
+  std::cout << fmt::format("{} between {} ranks, exchange {}, network {}\n", format_bytes(total), bytes.rows, options.exchange, options.network)
+            << fmt::format("time         {}\nlower bound  {}\nlast rank    {}\n", format_seconds(out.time_s), format_seconds(out.lower_bound_s), slowest) << "busiest links:\n";
+  std::vector<std::size_t> order(out.link_bytes.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return utilisation(out, topology, a) > utilisation(out, topology, b); });
+  for (std::size_t i = 0; i < std::min<std::size_t>(5, order.size()); ++i)
+    std::cout << fmt::format("  {:5.1f} %  {:>9}  {}\n", 100 * utilisation(out, topology, order[i]), format_bytes(out.link_bytes[order[i]]), topology.links()[order[i]].name);
+}
+
+void run_alltoall(const Options& options, const Catalogs& catalogs) {
+  Diagnostics problems;
+  const auto attempt = [&](auto&& read) {
+    try {
+      read();
+    } catch (const InputError& e) {
+      problems.add(e);
+    }
+  };
+  Topology topology;
+  NetworkModel network;
+  Matrix<Bytes> bytes;
+  const ByteExchange* exchange = find_exchange(options.exchange, problems);
+  // Makers keep no settings, but locations in their problems do.
+  attempt([&] { topology = catalogs.cluster.make(setting_of(options.cluster, "--cluster"), problems); });
+  attempt([&] { network = catalogs.network.make(setting_of(options.network, "--network"), problems); });
+  attempt([&] {
+    const std::shared_ptr<const SourceText> file = read_text(options.matrix);
+    bytes = options.matrix.ends_with(".npz") ? read_matrix_npz(file) : read_matrix_csv(file);
+    if (topology.ranks() > 0 && bytes.rows != topology.ranks()) problems.add({file}, fmt::format("the matrix has {} rows, but the cluster has {} ranks", bytes.rows, topology.ranks()));
+  });
+  if (options.format != "text" && options.format != "json")
+    problems.add({std::make_shared<const SourceText>(SourceText{"--format", options.format}), 1, 1}, "there is no format `" + options.format + "`" + suggest(options.format, {"text", "json"}));
+  problems.check();
+
+  const Outcome out = play(topology, bytes, *exchange, network);
+  if (options.format == "json")
+    print_json(out, topology);
+  else
+    print_text(out, topology, bytes, options);
+}
+
+}  // namespace
+
+/// `epsim alltoall`: times the exchange of a matrix of bytes on a cluster.
+/// json: `time_s`; `lower_bound_s`; `rank_finish_s` [R], when a rank has received all; `flow_finish_s` [source][destination], when the last byte of the pair has arrived, 0 where no bytes cross a link;
+/// `links` [{`name`, `bytes`, `utilisation` (bytes / bandwidth / time_s)}] in the cluster's order, idle ones too.
+void alltoall(CLI::App& app, const Catalogs& catalogs, int& result) {
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("alltoall", "Times the exchange of a matrix of bytes on a cluster");
+  verb->add_option("--cluster", options->cluster, "the cluster, as in an experiment file: YAML such as '{single_switch: {ranks: 8}}', or a file that holds it")->required();
+  verb->add_option("--matrix", options->matrix, "CSV (a row of byte counts for each source rank, no header) or .npz with `bytes` [R][R]")->required();
+  std::string help;
+  for (const ByteExchange& e : byte_exchanges()) help += (help.empty() ? "" : "; ") + e.name + ": " + e.summary;
+  verb->add_option("--exchange", options->exchange, help)->capture_default_str();
+  verb->add_option("--network", options->network, "a network model")->capture_default_str();
+  verb->add_option("--format", options->format, "text or json")->capture_default_str();
+  verb->callback([options, &catalogs, &result] {
+    run_alltoall(*options, catalogs);
+    result = kOk;
+  });
+}
+
+}  // namespace epsim::verb

@@ -1,0 +1,130 @@
+#include <cstdlib>
+#include <iostream>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/parallel.h"
+#include "cli/cli.h"
+#include "sim/mpi/dump.h"
+#include "sim/mpi/execute.h"
+
+namespace epsim {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::string file, format = "text";
+  std::vector<std::string> overrides;
+  ExecuteOptions execute;
+};
+
+Json stages(const StageSeconds& s) { return {{"dispatch_s", s.dispatch}, {"compute_s", s.compute}, {"combine_s", s.combine}}; }
+
+Json to_json(const LayerExecution& l) {
+  return {{"layer", l.layer},
+          {"plan_digest", l.plan_digest},
+          {"bit_identical", l.bit_identical},
+          {"max_abs_error", l.max_abs_error},
+          {"max_abs_error_plain_order", l.max_abs_error_plain},
+          {"rows_match_plan", l.rows_match_plan},
+          {"rows_moved", l.rows_moved},
+          {"bytes_moved", l.bytes_moved},
+          {"measured", stages(l.measured)},
+          {"simulated", stages(l.simulated)}};
+}
+
+void print_json(const Experiment& e, const World& world, const std::vector<LayerExecution>& layers) {
+  // The first layer's fields stand at the top as well: most executions have one layer.
+  Json out = to_json(layers.front());
+  out.erase("layer");
+  for (const LayerExecution& l : layers) {
+    out["bit_identical"] = out["bit_identical"].get<bool>() && l.bit_identical;
+    out["rows_match_plan"] = out["rows_match_plan"].get<bool>() && l.rows_match_plan;
+    out["max_abs_error"] = std::max(out["max_abs_error"].get<double>(), l.max_abs_error);
+    out["max_abs_error_plain_order"] = std::max(out["max_abs_error_plain_order"].get<double>(), l.max_abs_error_plain);
+  }
+  out["processes"] = world.size();
+  out["plan_ranks"] = e.topology.ranks();
+  out["tokens"] = e.source.tokens();
+  out["seed"] = e.seed;
+  out["layers"] = Json::array();
+  for (const LayerExecution& l : layers) out["layers"].push_back(to_json(l));
+  fmt::print("{}\n", out.dump(2));
+}
+
+void print_text(const Experiment& e, const World& world, const std::vector<LayerExecution>& layers) {
+  fmt::print("{}: {} plan ranks on {} MPI process{}, {} tokens, hidden {}, expert width {}\n", e.name, e.topology.ranks(), world.size(), world.size() == 1 ? "" : "es", e.source.tokens(),
+             e.execute_hidden, e.execute_ffn);
+  for (const LayerExecution& l : layers) {
+    fmt::print("layer {}  plan {}\n", l.layer, l.plan_digest);
+    fmt::print("  result      {}, largest difference {:g} (in plain choice order {:.2g})\n", l.bit_identical ? "equals the serial reference bit for bit" : "DIFFERS from the serial reference", l.max_abs_error,
+               l.max_abs_error_plain);
+    fmt::print("  rows        {}: {} rows, {} between ranks\n", l.rows_match_plan ? "as planned for every pair" : "NOT AS PLANNED", l.rows_moved, format_bytes(static_cast<double>(l.bytes_moved)));
+    fmt::print("  {:<11} {:>12} {:>12} {:>12}\n", "", "dispatch", "compute", "combine");
+    fmt::print("  {:<11} {:>12} {:>12} {:>12}\n", "measured", format_seconds(l.measured.dispatch), format_seconds(l.measured.compute), format_seconds(l.measured.combine));
+    fmt::print("  {:<11} {:>12} {:>12} {:>12}   (on the file's cluster, priced at float32)\n", "simulated", format_seconds(l.simulated.dispatch), format_seconds(l.simulated.compute),
+               format_seconds(l.simulated.combine));
+  }
+}
+
+int run_execute(const Options& options, const Catalogs& catalogs) {
+  static char name[] = "epsim";
+  static char* arguments[] = {name, nullptr};
+  int count = 1;
+  char** values = arguments;
+  setenv("EPSIM_THREADS", "1", 0);  // processes share the machine already
+  World world(count, values);
+  try {
+    Experiment experiment;
+    try {
+      experiment = read_experiment(read_text(options.file), options.overrides, catalogs);
+      check_execution(world, experiment, options.execute);
+    } catch (const InputError& error) {  // every process sees the same file and finds the same problems
+      if (world.root()) print_problems(error);
+      world.barrier();
+      return kBadInput;
+    }
+    bool dump_writable = true;
+    if (world.root() && !options.execute.dump.empty()) {
+      try {
+        check_dump_folder(options.execute.dump);
+      } catch (const InputError& error) {
+        print_problems(error);
+        dump_writable = false;
+      }
+    }
+    if (!world.all(dump_writable)) return kBadInput;
+    if (world.root() && !World::launched())
+      fmt::print(stderr, "note: not started by mpirun, so one process hosts all {} plan ranks; try mpirun -n {} epsim execute ...\n", experiment.topology.ranks(), std::min(4, experiment.topology.ranks()));
+
+    const std::vector<LayerExecution> layers = execute(world, experiment, options.execute);
+    if (!world.root()) return kOk;
+    options.format == "json" ? print_json(experiment, world, layers) : print_text(experiment, world, layers);
+    const bool proven = std::all_of(layers.begin(), layers.end(), [](const LayerExecution& l) { return l.bit_identical && l.rows_match_plan; });
+    return proven ? kOk : kCheckFailed;
+  } catch (const std::exception& error) {
+    // Others may be waiting for this process for ever: end them all.
+    fmt::print(stderr, "epsim: process {} of {} failed: {}\n", world.rank(), world.size(), error.what());
+    std::fflush(nullptr);
+    World::abort(kFailed);
+  }
+}
+
+}  // namespace
+
+void verb::execute(CLI::App& app, const Catalogs& catalogs, int& result) {
+  CLI::App* sub = app.add_subcommand("execute", "Execute an experiment's plan with real experts on MPI processes and compare with the serial reference");
+  sub->footer("Example: mpirun -n 4 epsim execute examples/execute.yaml --format json\nAny number of processes up to the experiment's ranks; each hosts a block of them.\nExit code 3: the result or the rows differ from what was planned.");
+  auto options = std::make_shared<Options>();
+  sub->add_option("file", options->file, "Experiment file (YAML)")->required();
+  sub->add_option("--set", options->overrides, "Override a setting: key=value, such as placement=eplb or placement.slots=20 (repeatable)");
+  sub->add_option("--format", options->format, "text or json")->check(CLI::IsMember({"text", "json"}));
+  sub->add_option("--dump", options->execute.dump, "Folder for dump.npz: everything needed to recompute the layer");
+  sub->add_option("--repeat", options->execute.repeats, "Play each layer this many times and report the median")->check(CLI::Range(1, 1'000'000));
+  sub->callback([options, &catalogs, &result] { result = run_execute(*options, catalogs); });
+}
+
+}  // namespace epsim

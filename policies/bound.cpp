@@ -1,0 +1,147 @@
+#include "policies/bound.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace epsim {
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+// Sums are taken in another order than a simulation takes them: leave room for rounding.
+constexpr double kRounding = 1 - 1e-12;
+
+/// What a link must carry of one phase, as messages are added from the latest begin to the earliest.
+struct LinkLoad {
+  double bytes = 0;
+  double ready = kNever, upstream = kNever;  // earliest begin, and shortest way to the link, of the messages so far
+  double carried = 0;                        // the earliest moment that the last byte can have passed
+  double downstream = kNever;                // the shortest way from the link, its own latency included
+  double to_end = kNever;                    // the least that is left of the schedule after one of the messages has passed
+  Rank destination;                          // of all its messages; invalid where there are several
+};
+
+class Bound {
+ public:
+  Bound(const Schedule& schedule, const Topology& topology, const KernelCost& cost) : schedule_(schedule), topology_(topology) {
+    const auto n = static_cast<std::size_t>(schedule.ranks);
+    const std::size_t phases = schedule.phases.size();
+    ensure(schedule.ranks == topology.ranks(), "a schedule has the ranks of the topology");
+    compute_.assign(phases, {});
+    for (std::size_t p = 0; p < phases; ++p)
+      if (schedule.phases[p].kind == Phase::Kind::kernel) {
+        compute_[p].assign(n, 0);
+        for (const KernelCall& k : schedule.phases[p].kernels) compute_[p][k.rank] += cost(k);
+      }
+    after_.assign(phases, std::vector<double>(n, 0));
+    begin_.assign(phases, std::vector<double>(n, 0));
+    done_.assign(phases, std::vector<double>(n, 0));
+  }
+
+  double run() {
+    for (std::size_t p = schedule_.phases.size(); p-- > 0;) look_back(p);
+    for (std::size_t p = 0; p < schedule_.phases.size(); ++p) look_ahead(p);
+    for (const Rank r : ids<Rank>(schedule_.ranks)) one_at_a_time(r);
+    return end_ * kRounding;
+  }
+
+ private:
+  template <class Visit>
+  void for_each_message(const Phase& phase, Rank s, Visit&& visit) const {
+    for (const Rank d : ids<Rank>(schedule_.ranks))
+      if (d != s && phase.rows(s, d) * phase.row_bytes > 0) visit(d, static_cast<double>(phase.rows(s, d) * phase.row_bytes));
+  }
+
+  // after_[p][r]: what must still pass between the moment that r is done with p and the end of the schedule. Phases behind p are known; gives its share to the phases before p.
+  void look_back(std::size_t p) {
+    const Phase& phase = schedule_.phases[p];
+    for (const Rank r : ids<Rank>(schedule_.ranks)) {
+      double rest = after_[p][r];
+      if (phase.kind == Phase::Kind::kernel) rest += compute_[p][r];
+      if (phase.kind == Phase::Kind::transfer)
+        for_each_message(phase, r, [&](Rank d, double bytes) {
+          rest = std::max(rest, topology_.latency(r, d).seconds() + bytes / topology_.bandwidth(r, d) + after_[p][d]);
+        });
+      for (const int before : phase.after) after_[before][r] = std::max(after_[before][r], rest);
+    }
+  }
+
+  // begin_[p][r] and done_[p][r]: the earliest that r can begin p and be done with it.
+  void look_ahead(std::size_t p) {
+    const Phase& phase = schedule_.phases[p];
+    for (const Rank r : ids<Rank>(schedule_.ranks)) {
+      for (const int before : phase.after) begin_[p][r] = std::max(begin_[p][r], done_[before][r]);
+      done_[p][r] = begin_[p][r] + (phase.kind == Phase::Kind::kernel ? compute_[p][r] : 0);
+    }
+    if (phase.kind == Phase::Kind::transfer) transfer(p);
+    for (const Rank r : ids<Rank>(schedule_.ranks)) end_ = std::max(end_, done_[p][r] + after_[p][r]);
+  }
+
+  void transfer(std::size_t p) {
+    const Phase& phase = schedule_.phases[p];
+    const std::span<const Link> links = topology_.links();
+    std::vector<LinkLoad> loads(links.size());
+    std::vector<Rank> sources;
+    for (const Rank r : ids<Rank>(schedule_.ranks)) sources.push_back(r);
+    std::stable_sort(sources.begin(), sources.end(), [&](Rank a, Rank b) { return begin_[p][a] > begin_[p][b]; });
+    for (const Rank s : sources) {
+      const double begun = begin_[p][s];
+      for_each_message(phase, s, [&](Rank d, double bytes) {
+        double slowest = 0;
+        Time upstream;
+        const Time latency = topology_.latency(s, d);
+        topology_.for_each_link(s, d, [&](std::int32_t l) {
+          LinkLoad& load = loads[l];
+          slowest = std::max(slowest, bytes / links[l].bandwidth);
+          const double downstream = (latency - upstream).seconds();
+          load.destination = load.bytes == 0 || load.destination == d ? d : Rank();
+          load.bytes += bytes;
+          load.ready = begun;
+          load.upstream = std::min(load.upstream, upstream.seconds());
+          load.downstream = std::min(load.downstream, downstream);
+          load.to_end = std::min(load.to_end, downstream + after_[p][d]);
+          upstream += links[l].latency;
+        });
+        done_[p][d] = std::max(done_[p][d], begun + slowest + latency.seconds());
+      });
+      // What begins no earlier than `begun` has to pass after it.
+      topology_links_of(phase, s, [&](std::int32_t l) { loads[l].carried = std::max(loads[l].carried, loads[l].ready + loads[l].upstream + loads[l].bytes / links[l].bandwidth); });
+    }
+    for (const LinkLoad& load : loads) {
+      if (load.bytes == 0) continue;
+      if (load.destination.valid()) done_[p][load.destination] = std::max(done_[p][load.destination], load.carried + load.downstream);
+      end_ = std::max(end_, load.carried + load.to_end);
+    }
+  }
+
+  template <class Visit>
+  void topology_links_of(const Phase& phase, Rank s, Visit&& visit) const {
+    for_each_message(phase, s, [&](Rank d, double) { topology_.for_each_link(s, d, visit); });
+  }
+
+  // A rank computes one kernel at a time, also where phases do not wait for each other.
+  void one_at_a_time(Rank r) {
+    double first = kNever, work = 0, rest = kNever;
+    for (std::size_t p = 0; p < compute_.size(); ++p) {
+      if (compute_[p].empty() || compute_[p][r] == 0) continue;
+      first = std::min(first, begin_[p][r]);
+      work += compute_[p][r];
+      rest = std::min(rest, after_[p][r]);
+    }
+    if (work > 0) end_ = std::max(end_, first + work + rest);
+  }
+
+  const Schedule& schedule_;
+  const Topology& topology_;
+  std::vector<std::vector<double>> compute_;              // [phases][R] seconds of a kernel phase
+  std::vector<std::vector<double>> after_, begin_, done_;  // [phases][R]
+  double end_ = 0;
+};
+
+}  // namespace
+
+double lower_bound(const Schedule& schedule, const Topology& topology, const KernelCost& cost) { return Bound(schedule, topology, cost).run(); }
+
+}  // namespace epsim

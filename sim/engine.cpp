@@ -1,0 +1,343 @@
+#include "sim/engine.h"
+
+#include <algorithm>
+#include <deque>
+#include <queue>
+#include <string>
+#include <tuple>
+
+#include "base/check.h"
+
+namespace epsim {
+namespace {
+
+constexpr int kRankBits = 20, kPhaseBits = 24;
+
+/// A phase of one of the schedules on one rank.
+struct Step {
+  Rank rank;
+  std::int32_t play, phase;
+  friend auto operator<=>(const Step& a, const Step& b) { return std::tuple(a.rank.value, a.play, a.phase) <=> std::tuple(b.rank.value, b.play, b.phase); }
+};
+
+/// How far the ranks are with one phase: all [R].
+struct PhaseProgress {
+  std::vector<int> waiting;          // phases (and the schedule's own gate) to be done before the rank begins
+  std::vector<std::int32_t> due;     // transfer: messages that have not arrived
+  std::vector<Time> begun;
+  std::vector<Time> first, last;     // transfer: begin and end of the messages sent or received
+  std::vector<std::int64_t> rows;    // transfer: rows received from other ranks
+  std::vector<std::vector<std::int32_t>> calls;  // kernel: call indices of each rank
+  std::vector<std::int32_t> next;    // phases that wait for this one
+};
+
+struct Play {
+  const Schedule* schedule;
+  std::vector<int> before;           // schedules to be done first
+  std::vector<std::int32_t> next;    // schedules that wait for this one
+  std::vector<int> gates;            // [R] schedules in `before` that the rank is not done with
+  std::vector<std::int32_t> left;    // [R] phases the rank is not done with
+  std::vector<PhaseProgress> phases;
+  Timeline timeline;
+};
+
+/// The bytes that a transfer carries between two ranks; 0 where nothing crosses a link.
+Bytes message_bytes(const Phase& phase, Rank s, Rank d) { return s == d ? 0 : phase.rows(s, d) * phase.row_bytes; }
+
+PhaseProgress first_state(const Phase& phase, int ranks) {
+  PhaseProgress g;
+  const auto n = static_cast<std::size_t>(ranks);
+  g.begun.assign(n, Time::never());
+  switch (phase.kind) {
+    case Phase::Kind::transfer:
+      ensure(phase.rows.rows == ranks && phase.rows.columns == ranks && phase.row_bytes >= 0, "a transfer has a row count for every pair of ranks");
+      g.due.resize(n);
+      g.rows.resize(n);
+      g.first.assign(n, Time::never());
+      g.last.resize(n);
+      for (const Rank s : ids<Rank>(ranks))
+        for (const Rank d : ids<Rank>(ranks)) {
+          ensure(phase.rows(s, d) >= 0, "a transfer has no negative row count");
+          if (message_bytes(phase, s, d) == 0) continue;
+          ++g.due[d];
+          g.rows[d] += phase.rows(s, d);
+        }
+      break;
+    case Phase::Kind::kernel:
+      g.calls.resize(n);
+      for (std::size_t c = 0; c < phase.kernels.size(); ++c) {
+        ensure(phase.kernels[c].rank >= 0 && phase.kernels[c].rank < ranks, "a kernel runs on a rank of the schedule");
+        g.calls[phase.kernels[c].rank].push_back(static_cast<std::int32_t>(c));
+      }
+      break;
+    case Phase::Kind::reduce:
+      ensure(phase.reduce_bytes.size() == n, "a reduce has bytes for every rank");
+      break;
+  }
+  return g;
+}
+
+}  // namespace
+
+struct Engine::State {
+  const Topology& topology;
+  Network& network;
+  const ComputeModel& compute;
+  Precision precision;
+  Timeline::Detail detail;
+
+  State(const Topology& t, Network& n, const ComputeModel& c, Precision p, Timeline::Detail d)
+      : topology(t), network(n), compute(c), precision(p), detail(d), devices(static_cast<std::size_t>(t.ranks())) {}
+
+  std::vector<Play> plays;
+  std::vector<std::pair<std::int32_t, std::int32_t>> phase_of_id;  // (play, phase) of the phase part of a flow id
+  std::vector<std::vector<std::int64_t>> id_of_phase;              // [play][phase]
+
+  struct Device {
+    bool busy = false;
+    std::deque<Step> queue;
+  };
+  struct Finish {
+    Time at;
+    Step step;
+  };
+  struct Later {
+    bool operator()(const Finish& a, const Finish& b) const { return a.at != b.at ? a.at > b.at : b.step < a.step; }
+  };
+  Time now;
+  double clock = 0;  // the network's; the engine's times never go back into it but as the start of a batch
+  std::vector<Device> devices;  // [R]
+  std::priority_queue<Finish, std::vector<Finish>, Later> finishes;
+  std::vector<Step> done;     // what became done at this picosecond and is not handled yet
+  std::vector<Flow> batch;    // messages that start at this picosecond
+  std::vector<Network::Arrival> arrived;
+
+  Play& play(const Step& s) { return plays[static_cast<std::size_t>(s.play)]; }
+  const Phase& phase(const Step& s) { return play(s).schedule->phases[static_cast<std::size_t>(s.phase)]; }
+  PhaseProgress& progress(const Step& s) { return play(s).phases[static_cast<std::size_t>(s.phase)]; }
+
+  Time after(double seconds) const {
+    const Time t = time_from_seconds(seconds);
+    ensure(seconds >= 0 && t < Time::never() && t.ps < Time::never().ps - now.ps, "an operation ends within 100 days");
+    return now + t;
+  }
+
+  /// One of the things that `s` waits for has happened.
+  void release(const Step& s) {
+    if (--progress(s).waiting[s.rank] == 0) begin(s);
+  }
+
+  void begin(const Step& s) {
+    progress(s).begun[s.rank] = now;
+    if (phase(s).kind == Phase::Kind::transfer) {
+      send(s);
+      if (progress(s).due[s.rank] == 0) done.push_back(s);
+    } else {
+      devices[s.rank].queue.push_back(s);
+      compute_next(s.rank);
+    }
+  }
+
+  void send(const Step& s) {
+    const Phase& p = phase(s);
+    const std::int64_t id = id_of_phase[s.play][s.phase] << 2 * kRankBits | std::int64_t{s.rank} << kRankBits;
+    for (const Rank d : ids<Rank>(p.rows.columns))
+      if (const Bytes bytes = message_bytes(p, s.rank, d)) batch.push_back({id | d, s.rank, d, static_cast<double>(bytes)});
+  }
+
+  void compute_next(Rank r) {
+    Device& device = devices[r];
+    while (!device.busy && !device.queue.empty()) {
+      const Step s = device.queue.front();
+      device.queue.pop_front();
+      const Time end = compute_end(s);
+      if (end == now) {
+        done.push_back(s);
+      } else {
+        device.busy = true;
+        finishes.push({end, s});
+      }
+    }
+  }
+
+  Time compute_end(const Step& s) {
+    const Phase& p = phase(s);
+    Timeline& t = play(s).timeline;
+    if (p.kind == Phase::Kind::reduce) {
+      const double bytes = p.reduce_bytes[s.rank];
+      const Time end = after(compute.reduce_seconds(topology.device(), bytes));
+      if (bytes > 0) t.slices.push_back({s.phase, s.rank, Slot(), 0, now, end});
+      return end;
+    }
+    Time at = now;
+    for (const std::int32_t c : progress(s).calls[s.rank]) {
+      const KernelCall& call = p.kernels[c];
+      const Time end = at + (after(compute.kernel_seconds(topology.device(), call, precision)) - now);
+      ensure(end.ps >= at.ps, "a kernel ends within 100 days");
+      if (call.rows > 0) t.slices.push_back({s.phase, s.rank, call.slot, call.rows, at, end});
+      at = end;
+    }
+    return at;
+  }
+
+  void finish(const Step& s) {
+    Play& p = play(s);
+    p.timeline.done[s.phase][s.rank] = now;
+    p.timeline.end = std::max(p.timeline.end, now);
+    for (const std::int32_t next : progress(s).next) release({s.rank, s.play, next});
+    if (--p.left[s.rank] == 0) leave(s.play, s.rank);
+  }
+
+  /// The rank is done with a whole schedule.
+  void leave(std::int32_t number, Rank r) {
+    for (const std::int32_t next : plays[number].next)
+      if (--plays[next].gates[r] == 0) enter(next, r);
+  }
+
+  void enter(std::int32_t number, Rank r) {
+    Play& p = plays[number];
+    for (std::size_t i = 0; i < p.phases.size(); ++i) release({r, number, static_cast<std::int32_t>(i)});
+    if (p.phases.empty()) leave(number, r);
+  }
+
+  void handle_done() {
+    std::vector<Step> steps;
+    while (!done.empty()) {
+      std::sort(done.begin(), done.end());
+      steps.swap(done);
+      for (const Step& s : steps) finish(s);
+      steps.clear();
+    }
+    if (batch.empty()) return;
+    clock = std::max(clock, now.seconds());
+    network.start(batch, clock);
+    batch.clear();
+  }
+
+  void arrive(const Network::Arrival& a) {
+    constexpr std::int64_t mask = (std::int64_t{1} << kRankBits) - 1;
+    const auto [number, index] = phase_of_id[static_cast<std::size_t>(a.id >> 2 * kRankBits)];
+    const Rank source(a.id >> kRankBits & mask), destination(a.id & mask);
+    const Step s{destination, number, index};
+    PhaseProgress& g = progress(s);
+    for (const Rank r : {source, destination}) {
+      g.first[r] = std::min(g.first[r], g.begun[source]);
+      g.last[r] = now;
+    }
+    if (detail == Timeline::Detail::flow)
+      play(s).timeline.flows.push_back({index, source, destination, message_bytes(phase(s), source, destination), g.begun[source], now});
+    if (--g.due[destination] == 0 && g.waiting[destination] == 0) done.push_back(s);
+  }
+
+  /// The next picosecond at which anything happens; never when nothing will.
+  Time next() const {
+    const Time compute_at = finishes.empty() ? Time::never() : finishes.top().at;
+    return std::max(now, std::min(compute_at, time_from_seconds(network.next_event())));
+  }
+
+  void step() {
+    while (time_from_seconds(network.next_event()) <= now) {
+      clock = std::max(clock, network.next_event());
+      network.advance(clock, arrived);
+    }
+    for (const Network::Arrival& a : arrived) arrive(a);
+    arrived.clear();
+    std::vector<Rank> idle;
+    while (!finishes.empty() && finishes.top().at == now) {
+      done.push_back(finishes.top().step);
+      idle.push_back(finishes.top().step.rank);
+      devices[finishes.top().step.rank].busy = false;
+      finishes.pop();
+    }
+    // What was waiting before this picosecond goes before what becomes ready in it.
+    for (const Rank r : idle) compute_next(r);
+    handle_done();
+  }
+
+  void collect(Play& p) {
+    Timeline& t = p.timeline;
+    for (std::size_t i = 0; i < p.phases.size(); ++i) {
+      const PhaseProgress& g = p.phases[i];
+      for (std::size_t r = 0; r < g.first.size(); ++r)
+        if (g.first[r] != Time::never()) t.slices.push_back({static_cast<std::int32_t>(i), Rank(static_cast<std::int64_t>(r)), Slot(), g.rows[r], g.first[r], g.last[r]});
+    }
+    std::stable_sort(t.slices.begin(), t.slices.end(),
+                     [](const auto& a, const auto& b) { return std::tuple(a.phase, a.rank.value, a.begin) < std::tuple(b.phase, b.rank.value, b.begin); });
+    std::sort(t.flows.begin(), t.flows.end(), [](const auto& a, const auto& b) {
+      return std::tuple(a.phase, a.source.value, a.destination.value) < std::tuple(b.phase, b.source.value, b.destination.value);
+    });
+  }
+};
+
+Engine::Engine(const Topology& topology, Network& network, const ComputeModel& compute, Precision precision, Timeline::Detail detail)
+    : state_(std::make_unique<State>(topology, network, compute, precision, detail)) {
+  ensure(topology.ranks() < 1 << kRankBits, "the engine takes fewer than 2^20 ranks");
+}
+
+Engine::~Engine() = default;
+
+int Engine::add(const Schedule& schedule, std::vector<int> after) {
+  State& e = *state_;
+  const auto number = static_cast<int>(e.plays.size());
+  ensure(schedule.ranks == e.topology.ranks(), "a schedule has the ranks of the topology");
+  Play p;
+  p.schedule = &schedule;
+  const auto n = static_cast<std::size_t>(schedule.ranks);
+  std::sort(after.begin(), after.end());
+  after.erase(std::unique(after.begin(), after.end()), after.end());
+  for (const int before : after) {
+    ensure(before >= 0 && before < number, "a schedule waits only for schedules added before it");
+    e.plays[before].next.push_back(number);
+  }
+  p.before = std::move(after);
+  p.gates.assign(n, static_cast<int>(p.before.size()));
+  p.left.assign(n, static_cast<std::int32_t>(schedule.phases.size()));
+  p.timeline.done.assign(schedule.phases.size(), std::vector<Time>(n, Time::never()));
+  e.id_of_phase.emplace_back();
+  for (std::size_t i = 0; i < schedule.phases.size(); ++i) {
+    const Phase& phase = schedule.phases[i];
+    PhaseProgress g = first_state(phase, schedule.ranks);
+    g.waiting.assign(n, static_cast<int>(phase.after.size()) + 1);  // + 1: the rank enters the schedule
+    for (const int before : phase.after) {
+      ensure(before >= 0 && static_cast<std::size_t>(before) < i, "phase `" + phase.name + "` waits only for phases before it");
+      p.phases[before].next.push_back(static_cast<std::int32_t>(i));
+    }
+    p.phases.push_back(std::move(g));
+    ensure(e.phase_of_id.size() < std::size_t{1} << (kPhaseBits - 1), "the engine takes fewer than 2^23 phases");
+    e.id_of_phase.back().push_back(static_cast<std::int64_t>(e.phase_of_id.size()));
+    e.phase_of_id.emplace_back(number, static_cast<std::int32_t>(i));
+  }
+  e.plays.push_back(std::move(p));
+  return number;
+}
+
+std::vector<Timeline> Engine::run() {
+  State& e = *state_;
+  for (const Rank r : ids<Rank>(e.topology.ranks()))
+    for (std::size_t i = 0; i < e.plays.size(); ++i)
+      if (e.plays[i].before.empty()) e.enter(static_cast<std::int32_t>(i), r);
+  e.handle_done();
+  for (Time t; (t = e.next()) < Time::never();) {
+    e.now = t;
+    e.step();
+  }
+  std::vector<Timeline> timelines;
+  for (Play& p : e.plays) {
+    for (std::size_t i = 0; i < p.phases.size(); ++i)
+      for (const Time t : p.timeline.done[i])
+        ensure(t < Time::never(), "phase `" + p.schedule->phases[i].name + "` ends on every rank within 100 days");
+    e.collect(p);
+    timelines.push_back(std::move(p.timeline));
+  }
+  e.plays.clear();
+  return timelines;
+}
+
+Timeline simulate(const Schedule& schedule, const Topology& topology, const NetworkModel& network, const ComputeModel& compute, Precision precision, Timeline::Detail detail) {
+  const std::unique_ptr<Network> fresh = network.make(topology);
+  Engine engine(topology, *fresh, compute, precision, detail);
+  engine.add(schedule);
+  return std::move(engine.run().front());
+}
+
+}  // namespace epsim

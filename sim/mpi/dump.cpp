@@ -1,0 +1,76 @@
+#include "sim/mpi/dump.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/npz.h"
+#include "sim/moe/expert.h"
+#include "sim/mpi/execute.h"
+
+namespace epsim {
+namespace {
+
+namespace fs = std::filesystem;
+
+Location named(const std::string& path) { return {std::make_shared<SourceText>(SourceText{path, {}}), 0, 0}; }
+
+void append(std::vector<float>& to, const std::vector<float>& from) { to.insert(to.end(), from.begin(), from.end()); }
+
+}  // namespace
+
+void check_dump_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  const fs::path probe = fs::path(folder) / ".epsim-probe";
+  if (!std::ofstream(probe)) throw InputError(named(folder), "this folder cannot be made or written");
+  fs::remove(probe, error);
+}
+
+void write_dump(const std::string& folder, const Experiment& e, const Plan& plan, const std::vector<float>& x, const std::vector<float>& y) {
+  const std::int64_t tokens = plan.routing.tokens(), k = plan.routing.top_k, experts = plan.routing.experts, h = e.execute_hidden, f = e.execute_ffn;
+  NpzWriter npz;
+  npz.add("x", {tokens, h}, std::span<const float>(x));
+  if (e.source.gate) {
+    std::vector<float> gate(static_cast<std::size_t>(h * experts));
+    e.source.gate(plan.layer, gate);
+    npz.add("gate", {h, experts}, std::span<const float>(gate));
+  }
+  std::vector<float> w1, w3, w2;
+  for (int expert = 0; expert < experts; ++expert) {
+    const ExpertWeights w = make_expert_weights(e.seed, plan.layer, expert, h, f);
+    append(w1, w.w1), append(w3, w.w3), append(w2, w.w2);
+  }
+  npz.add("w1", {experts, h, f}, std::span<const float>(w1));
+  npz.add("w3", {experts, h, f}, std::span<const float>(w3));
+  npz.add("w2", {experts, f, h}, std::span<const float>(w2));
+  if (const std::int64_t s = execute_pricing(e).shared_ffn; s > 0) {
+    const ExpertWeights w = make_expert_weights(e.seed, plan.layer, kSharedExpert, h, s);
+    npz.add("shared_w1", {h, s}, std::span<const float>(w.w1));
+    npz.add("shared_w3", {h, s}, std::span<const float>(w.w3));
+    npz.add("shared_w2", {s, h}, std::span<const float>(w.w2));
+  }
+  std::vector<std::int32_t> ids(plan.routing.expert.begin(), plan.routing.expert.end()), kept, home, physical(plan.placement.expert_of_slot.begin(), plan.placement.expert_of_slot.end());
+  for (const std::int32_t slot : plan.slot) kept.push_back(slot >= 0);
+  for (int r = 0; r < plan.ranks(); ++r) home.insert(home.end(), static_cast<std::size_t>(plan.routing.first_token[r + 1] - plan.routing.first_token[r]), r);
+  npz.add("expert_ids", {tokens, k}, std::span<const std::int32_t>(ids));
+  npz.add("weights", {tokens, k}, std::span<const float>(plan.routing.weight));
+  npz.add("kept", {tokens, k}, std::span<const std::int32_t>(kept));
+  npz.add("slot_of_copy", {tokens, k}, std::span<const std::int32_t>(plan.slot));
+  npz.add("home", {tokens}, std::span<const std::int32_t>(home));
+  npz.add("physical_to_logical", {static_cast<std::int64_t>(physical.size())}, std::span<const std::int32_t>(physical));
+  npz.add("y", {tokens, h}, std::span<const float>(y));
+
+  const fs::path file = fs::path(folder) / "dump.npz", part = fs::path(folder) / ".dump.npz.part";
+  const std::string bytes = npz.bytes();
+  std::error_code error;
+  std::ofstream out(part, std::ios::binary);
+  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  out.close();
+  if (!out) {
+    fs::remove(part, error);
+    throw InputError(named(file.string()), "cannot be written");
+  }
+  fs::rename(part, file);
+}
+
+}  // namespace epsim

@@ -1,0 +1,44 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "sim/experiment.h"
+#include "sim/mpi/world.h"
+
+namespace epsim {
+
+/// Seconds of a layer's three stages.
+struct StageSeconds {
+  double dispatch = 0, compute = 0, combine = 0;
+};
+
+/// What executing one layer showed. Filled in on the root process.
+struct LayerExecution {
+  int layer = 0;
+  std::string plan_digest;         ///< agreed by all processes
+  bool bit_identical = false;      ///< the result equals the serial reference to the last bit
+  double max_abs_error = 0;        ///< largest difference from the serial reference
+  double max_abs_error_plain = 0;  ///< the same, where the reference adds in plain choice order
+  bool rows_match_plan = false;    ///< rows received of every pair and phase equal the schedule's
+  std::int64_t rows_moved = 0;     ///< rows that crossed between ranks
+  std::int64_t bytes_moved = 0;    ///< their bytes, in float32
+  StageSeconds measured;           ///< median over repeats of the slowest process
+  StageSeconds simulated;          ///< the same schedule priced at float32 and the real sizes, on the file's cluster
+};
+
+struct ExecuteOptions {
+  std::string dump;  ///< folder for dump.npz; empty: none. Needs exactly one layer
+  int repeats = 1;   ///< times each layer is played, for measuring
+};
+
+/// The prices of what `execute` really moves and computes: float32 rows, no extra bytes, the real experts' sizes.
+Pricing execute_pricing(const Experiment& experiment);
+
+/// Throws InputError where there are more processes than plan ranks, or a dump is wanted of more than one layer. All processes agree on it.
+void check_execution(const World& world, const Experiment& experiment, const ExecuteOptions& options);
+
+/// Executes every layer of the experiment with real experts on the processes of `world`, each hosting a contiguous block of plan ranks, and compares with the serial reference.
+/// Throws std::runtime_error where processes disagree on a plan.
+std::vector<LayerExecution> execute(World& world, const Experiment& experiment, const ExecuteOptions& options);
+
+}  // namespace epsim

@@ -1,0 +1,167 @@
+// I7: a rehearsal in any legal order equals the serial reference bit for bit, for every exchange; I2: rows follow the exchange's own law.
+#include "sim/rehearse.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "sim/moe/reference.h"
+#include "tests/support/random_case.h"
+
+namespace epsim {
+namespace {
+
+using testing::exchange_variants;
+using testing::RandomCase;
+
+constexpr std::int64_t kHidden = 8, kFfn = 16;
+
+void load(int expert, ExpertBank& bank) { bank.add(expert, kFfn, make_expert_weights(1, 0, expert, kHidden, kFfn)); }
+
+std::vector<float> vectors(std::int64_t tokens) {
+  std::vector<float> x(static_cast<std::size_t>(tokens * kHidden));
+  for (std::int64_t t = 0; t < tokens; ++t) token_vector(5, t, std::span(x).subspan(static_cast<std::size_t>(t * kHidden), kHidden));
+  return x;
+}
+
+class Rehearse : public ::testing::Test {
+ protected:
+  Rehearse() : bank_(kHidden), scratch_(kHidden) {
+    for (int e = kSharedExpert; e < 32; ++e) load(e, bank_);
+  }
+  ExpertBank bank_, scratch_;
+};
+
+TEST_F(Rehearse, ThousandRandomRehearsalsEqualTheReference) {
+  std::int64_t dropped = 0, crossing = 0, replicas = 0;
+  for (std::uint64_t seed = 0; seed < 1000; ++seed) {
+    const RandomCase c(seed);
+    const std::string& text = exchange_variants()[seed % exchange_variants().size()];
+    SCOPED_TRACE(fmt::format("seed {} {}", seed, text));
+    const Exchange exchange = c.exchange(text);
+    const std::vector<float> x = vectors(c.plan.routing.tokens());
+    const Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
+    const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
+    Rng order(seed, Stream::test, 1);
+    const std::vector<float> y = rehearse(c.plan, schedule, rows, bank_, x, order);
+    const Reference expected = reference(c.plan, [&](Slot s) { return exchange.tree(c.plan, c.topology, s); }, c.shared_expert, x, scratch_, [&](int e) { load(e, scratch_); });
+    ASSERT_EQ(y.size(), expected.y.size());
+    ASSERT_EQ(std::memcmp(y.data(), expected.y.data(), y.size() * sizeof(float)), 0);
+    for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected.y_plain[i], 1e-5 * (1 + std::abs(y[i])));
+    dropped += c.plan.drops.choices;
+    replicas += c.plan.placement.slots() - c.plan.routing.experts;
+    for (const Phase& p : schedule.phases)
+      for (int s = 0; s < schedule.ranks && p.kind == Phase::Kind::transfer; ++s)
+        for (int d = 0; d < schedule.ranks; ++d) crossing += s != d ? p.rows(s, d) : 0;
+  }
+  EXPECT_GT(dropped, 1000);
+  EXPECT_GT(replicas, 1000);
+  EXPECT_GT(crossing, 10000);
+}
+
+// A schedule whose dependencies are too weak must show: rows that were not there yet are NaN.
+TEST_F(Rehearse, ForgottenDependencyShowsAsNaN) {
+  int caught = 0;
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    const RandomCase c(seed);
+    const Exchange exchange = c.exchange("hierarchical");
+    Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
+    for (Phase& p : schedule.phases)
+      if (p.name == "experts") p.after = {0};  // forgets the rows that the gateways forward
+    const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
+    Rng order(seed, Stream::test, 1);
+    const std::vector<float> y = rehearse(c.plan, schedule, rows, bank_, vectors(c.plan.routing.tokens()), order);
+    caught += std::any_of(y.begin(), y.end(), [](float v) { return std::isnan(v); });
+  }
+  EXPECT_GT(caught, 10);
+}
+
+// I2, by brute force over tokens: what each exchange may send, counted without it.
+TEST(ExchangeLaw, RowsMatchTokenLevelBruteForce) {
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    const RandomCase c(seed);
+    const int ranks = c.plan.ranks(), k = c.plan.routing.top_k;
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    Matrix<std::int64_t> copies(ranks, ranks), distinct(ranks, ranks), first_hop(ranks, ranks), second_hop(ranks, ranks);
+    for (int home = 0; home < ranks; ++home)
+      for (std::int64_t t = c.plan.routing.first_token[home]; t < c.plan.routing.first_token[home + 1]; ++t) {
+        std::set<int> seen_ranks;
+        std::set<std::pair<int, int>> hops1, hops2;
+        for (int i = 0; i < k; ++i) {
+          const int slot = c.plan.slot[static_cast<std::size_t>(t * k + i)];
+          if (slot < 0) continue;
+          const Rank to = c.plan.placement.rank_of(Slot(slot));
+          ++copies(home, to);
+          seen_ranks.insert(to);
+          const auto node = c.topology.ranks_of(c.topology.node_of(to));
+          const int via = c.topology.node_of(to) == c.topology.node_of(Rank(home)) ? home : static_cast<int>(node[static_cast<std::size_t>(c.topology.local_index(Rank(home))) % node.size()]);
+          if (via == home)
+            hops1.insert({home, to});
+          else
+            hops1.insert({home, via}), hops2.insert({via, to});
+        }
+        for (const int d : seen_ranks) ++distinct(home, d);
+        for (const auto& [s, d] : hops1) ++first_hop(s, d);
+        for (const auto& [s, d] : hops2) ++second_hop(s, d);
+      }
+    const auto off_diagonal = [&](Matrix<std::int64_t> m) {
+      for (int r = 0; r < ranks; ++r) m(r, r) = 0;
+      return m;
+    };
+    const auto transposed = [&](const Matrix<std::int64_t>& m) {
+      Matrix<std::int64_t> t(ranks, ranks);
+      for (int i = 0; i < ranks; ++i)
+        for (int j = 0; j < ranks; ++j) t(j, i) = m(i, j);
+      return t;
+    };
+    const auto sent = [&](const std::string& exchange, const std::string& phase) {
+      const Schedule s = c.exchange(exchange).schedule(c.plan, c.topology, c.pricing());
+      for (const Phase& p : s.phases)
+        if (p.name == phase) return off_diagonal(p.rows);
+      ADD_FAILURE() << "no phase " << phase;
+      return Matrix<std::int64_t>();
+    };
+    EXPECT_EQ(sent("direct", "dispatch"), off_diagonal(copies));
+    EXPECT_EQ(sent("direct", "combine"), transposed(off_diagonal(copies)));
+    EXPECT_EQ(sent("{direct: {dedup: rank}}", "dispatch"), off_diagonal(distinct));
+    EXPECT_EQ(sent("{direct: {dedup: rank}}", "combine"), transposed(off_diagonal(distinct)));
+    EXPECT_EQ(sent("hierarchical", "dispatch"), off_diagonal(first_hop));
+    EXPECT_EQ(sent("hierarchical", "forward"), off_diagonal(second_hop));
+    // Combine is dispatch transposed: what was forwarded in a node is gathered there, what crossed crosses back.
+    Matrix<std::int64_t> inside = off_diagonal(second_hop), across = off_diagonal(first_hop);
+    for (int s = 0; s < ranks; ++s)
+      for (int d = 0; d < ranks; ++d)
+        if (c.topology.node_of(Rank(s)) == c.topology.node_of(Rank(d))) inside(s, d) += across(s, d), across(s, d) = 0;
+    EXPECT_EQ(sent("hierarchical", "gather"), transposed(inside));
+    EXPECT_EQ(sent("hierarchical", "combine"), transposed(across));
+  }
+}
+
+// I2: the rows that move are the rows that were counted, at both ends.
+TEST(ExchangeLaw, RecordedRowsEqualCountedRows) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed)
+    for (const std::string& text : exchange_variants()) {
+      const RandomCase c(seed);
+      const Exchange exchange = c.exchange(text);
+      const Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
+      const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
+      for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
+        const Phase& phase = schedule.phases[p];
+        for (int s = 0; s < schedule.ranks && phase.kind == Phase::Kind::transfer; ++s)
+          for (int d = 0; d < schedule.ranks; ++d) {
+            const std::int64_t planned = s == d ? 0 : phase.rows(s, d);
+            ASSERT_EQ(rows[s].phases[p].send_first[d + 1] - rows[s].phases[p].send_first[d], planned);
+            ASSERT_EQ(rows[d].phases[p].receive_first[s + 1] - rows[d].phases[p].receive_first[s], planned);
+          }
+        std::int64_t kernel_rows = 0, recorded = 0;
+        for (const KernelCall& call : phase.kernels) kernel_rows += call.rows;
+        for (const RankRows& r : rows) recorded += static_cast<std::int64_t>(r.phases[p].input.size());
+        ASSERT_EQ(kernel_rows, recorded);
+      }
+    }
+}
+
+}  // namespace
+}  // namespace epsim

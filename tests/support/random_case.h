@@ -1,0 +1,87 @@
+#pragma once
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/rng.h"
+#include "policies/schedule.h"
+#include "sim/experiment.h"
+
+namespace epsim::testing {
+
+inline Setting yaml(const std::string& text) { return parse_yaml(std::make_shared<SourceText>(SourceText{"test", text})); }
+
+/// A part made from its YAML value with the built-in catalogs.
+template <class Catalog, class... Context>
+auto make_part(const Catalog& catalog, const std::string& text, Context... context) {
+  Diagnostics problems;
+  auto part = catalog.make(yaml(text), problems, context...);
+  problems.check();
+  return part;
+}
+
+/// A small random layer: topology, routing, placement with replicas and uneven (also empty) ranks, capacity limits that drop, and the plan they give.
+struct RandomCase {
+  Topology topology;
+  Plan plan;
+  bool shared_expert = false;
+
+  explicit RandomCase(std::uint64_t seed, int max_nodes = 4, int max_ranks_per_node = 4) {
+    Rng rng(seed, Stream::test);
+    const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
+    const int nodes = pick(1, max_nodes), per_node = pick(1, max_ranks_per_node), ranks = nodes * per_node;
+    const char* shapes[] = {"two_tier", "rail_fat_tree"};
+    topology = make_part(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
+
+    const int k = pick(1, 8), experts = std::max(k, pick(1, 24)), slots = experts + pick(0, 12);
+    Routing routing;
+    routing.experts = experts, routing.top_k = k;
+    routing.first_token.push_back(0);
+    for (int r = 0; r < ranks; ++r) routing.first_token.push_back(routing.first_token.back() + (rng.below(4) == 0 ? 0 : pick(1, 9)));
+    std::vector<std::uint32_t> order(static_cast<std::size_t>(experts));
+    for (std::int64_t t = 0; t < routing.tokens(); ++t) {
+      rng.permutation(order);
+      for (int c = 0; c < k; ++c) routing.expert.push_back(static_cast<std::uint16_t>(order[static_cast<std::size_t>(c)])), routing.weight.push_back(static_cast<float>(rng.uniform()));
+    }
+
+    std::vector<std::uint16_t> expert_of_slot;
+    for (int s = 0; s < slots; ++s) expert_of_slot.push_back(static_cast<std::uint16_t>(s < experts ? s : pick(0, experts - 1)));
+    std::vector<std::uint32_t> shuffle(static_cast<std::size_t>(slots));
+    rng.permutation(shuffle);
+    std::vector<std::uint16_t> placed;
+    for (const std::uint32_t s : shuffle) placed.push_back(expert_of_slot[s]);
+    std::vector<std::int32_t> first_slot{0};
+    for (int r = 1; r < ranks; ++r) first_slot.push_back(pick(0, slots));
+    first_slot.push_back(slots);
+    std::sort(first_slot.begin(), first_slot.end());
+
+    Capacity capacity;
+    capacity.order = rng.below(2) == 0 ? Capacity::Order::position : Capacity::Order::probability;
+    const int limit = pick(1, 12);
+    capacity.limits = [=](const Matrix<std::int64_t>& choices, const Routing&) {
+      Matrix<std::int64_t> limits(choices.rows, choices.columns);
+      for (std::int64_t& l : limits.cells) l = limit;
+      return limits;
+    };
+    shared_expert = rng.below(3) == 0;
+    const ReplicaRule replica = make_part(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+    plan = make_plan(3, std::move(routing), capacity, Placement::from_experts(std::move(placed), std::move(first_slot), experts), replica, topology);
+  }
+
+  Exchange exchange(const std::string& text) const { return make_part(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
+  Pricing pricing() const {
+    Pricing p;
+    p.hidden = 8, p.expert_ffn = 16, p.shared_ffn = shared_expert ? 16 : 0;
+    return p;
+  }
+};
+
+inline const std::vector<std::string>& exchange_variants() {
+  static const std::vector<std::string> all = {"{direct: {dedup: none}}", "{direct: {dedup: rank}}", "{hierarchical: {reduce_in_node: true}}", "{hierarchical: {reduce_in_node: false}}"};
+  return all;
+}
+
+}  // namespace epsim::testing
