@@ -8,19 +8,27 @@ namespace epsim {
 
 /// Load spread over ranks (or experts); every name says its formula, because the field uses one word for several of them.
 struct LoadMetrics {
-  double max_over_mean = 1;             ///< PAR; 1 is ideal
-  double max_minus_mean_over_mean = 0;  ///< "imbalance ratio" of TensorRT-LLM; 0 is ideal
-  double mean_over_max = 1;             ///< "balancedness" of SGLang
+  double max_over_mean = 1;              ///< PAR; 1 is ideal
+  double max_minus_mean_over_mean = 0;   ///< "imbalance ratio" of TensorRT-LLM; 0 is ideal
+  double mean_over_max = 1;              ///< "balancedness" of SGLang
   double max_plus_1_over_min_plus_1 = 1; ///< FastMoE
-  double std_over_mean = 0;             ///< coefficient of variation, population standard deviation
-  double max_minus_min_over_tokens = 0; ///< IS of MoGE (Pangu)
+  double std_over_mean = 0;              ///< coefficient of variation, population standard deviation
+  double max_minus_min_over_tokens = 0;  ///< IS of MoGE (Pangu)
 };
-/// `tokens`: the batch's tokens, for the last formula. All loads 0: the ideal values.
+/// `tokens`: the batch's tokens, for the last formula. All loads 0 (or none): the ideal values.
 LoadMetrics load_metrics(const std::vector<std::int64_t>& loads, std::int64_t tokens);
 
 struct LinkLoad {
   std::int32_t link = 0;  ///< index in the topology
   double dispatch_bytes = 0, combine_bytes = 0;
+};
+
+/// The link that a stage keeps busy longest (ties: lowest index); `name` is empty when the stage moves nothing.
+struct BusiestLink {
+  std::string name;
+  double bytes = 0;
+  double busy_s = 0;              ///< bytes / bandwidth
+  double busy_over_tier_mean = 1; ///< against the links of its tier
 };
 
 struct MemoryUse {
@@ -34,22 +42,33 @@ struct LayerMetrics {
   double dispatch_s = 0, compute_s = 0, combine_s = 0, layer_s = 0, lower_bound_s = 0;
   std::int64_t tokens = 0, choices = 0, copies = 0;
   DropCounts drops;
-  LoadMetrics rank_load, expert_load;
+  LoadMetrics rank_load, expert_load;  ///< of copies computed on a rank; of choices that name an expert
   double distinct_ranks_per_token = 0, distinct_nodes_per_token = 0;  ///< mean over tokens with a kept copy
-  Matrix<std::int64_t> dispatch_rank_bytes, combine_rank_bytes;       ///< [R][R] bytes that cross between ranks, every hop of every phase counted where it is sent
-  Matrix<std::int64_t> dispatch_node_bytes, combine_node_bytes;       ///< [N][N] the same between nodes
-  std::vector<LinkLoad> links;                                        ///< [links]
-  std::vector<MemoryUse> memory;                                      ///< [R]
-  std::vector<std::int64_t> rank_copies;                              ///< [R]
-  std::string bottleneck;                                             ///< "dispatch is bound by the uplink of node 3, 1.9x the mean"
+  Matrix<std::int64_t> dispatch_rank_bytes, combine_rank_bytes;       ///< [R][R] bytes that cross between ranks, every hop of every phase counted where it is sent; diagonal 0
+  Matrix<std::int64_t> dispatch_node_bytes, combine_node_bytes;       ///< [N][N] the same between nodes; the diagonal is between ranks of one node
+  std::int64_t dispatch_bytes = 0, combine_bytes = 0;                        ///< sums of the rank matrices
+  std::int64_t dispatch_cross_node_bytes = 0, combine_cross_node_bytes = 0;  ///< sums of the node matrices without their diagonals
+  std::vector<LinkLoad> links;                                               ///< [links]
+  BusiestLink dispatch_busiest, combine_busiest;
+  std::vector<MemoryUse> memory;                                             ///< [R]
+  std::vector<std::int64_t> rank_copies;                                     ///< [R] copies computed
+  std::vector<std::int64_t> expert_choices;                                  ///< [E] choices made, dropped ones included
+  std::string bottleneck;                                                    ///< "dispatch is bound by the uplink of node 3, 1.9x the mean"
+
+  /// Share of the choices that were dropped; 0 where there are none.
+  double drop_rate() const { return choices > 0 ? static_cast<double>(drops.choices) / static_cast<double>(choices) : 0; }
 };
 LayerMetrics measure(const Experiment& experiment, const LayerRun& run);
 
-/// A whole run, without the matrices of every layer.
+/// A whole run, without the rank and node matrices of every layer.
 struct RunMetrics {
   std::vector<LayerMetrics> layers;
-  double total_s = 0;
-  std::string bottleneck;  ///< of the layer that takes longest
+  double total_s = 0;      ///< layers one after another
+  int slowest_layer = -1;  ///< the layer that takes longest (ties: the first); -1 when there is none
+  std::string bottleneck;  ///< of that layer
+
+  /// Adds a layer and lets go of its rank and node matrices.
+  void add(LayerMetrics layer);
 };
 
 }  // namespace epsim

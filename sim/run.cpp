@@ -19,15 +19,19 @@ Plan plan_layer(const Experiment& e, int layer, Routing routing) {
   return make_plan(layer, std::move(routing), e.capacity, std::move(placement), e.replica, e.topology);
 }
 
-LayerRun run_layer(const Experiment& e, int layer, Timeline::Detail detail) {
+LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail) {
   LayerRun run;
-  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
-  route_layer(e, layer, 0, e.topology.ranks(), routing);
-  run.plan = plan_layer(e, layer, std::move(routing));
+  run.plan = std::move(plan);
   run.schedule = e.exchange.schedule(run.plan, e.topology, e.pricing);
   run.timeline = simulate(run.schedule, e.topology, e.network, e.compute, e.compute_precision, detail);
   run.lower_bound_s = lower_bound(run.schedule, e.topology, [&](const KernelCall& call) { return e.compute.kernel_seconds(e.topology.device(), call, e.compute_precision); });
   return run;
+}
+
+LayerRun run_layer(const Experiment& e, int layer, Timeline::Detail detail) {
+  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+  route_layer(e, layer, 0, e.topology.ranks(), routing);
+  return run_plan(e, plan_layer(e, layer, std::move(routing)), detail);
 }
 
 void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(LayerRun&)>& each) {

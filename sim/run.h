@@ -18,6 +18,8 @@ struct LayerRun {
 void route_layer(const Experiment& experiment, int layer, int begin, int end, Routing& routing);
 /// Settles one routed layer: placement, capacity and replicas.
 Plan plan_layer(const Experiment& experiment, int layer, Routing routing);
+/// Lowers and simulates one planned layer.
+LayerRun run_plan(const Experiment& experiment, Plan plan, Timeline::Detail detail);
 /// Plans, lowers and simulates one layer.
 LayerRun run_layer(const Experiment& experiment, int layer, Timeline::Detail detail);
 /// All layers of the experiment in order, one at a time in memory. `each` may move from its argument; returning false stops.

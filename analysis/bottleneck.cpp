@@ -1,0 +1,102 @@
+#include "analysis/bottleneck.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+
+namespace epsim {
+namespace {
+
+/// "1.9x the mean"; what has no spread is said to have none.
+std::string against_mean(double ratio) { return ratio < 1.005 ? "as are its peers" : fmt::format("{:.{}f}x the mean", ratio, ratio < 1.095 ? 2 : 1); }
+
+/// Link names that already read as a noun ("uplink of node 3") take an article; "rank 5 -> nvswitch 0" is called a link.
+std::string spoken(const std::string& link) { return (link.find("->") == std::string::npos ? "the " : "the link ") + link; }
+
+/// From the first row that leaves to the last that arrives in a stage, in seconds.
+double transfer_span(const LayerRun& run, Stage stage) {
+  Time begin = Time::never(), end{0};
+  for (const Timeline::Slice& s : run.timeline.slices) {
+    const Phase& phase = run.schedule.phases[s.phase];
+    if (phase.kind != Phase::Kind::transfer || phase.stage != stage) continue;
+    begin = std::min(begin, s.begin);
+    end = std::max(end, s.end);
+  }
+  return end < begin ? 0 : (end - begin).seconds();
+}
+
+/// The rank whose reduces take longest in a stage.
+std::pair<Rank, double> slowest_reduce(const Experiment& experiment, const Schedule& schedule, Stage stage) {
+  std::pair<Rank, double> slowest{Rank(0), 0};
+  for (Rank r : ids<Rank>(schedule.ranks)) {
+    double seconds = 0;
+    for (const Phase& phase : schedule.phases)
+      if (phase.kind == Phase::Kind::reduce && phase.stage == stage && phase.reduce_bytes[r] > 0)
+        seconds += experiment.compute.reduce_seconds(experiment.topology.device(), phase.reduce_bytes[r]);
+    if (seconds > slowest.second) slowest = {r, seconds};
+  }
+  return slowest;
+}
+
+std::string transfer_verdict(const Experiment& experiment, const LayerRun& run, Stage stage, double stage_s, const Traffic& traffic, const BusiestLink& busiest) {
+  const std::string_view name = name_of(stage);
+  const double span = transfer_span(run, stage);
+  const auto [reducer, reduce_s] = slowest_reduce(experiment, run.schedule, stage);
+  if (reduce_s > std::max(busiest.busy_s, traffic.latency_s)) return fmt::format("{} is bound by adding up rows on rank {}: {} of {}", name, reducer.value, format_seconds(reduce_s), format_seconds(stage_s));
+  if (traffic.latency_s > busiest.busy_s)
+    return fmt::format("{} is bound by latency: {} of {}; {} is busy for {}", name, format_seconds(traffic.latency_s), format_seconds(stage_s),
+                       busiest.name.empty() ? "no link" : spoken(busiest.name), format_seconds(busiest.busy_s));
+  // A link that carries more than fits in the time was not shared: the network model lets every message run alone.
+  if (busiest.busy_s > span * (1 + 1e-6))
+    return fmt::format("{} is bound by the message from rank {} to rank {}, {}", name, traffic.longest.source.value, traffic.longest.destination.value,
+                       against_mean(traffic.longest.over_mean));
+  std::string verdict = fmt::format("{} is bound by {}, {}", name, spoken(busiest.name), against_mean(busiest.busy_over_tier_mean));
+  if (busiest.busy_s < 0.5 * span) verdict += fmt::format(" (busy {:.0f}% of the time)", 100 * busiest.busy_s / span);
+  return verdict;
+}
+
+std::string compute_verdict(const Experiment& experiment, const LayerRun& run) {
+  std::vector<double> kernel_s(run.schedule.ranks);
+  for (const Timeline::Slice& s : run.timeline.slices) {
+    const Phase& phase = run.schedule.phases[s.phase];
+    if (phase.kind == Phase::Kind::kernel && phase.stage == Stage::compute) kernel_s[s.rank] += (s.end - s.begin).seconds();
+  }
+  const auto slowest = std::max_element(kernel_s.begin(), kernel_s.end());
+  const Rank rank(slowest - kernel_s.begin());
+  const double mean = std::accumulate(kernel_s.begin(), kernel_s.end(), 0.0) / static_cast<double>(kernel_s.size());
+  if (*slowest == 0) return "compute is bound by waiting: no kernel takes time";
+
+  // What the rank's kernels would take with nothing to compute, and with weights to read alone.
+  double launch_s = 0, weights_s = 0;
+  int calls = 0;
+  for (const Phase& phase : run.schedule.phases)
+    if (phase.kind == Phase::Kind::kernel && phase.stage == Stage::compute)
+      for (const KernelCall& call : phase.kernels) {
+        if (call.rank != rank || call.rows == 0) continue;
+        KernelCall part = call;
+        part.flops = part.weight_bytes = part.row_bytes = 0;
+        const double launch = experiment.compute.kernel_seconds(experiment.topology.device(), part, experiment.compute_precision);
+        part.weight_bytes = call.weight_bytes;
+        launch_s += launch;
+        weights_s += experiment.compute.kernel_seconds(experiment.topology.device(), part, experiment.compute_precision) - launch;
+        ++calls;
+      }
+  if (launch_s > 0.5 * *slowest)
+    return fmt::format("compute is bound by kernel launches: {} calls on rank {}, {} of {}", calls, rank.value, format_seconds(launch_s), format_seconds(*slowest));
+  std::string verdict = fmt::format("compute is bound by rank {}, {}", rank.value, against_mean(*slowest / mean));
+  if (weights_s > 0.5 * *slowest) verdict += " (mostly reading weights)";
+  return verdict;
+}
+
+}  // namespace
+
+std::string bottleneck(const Experiment& experiment, const LayerRun& run, const LayerMetrics& m, const Traffic& dispatch, const Traffic& combine) {
+  if (m.layer_s <= 0) return "nothing to do";
+  if (m.compute_s >= m.dispatch_s && m.compute_s >= m.combine_s) return compute_verdict(experiment, run);
+  if (m.dispatch_s >= m.combine_s) return transfer_verdict(experiment, run, Stage::dispatch, m.dispatch_s, dispatch, m.dispatch_busiest);
+  return transfer_verdict(experiment, run, Stage::combine, m.combine_s, combine, m.combine_busiest);
+}
+
+}  // namespace epsim

@@ -1,0 +1,83 @@
+#include <algorithm>
+
+#include "analysis/export/writers.h"
+
+namespace epsim {
+namespace {
+
+constexpr std::int64_t kMaxCells = std::int64_t{1} << 23;
+
+}  // namespace
+
+MatrixCollector::MatrixCollector(const Experiment& experiment)
+    : ranks_(experiment.topology.ranks()),
+      nodes_(experiment.topology.nodes()),
+      links_(static_cast<std::int64_t>(experiment.topology.links().size())),
+      experts_(experiment.model.num_experts),
+      keeps_rank_pairs_(static_cast<std::int64_t>(experiment.layers.size()) * ranks_ * ranks_ <= kMaxCells),
+      dispatch_sum_(static_cast<std::size_t>(ranks_ * ranks_)),
+      combine_sum_(static_cast<std::size_t>(ranks_ * ranks_)) {
+  for (const Link& link : experiment.topology.links()) bandwidth_.push_back(link.bandwidth);
+}
+
+void MatrixCollector::add_sum(std::vector<std::int64_t>& sum, const Matrix<std::int64_t>& m) const {
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += m.cells[i];
+}
+
+void MatrixCollector::add(const LayerMetrics& m, const Placement& placement) {
+  layers_.push_back(m.layer);
+  add_sum(dispatch_sum_, m.dispatch_rank_bytes);
+  add_sum(combine_sum_, m.combine_rank_bytes);
+  if (keeps_rank_pairs_) {
+    dispatch_ranks_.add(m.dispatch_rank_bytes);
+    combine_ranks_.add(m.combine_rank_bytes);
+  }
+  dispatch_nodes_.add(m.dispatch_node_bytes);
+  combine_nodes_.add(m.combine_node_bytes);
+  for (const LinkLoad& link : m.links) {
+    dispatch_links_.values.push_back(static_cast<std::int64_t>(link.dispatch_bytes));
+    combine_links_.values.push_back(static_cast<std::int64_t>(link.combine_bytes));
+  }
+  expert_choices_.values.insert(expert_choices_.values.end(), m.expert_choices.begin(), m.expert_choices.end());
+  rank_copies_.values.insert(rank_copies_.values.end(), m.rank_copies.begin(), m.rank_copies.end());
+  for (const MemoryUse& use : m.memory) {
+    weights_.values.push_back(static_cast<std::int64_t>(use.weights_bytes));
+    activations_.values.push_back(static_cast<std::int64_t>(use.activations_bytes));
+  }
+  first_slot_.values.insert(first_slot_.values.end(), placement.first_slot.begin(), placement.first_slot.end());
+  expert_of_slot_.push_back(placement.expert_of_slot);
+}
+
+std::string MatrixCollector::bytes() const {
+  const std::int64_t layers = static_cast<std::int64_t>(layers_.size());
+  std::size_t slots = 0;
+  for (const auto& of_layer : expert_of_slot_) slots = std::max(slots, of_layer.size());
+  std::vector<std::int32_t> physical_to_logical;
+  for (const auto& of_layer : expert_of_slot_) {
+    physical_to_logical.insert(physical_to_logical.end(), of_layer.begin(), of_layer.end());
+    physical_to_logical.resize(physical_to_logical.size() + slots - of_layer.size(), -1);
+  }
+  using Cells = std::span<const std::int64_t>;
+  NpzWriter npz;
+  npz.add("layer", {layers}, Cells(layers_));
+  npz.add("dispatch_rank_bytes_total", {ranks_, ranks_}, Cells(dispatch_sum_));
+  npz.add("combine_rank_bytes_total", {ranks_, ranks_}, Cells(combine_sum_));
+  if (keeps_rank_pairs_) {
+    npz.add("dispatch_rank_bytes", {layers, ranks_, ranks_}, Cells(dispatch_ranks_.values));
+    npz.add("combine_rank_bytes", {layers, ranks_, ranks_}, Cells(combine_ranks_.values));
+  }
+  npz.add("dispatch_node_bytes", {layers, nodes_, nodes_}, Cells(dispatch_nodes_.values));
+  npz.add("combine_node_bytes", {layers, nodes_, nodes_}, Cells(combine_nodes_.values));
+  npz.add("dispatch_link_bytes", {layers, links_}, Cells(dispatch_links_.values));
+  npz.add("combine_link_bytes", {layers, links_}, Cells(combine_links_.values));
+  npz.add("link_bandwidth_bytes_per_s", {links_}, std::span<const double>(bandwidth_));
+  npz.add("expert_choices", {layers, experts_}, Cells(expert_choices_.values));
+  npz.add("rank_copies", {layers, ranks_}, Cells(rank_copies_.values));
+  npz.add("rank_weights_bytes", {layers, ranks_}, Cells(weights_.values));
+  npz.add("rank_activations_bytes", {layers, ranks_}, Cells(activations_.values));
+  npz.add("physical_to_logical", {layers, static_cast<std::int64_t>(slots)}, std::span<const std::int32_t>(physical_to_logical));
+  npz.add("first_slot", {layers, ranks_ + 1}, Cells(first_slot_.values));
+  return npz.bytes();
+}
+
+}  // namespace epsim

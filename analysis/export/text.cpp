@@ -1,0 +1,114 @@
+#include <algorithm>
+#include <ostream>
+
+#include <fmt/format.h>
+#include <fmt/ostream.h>
+
+#include "analysis/export/fields.h"
+#include "analysis/export/table.h"
+#include "analysis/export/writers.h"
+
+namespace epsim {
+namespace {
+
+constexpr std::size_t kMostRows = 12;  ///< more layers than this are summed up
+
+std::string percent(double share) { return share == 0 ? "0" : share < 0.001 ? "<0.1%" : fmt::format("{:.1f}%", 100 * share); }
+
+void write_layers(std::ostream& out, const RunMetrics& run) {
+  TextTable table({false, false, false, false, false, false, false, false, true});
+  table.add({"layer", "dispatch", "compute", "combine", "layer time", "bound", "max/mean", "dropped", "bottleneck"});
+  for (const LayerMetrics& m : run.layers)
+    table.add({std::to_string(m.layer), format_seconds(m.dispatch_s), format_seconds(m.compute_s), format_seconds(m.combine_s), format_seconds(m.layer_s),
+               format_seconds(m.lower_bound_s), fmt::format("{:.2f}", m.rank_load.max_over_mean), percent(m.drop_rate()), m.bottleneck});
+  table.write(out);
+}
+
+/// Smallest, median, mean and largest of each figure over the layers; each column by itself.
+void write_spread(std::ostream& out, const RunMetrics& run) {
+  using Format = std::string (*)(double);
+  using Value = double (*)(const LayerMetrics&);
+  const Format ratio = [](double v) { return fmt::format("{:.2f}", v); };
+  const std::pair<Value, Format> columns[] = {{[](const LayerMetrics& m) { return m.dispatch_s; }, format_seconds},
+                                              {[](const LayerMetrics& m) { return m.compute_s; }, format_seconds},
+                                              {[](const LayerMetrics& m) { return m.combine_s; }, format_seconds},
+                                              {[](const LayerMetrics& m) { return m.layer_s; }, format_seconds},
+                                              {[](const LayerMetrics& m) { return m.lower_bound_s; }, format_seconds},
+                                              {[](const LayerMetrics& m) { return m.rank_load.max_over_mean; }, ratio},
+                                              {[](const LayerMetrics& m) { return m.drop_rate(); }, percent}};
+  std::vector<std::vector<std::string>> rows = {{"least"}, {"median"}, {"mean"}, {"most"}};
+  for (const auto& [value, format] : columns) {
+    std::vector<double> values;
+    double sum = 0;
+    for (const LayerMetrics& m : run.layers) values.push_back(value(m)), sum += values.back();
+    std::sort(values.begin(), values.end());
+    const std::size_t n = values.size();
+    rows[0].push_back(format(values.front()));
+    rows[1].push_back(format((values[(n - 1) / 2] + values[n / 2]) / 2));
+    rows[2].push_back(format(sum / static_cast<double>(n)));
+    rows[3].push_back(format(values.back()));
+  }
+  TextTable table({true, false, false, false, false, false, false, false});
+  table.add({fmt::format("{} layers", run.layers.size()), "dispatch", "compute", "combine", "layer time", "bound", "max/mean", "dropped"});
+  for (auto& row : rows) table.add(std::move(row));
+  table.write(out);
+}
+
+/// How many layers each stage is the longest of.
+std::string longest_stages(const RunMetrics& run) {
+  int dispatch = 0, compute = 0, combine = 0;
+  for (const LayerMetrics& m : run.layers) ++(m.compute_s >= m.dispatch_s && m.compute_s >= m.combine_s ? compute : m.dispatch_s >= m.combine_s ? dispatch : combine);
+  std::string text;
+  for (const auto& [name, count] : {std::pair("dispatch", dispatch), std::pair("compute", compute), std::pair("combine", combine)})
+    if (count > 0) text += fmt::format("{}{} in {}", text.empty() ? "" : ", ", name, count);
+  return text;
+}
+
+}  // namespace
+
+void write_text(std::ostream& out, const Experiment& experiment, const RunMetrics& run) {
+  const Topology& topology = experiment.topology;
+  fmt::print(out, "{}: {} on {} ranks in {} {} of {}, {} tokens a layer, seed {}\n", experiment.name, experiment.model.name, topology.ranks(), topology.nodes(),
+             topology.nodes() == 1 ? "node" : "nodes", topology.device().name, experiment.source.tokens(), experiment.seed);
+  for (const char* kind : {"capacity", "placement", "replica", "exchange", "network", "compute"})
+    fmt::print(out, "{}{} {}", std::string_view(kind) == "capacity" ? "  " : " | ", kind, experiment.part(kind));
+  out << "\n\n";
+  if (run.layers.empty()) {
+    out << "  no layers\n";
+    return;
+  }
+  if (run.layers.size() <= kMostRows)
+    write_layers(out, run);
+  else
+    write_spread(out, run);
+
+  double dispatch = 0, compute = 0, combine = 0, bound = 0, weights = 0, activations = 0;
+  DropCounts drops;
+  std::int64_t choices = 0;
+  for (const LayerMetrics& m : run.layers) {
+    dispatch += m.dispatch_s, compute += m.compute_s, combine += m.combine_s, bound += m.lower_bound_s;
+    choices += m.choices;
+    drops.choices += m.drops.choices, drops.partial_tokens += m.drops.partial_tokens, drops.total_tokens += m.drops.total_tokens, drops.weight += m.drops.weight;
+    double layer_weights = 0;
+    for (const MemoryUse& use : m.memory) layer_weights = std::max(layer_weights, use.weights_bytes), activations = std::max(activations, use.activations_bytes);
+    weights += layer_weights;
+  }
+  fmt::print(out, "\n  total {} = dispatch {} + compute {} + combine {}; lower bound {}\n", format_seconds(run.total_s), format_seconds(dispatch), format_seconds(compute),
+             format_seconds(combine), format_seconds(bound));
+  if (run.layers.size() > 1)
+    fmt::print(out, "  slowest layer {}: {}\n  longest stage: {} of {} layers\n", run.slowest_layer, run.bottleneck, longest_stages(run), run.layers.size());
+  else
+    fmt::print(out, "  {}\n", run.bottleneck);
+  if (drops.choices > 0)
+    fmt::print(out, "  dropped {} of {} choices ({}): {} tokens lost some, {} lost all; combine weight {:.4g}\n", drops.choices, choices,
+               percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.total_tokens, drops.weight);
+  else
+    fmt::print(out, "  dropped none of {} choices\n", choices);
+  fmt::print(out, "  memory of the fullest rank: weights {} ({} {}), activations {}\n\n  how far to trust these figures\n", format_bytes(weights), run.layers.size(),
+             run.layers.size() == 1 ? "layer" : "layers", format_bytes(activations));
+  TextTable labels({true, true});
+  for (const auto& [group, label] : trust(experiment)) labels.add({group, label});
+  labels.write(out, 4);
+}
+
+}  // namespace epsim

@@ -1,0 +1,102 @@
+#include "analysis/measure.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "analysis/bottleneck.h"
+#include "analysis/memory.h"
+#include "analysis/traffic.h"
+#include "base/parallel.h"
+
+namespace epsim {
+namespace {
+
+/// Sums, over the tokens of one home rank, of the distinct ranks and nodes that a token's kept copies go to.
+struct Spread {
+  std::int64_t tokens = 0, ranks = 0, nodes = 0;  ///< tokens with a kept copy
+};
+
+Spread spread_of(const Plan& plan, const std::vector<std::int32_t>& rank_of_slot, const Topology& topology, Rank home) {
+  Spread spread;
+  const std::int64_t k = plan.routing.top_k;
+  std::vector<std::int64_t> last_at_rank(topology.ranks(), -1), last_at_node(topology.nodes(), -1);
+  for (std::int64_t t = plan.routing.first_token[home]; t < plan.routing.first_token[home + 1]; ++t) {
+    bool kept = false;
+    for (std::int64_t c = t * k; c < (t + 1) * k; ++c) {
+      if (plan.slot[c] < 0) continue;
+      kept = true;
+      const Rank rank(rank_of_slot[plan.slot[c]]);
+      if (std::exchange(last_at_rank[rank], t) != t) ++spread.ranks;
+      if (std::exchange(last_at_node[topology.node_of(rank)], t) != t) ++spread.nodes;
+    }
+    spread.tokens += kept;
+  }
+  return spread;
+}
+
+void measure_spread(const Plan& plan, const Topology& topology, LayerMetrics& m) {
+  std::vector<std::int32_t> rank_of_slot(plan.placement.slots());
+  for (int r = 0; r < plan.ranks(); ++r)
+    for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) rank_of_slot[s] = r;
+  std::vector<Spread> by_home(plan.ranks());
+  parallel_for(plan.ranks(), [&](std::int64_t home) { by_home[home] = spread_of(plan, rank_of_slot, topology, Rank(home)); });
+  Spread all;
+  for (const Spread& s : by_home) all.tokens += s.tokens, all.ranks += s.ranks, all.nodes += s.nodes;
+  if (all.tokens == 0) return;
+  m.distinct_ranks_per_token = static_cast<double>(all.ranks) / static_cast<double>(all.tokens);
+  m.distinct_nodes_per_token = static_cast<double>(all.nodes) / static_cast<double>(all.tokens);
+}
+
+}  // namespace
+
+LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
+  const Plan& plan = run.plan;
+  const Topology& topology = experiment.topology;
+  LayerMetrics m;
+  m.layer = plan.layer;
+  const Timeline::Stages stages = run.timeline.stages(run.schedule);
+  m.dispatch_s = stages.dispatch.seconds();
+  m.compute_s = stages.compute.seconds();
+  m.combine_s = stages.combine.seconds();
+  m.layer_s = run.timeline.end.seconds();
+  m.lower_bound_s = run.lower_bound_s;
+
+  m.tokens = plan.routing.tokens();
+  m.choices = m.tokens * plan.routing.top_k;
+  m.copies = m.choices - plan.drops.choices;
+  m.drops = plan.drops;
+  m.rank_copies = plan.copies_of_rank();
+  m.rank_load = load_metrics(m.rank_copies, m.tokens);
+  m.expert_choices.resize(plan.choices.columns);
+  for (std::int64_t r = 0; r < plan.choices.rows; ++r)
+    for (std::int64_t e = 0; e < plan.choices.columns; ++e) m.expert_choices[e] += plan.choices(r, e);
+  m.expert_load = load_metrics(m.expert_choices, m.tokens);
+  measure_spread(plan, topology, m);
+
+  Traffic dispatch = traffic(run.schedule, Stage::dispatch, topology), combine = traffic(run.schedule, Stage::combine, topology);
+  m.dispatch_bytes = dispatch.bytes(), m.combine_bytes = combine.bytes();
+  m.dispatch_cross_node_bytes = dispatch.cross_node_bytes(), m.combine_cross_node_bytes = combine.cross_node_bytes();
+  m.links.resize(topology.links().size());
+  for (std::size_t l = 0; l < m.links.size(); ++l) m.links[l] = {static_cast<std::int32_t>(l), dispatch.link_bytes[l], combine.link_bytes[l]};
+  m.dispatch_busiest = busiest_link(dispatch.link_bytes, topology);
+  m.combine_busiest = busiest_link(combine.link_bytes, topology);
+  m.memory = memory_use(experiment, run);
+  m.bottleneck = bottleneck(experiment, run, m, dispatch, combine);
+  m.dispatch_rank_bytes = std::move(dispatch.rank_bytes), m.combine_rank_bytes = std::move(combine.rank_bytes);
+  m.dispatch_node_bytes = std::move(dispatch.node_bytes), m.combine_node_bytes = std::move(combine.node_bytes);
+  return m;
+}
+
+void RunMetrics::add(LayerMetrics layer) {
+  layer.dispatch_rank_bytes = layer.combine_rank_bytes = layer.dispatch_node_bytes = layer.combine_node_bytes = {};
+  total_s += layer.layer_s;
+  double longest_s = -1;
+  for (const LayerMetrics& l : layers) longest_s = std::max(longest_s, l.layer_s);
+  if (layer.layer_s > longest_s) {
+    bottleneck = layer.bottleneck;
+    slowest_layer = layer.layer;
+  }
+  layers.push_back(std::move(layer));
+}
+
+}  // namespace epsim

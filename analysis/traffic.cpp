@@ -1,0 +1,73 @@
+#include "analysis/traffic.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace epsim {
+
+Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology) {
+  const int ranks = schedule.ranks;
+  const auto links = topology.links();
+  Traffic t;
+  t.rank_bytes = {ranks, ranks};
+  t.node_bytes = {topology.nodes(), topology.nodes()};
+  t.link_bytes.resize(links.size());
+  for (const Phase& phase : schedule.phases) {
+    if (phase.kind != Phase::Kind::transfer || phase.stage != stage) continue;
+    std::int64_t latency_ps = 0, messages = 0;
+    double phase_bytes = 0, longest_bytes = 0;
+    bool holds_longest = false;
+    for (Rank s : ids<Rank>(ranks))
+      for (Rank d : ids<Rank>(ranks)) {
+        const std::int64_t rows = phase.rows(s, d);
+        if (rows == 0 || s == d) continue;
+        const std::int64_t bytes = rows * phase.row_bytes;
+        t.rank_bytes(s, d) += bytes;
+        t.node_bytes(topology.node_of(s), topology.node_of(d)) += bytes;
+        std::int64_t path_ps = 0;
+        Bandwidth narrowest = std::numeric_limits<double>::infinity();
+        topology.for_each_link(s, d, [&](std::int32_t link) {
+          t.link_bytes[link] += static_cast<double>(bytes);
+          path_ps += links[link].latency.ps;
+          narrowest = std::min(narrowest, links[link].bandwidth);
+        });
+        latency_ps = std::max(latency_ps, path_ps);
+        phase_bytes += static_cast<double>(bytes);
+        ++messages;
+        if (const double seconds = static_cast<double>(bytes) / narrowest; seconds > t.longest.seconds) {
+          t.longest = {s, d, seconds, 1};
+          longest_bytes = static_cast<double>(bytes);
+          holds_longest = true;
+        }
+      }
+    t.latency_s += Time{latency_ps}.seconds();
+    if (holds_longest) t.longest.over_mean = longest_bytes * static_cast<double>(messages) / phase_bytes;
+  }
+  return t;
+}
+
+std::int64_t Traffic::bytes() const { return std::accumulate(rank_bytes.cells.begin(), rank_bytes.cells.end(), std::int64_t{0}); }
+
+std::int64_t Traffic::cross_node_bytes() const {
+  std::int64_t sum = std::accumulate(node_bytes.cells.begin(), node_bytes.cells.end(), std::int64_t{0});
+  for (std::int64_t n = 0; n < node_bytes.rows; ++n) sum -= node_bytes(n, n);
+  return sum;
+}
+
+BusiestLink busiest_link(const std::vector<double>& bytes, const Topology& topology) {
+  const auto links = topology.links();
+  std::size_t busiest = 0;
+  const auto busy = [&](std::size_t l) { return bytes[l] / links[l].bandwidth; };
+  for (std::size_t l = 1; l < links.size(); ++l)
+    if (busy(l) > busy(busiest)) busiest = l;
+  BusiestLink found;
+  if (links.empty() || bytes[busiest] == 0) return found;
+  double tier_busy = 0;
+  int tier_links = 0;
+  for (std::size_t l = 0; l < links.size(); ++l)
+    if (links[l].tier == links[busiest].tier) tier_busy += busy(l), ++tier_links;
+  return {links[busiest].name, bytes[busiest], busy(busiest), busy(busiest) * tier_links / tier_busy};
+}
+
+}  // namespace epsim

@@ -1,0 +1,28 @@
+#pragma once
+#include <vector>
+
+#include "analysis/measure.h"
+
+namespace epsim {
+
+/// What one stage's transfers put on the machine, from the schedule alone: exact counts, no time.
+struct Traffic {
+  Matrix<std::int64_t> rank_bytes;  ///< [R][R]; diagonal 0
+  Matrix<std::int64_t> node_bytes;  ///< [N][N]; the diagonal is between ranks of one node
+  std::vector<double> link_bytes;   ///< [links]
+  double latency_s = 0;             ///< the longest path latency of each transfer phase, summed over the phases
+  struct Message {
+    Rank source, destination;
+    double seconds = 0;        ///< bytes / the smallest bandwidth on its path
+    double over_mean = 1;      ///< its bytes against the mean of its phase's messages
+  } longest;                   ///< the message that alone would take longest (ties: first phase, then lowest ranks)
+
+  std::int64_t bytes() const;             ///< between ranks
+  std::int64_t cross_node_bytes() const;  ///< between nodes
+};
+Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology);
+
+/// The link of a topology that carries `bytes` [links] longest.
+BusiestLink busiest_link(const std::vector<double>& bytes, const Topology& topology);
+
+}  // namespace epsim

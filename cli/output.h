@@ -1,0 +1,36 @@
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+namespace epsim {
+
+/// A folder of results that appears all at once. Files are written to a hidden folder beside the final place and moved in `commit`; without it, also when an exception passes,
+/// nothing is left. Existing files of the same names are replaced, others stay.
+class OutputFolder {
+ public:
+  /// Checks now that `path` can be made and written, so that nothing is computed in vain. Throws InputError naming `option`, such as "--out".
+  OutputFolder(const std::string& path, const std::string& option);
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  /// A binary stream to a new file; it lives until `commit`. Throws InputError where a folder of that name is in the way.
+  std::ostream& file(const std::string& name);
+  /// A whole file.
+  void write(const std::string& name, const std::string& bytes) { file(name).write(bytes.data(), static_cast<std::streamsize>(bytes.size())); }
+  /// Closes the files and moves them into place. Throws std::runtime_error, leaving nothing half-written, when a file could not be written whole.
+  void commit();
+
+ private:
+  struct File;
+  std::filesystem::path final_, pending_;
+  std::string option_;
+  bool existed_ = false;
+  std::vector<std::filesystem::path> made_;  ///< parents that were missing, outermost first
+  std::vector<std::unique_ptr<File>> files_;
+};
+
+}  // namespace epsim
