@@ -53,7 +53,7 @@ TEST(Engine, ARankComputesOneKernelAtATime) {
   const Timeline line = play(s, star(2, kRate));
   EXPECT_THAT(line.done[0], ElementsAre(ns(120), ns(0)));
   EXPECT_THAT(line.done[1], ElementsAre(ns(150), ns(5)));
-  EXPECT_THAT(line.done[2], ElementsAre(ns(158), ns(5))) << "a reduce takes its turn";
+  EXPECT_THAT(line.done[2], ElementsAre(ns(158), ns(0))) << "a reduce takes its turn, no reduce takes none";
   ASSERT_EQ(line.slices.size(), 5u);
   EXPECT_EQ(line.slices[1].begin, ns(100));
   EXPECT_EQ(line.slices[1].end, ns(120));
