@@ -132,10 +132,19 @@ struct Engine::State {
     if (phase(s).kind == Phase::Kind::transfer) {
       send(s);
       if (progress(s).due[s.rank] == 0) done.push_back(s);
+    } else if (!has_work(s)) {
+      done.push_back(s);
     } else {
       devices[s.rank].queue.push_back(s);
       compute_next(s.rank);
     }
+  }
+
+  bool has_work(const Step& s) {
+    const Phase& p = phase(s);
+    if (p.kind == Phase::Kind::reduce) return p.reduce_bytes[s.rank] > 0;
+    const std::vector<std::int32_t>& calls = progress(s).calls[s.rank];
+    return std::any_of(calls.begin(), calls.end(), [&](std::int32_t c) { return p.kernels[static_cast<std::size_t>(c)].rows > 0; });
   }
 
   void send(const Step& s) {
@@ -164,9 +173,8 @@ struct Engine::State {
     const Phase& p = phase(s);
     Timeline& t = play(s).timeline;
     if (p.kind == Phase::Kind::reduce) {
-      const double bytes = p.reduce_bytes[s.rank];
-      const Time end = after(compute.reduce_seconds(topology.device(), bytes));
-      if (bytes > 0) t.slices.push_back({s.phase, s.rank, Slot(), 0, now, end});
+      const Time end = after(compute.reduce_seconds(topology.device(), p.reduce_bytes[s.rank]));
+      t.slices.push_back({s.phase, s.rank, Slot(), 0, now, end});
       return end;
     }
     Time at = now;

@@ -50,7 +50,8 @@ std::vector<std::int64_t> read_token_blocks(Params& params, const SourceContext*
 /// Home blocks of a total over ranks.
 std::vector<std::int64_t> token_blocks(std::int64_t tokens, int ranks);
 
-/// The vector of a token as every process computes it: standard normal entries from the token's own random stream.
+/// The vector of a token as every process computes it: standard normal entries from the token's own random stream, but for the first, which is 1 in every token:
+/// the component that tokens share, through which a gate can prefer an expert.
 void token_vector(std::uint64_t seed, std::int64_t token, std::span<float> out);
 
 }  // namespace epsim

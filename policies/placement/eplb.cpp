@@ -16,7 +16,7 @@ struct Packing {
   std::vector<int> position;  ///< of each item in its pack, in fill order
 };
 
-/// Packs equally many items into each pack, heaviest first, each into the lightest pack with room (ties: lowest index). With one item a pack nothing is sorted:
+/// Packs equally many items into each pack, heaviest first, each into the lightest pack with room (ties: lowest pack). With one item a pack nothing is sorted:
 /// item i is pack i.
 Packing pack_evenly(std::span<const float> weight, int packs) {
   const int items = static_cast<int>(weight.size()), room = items / packs;
@@ -27,7 +27,9 @@ Packing pack_evenly(std::span<const float> weight, int packs) {
     out.pack = order;
     return out;
   }
-  std::ranges::stable_sort(order, [&](int a, int b) { return weight[static_cast<std::size_t>(a)] > weight[static_cast<std::size_t>(b)]; });
+  // Not stable, on purpose: the original sorts with PyTorch, which on a CPU is libstdc++'s std::sort by this comparison. Replicas of one expert always tie, so this
+  // decides their order; up to 16 items it is stable.
+  std::sort(order.begin(), order.end(), [&](int a, int b) { return weight[static_cast<std::size_t>(a)] > weight[static_cast<std::size_t>(b)]; });
   std::vector<float> load(static_cast<std::size_t>(packs));
   std::vector<int> filled(static_cast<std::size_t>(packs));
   for (const int item : order) {
@@ -103,7 +105,8 @@ Placement balance(std::span<const std::int64_t> loads, const Sizes& z) {
 
 }  // namespace
 
-/// DeepSeek's Expert Parallelism Load Balancer (github.com/deepseek-ai/EPLB, 2025), to every index where no two float32 values tie; ties go to the lowest index.
+/// DeepSeek's Expert Parallelism Load Balancer (github.com/deepseek-ai/EPLB, 2025), to every index: float32 arithmetic and
+/// the original's own order among ties (of loads: lowest index; of a sort: see `pack_evenly`).
 /// Replicates the heaviest experts into redundant slots and packs the replicas onto ranks; the hierarchical form first packs expert groups onto nodes, so that a
 /// token of a group-limited gate reaches few nodes. Nothing stops two replicas of one expert from meeting on a rank.
 PlacementPolicy eplb(Params& p, const Shape* shape) {

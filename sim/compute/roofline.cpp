@@ -8,16 +8,16 @@ namespace epsim::parts_compute {
 /// seconds = launch + max(flops / (peak x peak_share x rows / (rows + half_rows)), (weight_bytes + row_bytes) / memory_bandwidth); a call without rows is not launched and costs nothing.
 /// A reduce moves its bytes through memory. Caches, power limits and kernels that overlap on one device are not modelled.
 ComputeModel roofline(Params& p) {
-  const Time launch = p.time("launch", "what a kernel costs before it computes; the device's own where absent", Time{});
-  const double peak_share = p.number("peak_share", "share of the peak that large GEMMs reach; the device's own where absent", 1.0, 1e-6, 1.0);
-  const double half_rows = p.number("half_rows", "rows at which a GEMM reaches half of that share; the device's own where absent", 0.0, 0.0);
+  const Time launch = p.time("launch", "what a kernel costs before it computes", Time{}, "the device's");
+  const double peak_share = p.number("peak_share", "share of the peak that large GEMMs reach; the device's own unless given", 1.0, 1e-6, 1.0);
+  const double half_rows = p.number("half_rows", "rows at which a GEMM reaches half of that share; the device's own unless given", 0.0, 0.0);
   ComputeModel model;
   model.summary = "a kernel takes its launch plus the longer of its FLOPs at a rate that saturates with rows and its bytes at memory bandwidth";
   if (!p.usable()) return model;
   const bool own_launch = !p.has("launch"), own_share = !p.has("peak_share"), own_half = !p.has("half_rows");
   model.kernel_seconds = [=](const Device& device, const KernelCall& call, Precision precision) {
     if (call.rows == 0) return 0.0;
-    const double share = own_share ? device.peak_share.value : peak_share;
+    const double share = own_share ? device.share_of_peak(precision) : peak_share;
     const double half = own_half ? device.half_rows.value : half_rows;
     const auto rows = static_cast<double>(call.rows);
     const double computing = call.flops / (device.flops(precision) * share * (rows / (rows + half)));

@@ -25,7 +25,7 @@ TEST(MatrixCsv, ReadsWholeNumbersHoweverTheyAreWritten) {
 }
 
 TEST(MatrixCsv, SaysEveryProblemWithItsPlace) {
-  EXPECT_THAT(problems_of("0,-1\n1.5,  x\n"), testing::ElementsAre(testing::StartsWith("1:3 expected a byte count"), testing::StartsWith("2:1 expected a byte count"), testing::HasSubstr("2:6")));
+  EXPECT_THAT(problems_of("0,-1\n1.5,  x\n"), testing::ElementsAre(testing::StartsWith("1:3 expected a byte count"), testing::StartsWith("2:1 expected a byte count"), testing::StartsWith("2:7 ")));
   EXPECT_THAT(problems_of("0,1,2\n3,0\n"), testing::ElementsAre(testing::StartsWith("1:0 row 1 has 3 values, but there are 2 rows")));
   EXPECT_THAT(problems_of(""), testing::ElementsAre(testing::HasSubstr("empty")));
   EXPECT_THAT(problems_of("1e16"), testing::SizeIs(1));

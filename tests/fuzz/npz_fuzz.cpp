@@ -13,7 +13,7 @@ namespace {
 std::string zip_around(const std::string& npy) {
   std::string out, facts;
   const auto put = [](std::string& s, std::uint64_t v, int bytes) {
-    for (int i = 0; i < bytes; ++i) s += static_cast<char>(v >> (8 * i));
+    for (int i = 0; i < bytes; ++i) s += static_cast<char>(i < 8 ? v >> (8 * i) : 0);
   };
   put(facts, 20, 10);
   put(facts, crc32_z(0, reinterpret_cast<const Bytef*>(npy.data()), npy.size()), 4);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# same_bits.sh EPSIM FILE FOLDER [--set KEY=VALUE]...: holds I7 and I8: `execute` gives the same bytes with 1, 2, 3, 5 and 8 processes, and equals the reference each time.
+# same_bits.sh EPSIM FILE FOLDER [--set KEY=VALUE]...: holds I5, I7 and I8: `execute` gives the same bytes with 1, 2, 3, 5 and 8 processes, and equals the reference each time.
 set -eu
 epsim=$1 file=$2 folder=$3
 shift 3

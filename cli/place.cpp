@@ -1,0 +1,203 @@
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <optional>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "analysis/measure.h"
+#include "cli/cli.h"
+#include "cli/logical_count.h"
+
+namespace epsim::verb {
+namespace {
+
+/// What was typed, as text: the policy's own settings are read and judged by the policy.
+struct PlaceOptions {
+  std::string loads, policy, slots, format = "text";
+  std::optional<std::string> groups;
+  std::int64_t ranks = 0, nodes = 0;
+  std::uint64_t seed = 0;
+};
+
+/// A value of the command line as a setting whose problems point at its option.
+Setting typed(const std::string& option, const std::string& text) {
+  Setting s;
+  s.kind = Setting::Kind::scalar;
+  s.text = text;
+  s.at = {std::make_shared<SourceText>(SourceText{option, text}), 1, 1};
+  return s;
+}
+
+/// {policy: {slots: P, groups: G}}
+Setting policy_setting(const PlaceOptions& o) {
+  const Setting name = typed("--policy", o.policy);
+  Setting settings;
+  settings.kind = Setting::Kind::map;
+  settings.at = name.at;
+  const auto set = [&](const std::string& key, const std::string& text) {
+    const Setting value = typed("--" + key, text);
+    settings.entries.push_back({key, value.at, value});
+  };
+  set("slots", o.slots);
+  if (o.groups) set("groups", *o.groups);
+  Setting part;
+  part.kind = Setting::Kind::map;
+  part.at = name.at;
+  part.entries.push_back({o.policy, name.at, settings});
+  return part;
+}
+
+/// Load of each rank where every expert's load splits evenly over its replicas.
+std::vector<double> rank_loads(const Placement& placement, std::span<const std::int64_t> loads) {
+  std::vector<double> out(static_cast<std::size_t>(placement.ranks()));
+  for (std::size_t r = 0; r < out.size(); ++r)
+    for (std::int32_t s = placement.first_slot[r]; s < placement.first_slot[r + 1]; ++s) {
+      const std::size_t e = placement.expert_of_slot[static_cast<std::size_t>(s)];
+      out[r] += static_cast<double>(loads[e]) / static_cast<double>(placement.slots_of_expert[e].size());
+    }
+  return out;
+}
+
+/// The load metrics for loads that need not be whole, because an expert's load is shared by its replicas.
+LoadMetrics shared_load_metrics(std::span<const double> loads, double choices) {
+  LoadMetrics m;
+  if (choices <= 0) return m;
+  const auto [least, most] = std::ranges::minmax(loads);
+  const double mean = choices / static_cast<double>(loads.size());
+  double squares = 0;
+  for (const double l : loads) squares += (l - mean) * (l - mean);
+  m.max_over_mean = most / mean;
+  m.max_minus_mean_over_mean = (most - mean) / mean;
+  m.mean_over_max = mean / most;
+  m.max_plus_1_over_min_plus_1 = (most + 1) / (least + 1);
+  m.std_over_mean = std::sqrt(squares / static_cast<double>(loads.size())) / mean;
+  m.max_minus_min_over_tokens = (most - least) / choices;
+  return m;
+}
+
+struct LayerResult {
+  int layer = 0;
+  Placement placement;
+  std::vector<double> rank_load;
+  LoadMetrics metrics;
+};
+
+std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog& catalog) {
+  Diagnostics problems;
+  constexpr std::int64_t kMaxRanks = 65'536;
+  if (o.ranks < 1 || o.ranks > kMaxRanks)
+    problems.add(typed("--ranks", std::to_string(o.ranks)).at, fmt::format("there must be from 1 to {} ranks, got {}", kMaxRanks, o.ranks));
+  else if (o.nodes < 1 || o.nodes > o.ranks)
+    problems.add(typed("--nodes", std::to_string(o.nodes)).at, fmt::format("{} ranks are on 1 to {} nodes, got {}", o.ranks, o.ranks, o.nodes));
+  LogicalCount loads;
+  try {
+    loads = read_logical_count(read_text(o.loads));
+  } catch (const InputError& e) {
+    problems.add(e);
+  }
+  // Settings are checked against what is known; a broken size must not hide a misspelt policy.
+  Shape shape;
+  shape.experts = loads.count.empty() ? 0 : static_cast<int>(loads.count.front().size());
+  shape.top_k = 1;
+  shape.ranks = static_cast<int>(std::clamp<std::int64_t>(o.ranks, 0, kMaxRanks));
+  shape.nodes = static_cast<int>(std::clamp<std::int64_t>(o.nodes, 0, kMaxRanks));
+  const PlacementPolicy policy = catalog.make(policy_setting(o), problems, problems.size() == 0 ? &shape : nullptr);
+  problems.check();
+
+  Problem problem;
+  problem.experts = shape.experts;
+  problem.ranks = shape.ranks;
+  problem.nodes = shape.nodes;
+  problem.seed = o.seed;
+  problem.layers = loads.layers;
+  for (const std::vector<std::int64_t>& row : loads.count) {
+    Matrix<std::int64_t>& m = problem.counts.emplace_back(1, problem.experts);
+    std::ranges::copy(row, m.cells.begin());
+  }
+  std::vector<Placement> placements = policy.place(problem);
+  ensure(placements.size() == loads.count.size(), "a placement policy answers for all layers");
+  std::vector<LayerResult> results;
+  for (std::size_t l = 0; l < placements.size(); ++l) {
+    placements[l].check(problem.experts);
+    LayerResult& r = results.emplace_back(LayerResult{loads.layers[l], std::move(placements[l]), {}, {}});
+    double choices = 0;
+    for (const std::int64_t n : loads.count[l]) choices += static_cast<double>(n);
+    r.rank_load = rank_loads(r.placement, loads.count[l]);
+    r.metrics = shared_load_metrics(r.rank_load, choices);
+  }
+  return results;
+}
+
+/// The layout of EPLB's own results: replicas of an expert are padded with -1 to the largest number of replicas over all layers.
+nlohmann::ordered_json to_json(const std::vector<LayerResult>& results) {
+  std::size_t width = 0;
+  for (const LayerResult& r : results)
+    for (const std::vector<Slot>& replicas : r.placement.slots_of_expert) width = std::max(width, replicas.size());
+  nlohmann::ordered_json physical = nlohmann::ordered_json::array(), logical = physical, count = physical, first = physical, metrics = physical;
+  for (const LayerResult& r : results) {
+    physical.push_back(r.placement.expert_of_slot);
+    first.push_back(r.placement.first_slot);
+    nlohmann::ordered_json slots = nlohmann::ordered_json::array(), replicas = slots;
+    for (const std::vector<Slot>& of_expert : r.placement.slots_of_expert) {
+      std::vector<std::int32_t> row(of_expert.begin(), of_expert.end());
+      row.resize(width, -1);
+      slots.push_back(std::move(row));
+      replicas.push_back(of_expert.size());
+    }
+    logical.push_back(std::move(slots));
+    count.push_back(std::move(replicas));
+    metrics.push_back({{"layer", r.layer},
+                       {"max_over_mean", r.metrics.max_over_mean},
+                       {"max_minus_mean_over_mean", r.metrics.max_minus_mean_over_mean},
+                       {"mean_over_max", r.metrics.mean_over_max},
+                       {"max_plus_1_over_min_plus_1", r.metrics.max_plus_1_over_min_plus_1},
+                       {"std_over_mean", r.metrics.std_over_mean},
+                       {"max_minus_min_over_tokens", r.metrics.max_minus_min_over_tokens}});
+  }
+  return {{"physical_to_logical", physical}, {"logical_to_physical", logical}, {"logical_count", count}, {"first_slot", first}, {"metrics", metrics}};
+}
+
+void print_text(const PlaceOptions& o, const std::vector<LayerResult>& results) {
+  std::cout << fmt::format("{} slots on {} ranks by {}; loads split evenly over replicas\n", results.front().placement.slots(), o.ranks, o.policy);
+  std::cout << fmt::format("{:>5} {:>14} {:>14} {:>9} {:>15} {:>9} {:>16} {:>9} {:>17} {:>12}\n", "layer", "max_rank_load", "mean_rank_load", "max/mean", "(max-mean)/mean", "mean/max",
+             "(max+1)/(min+1)", "std/mean", "(max-min)/tokens", "most_copies");
+  for (const LayerResult& r : results) {
+    double total = 0;
+    for (const double l : r.rank_load) total += l;
+    std::size_t most = 0;
+    for (const std::vector<Slot>& replicas : r.placement.slots_of_expert) most = std::max(most, replicas.size());
+    const LoadMetrics& m = r.metrics;
+    std::cout << fmt::format("{:>5} {:>14.1f} {:>14.1f} {:>9.3f} {:>15.3f} {:>9.3f} {:>16.3f} {:>9.3f} {:>17.4f} {:>12}\n", r.layer, *std::ranges::max_element(r.rank_load),
+               total / static_cast<double>(r.rank_load.size()), m.max_over_mean, m.max_minus_mean_over_mean, m.mean_over_max, m.max_plus_1_over_min_plus_1, m.std_over_mean,
+               m.max_minus_min_over_tokens, most);
+  }
+}
+
+}  // namespace
+
+void place(CLI::App& app, const Catalogs& catalogs, int& result) {
+  CLI::App* verb = app.add_subcommand("place", "Place the experts of a load dump on ranks and say how even the load is");
+  const auto o = std::make_shared<PlaceOptions>();
+  verb->add_option("--loads", o->loads, "JSON file with logical_count [[layer][expert]]")->required();
+  verb->add_option("--slots", o->slots, "slots over all ranks, one expert replica each")->required();
+  verb->add_option("--ranks", o->ranks, "ranks")->required();
+  verb->add_option("--nodes", o->nodes, "nodes the ranks are on")->required();
+  verb->add_option("--groups", o->groups, "expert groups of the gate, for policies that use them");
+  verb->add_option("--policy", o->policy, "placement policy, see `epsim list placement`")->required();
+  verb->add_option("--seed", o->seed, "seed of policies that draw")->capture_default_str();
+  verb->add_option("--format", o->format, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
+  verb->footer("Example: epsim place --loads counts.json --slots 288 --ranks 32 --nodes 4 --groups 8 --policy eplb --format json");
+  verb->callback([o, &catalogs, &result] {
+    const std::vector<LayerResult> results = place_all(*o, catalogs.placement);
+    if (o->format == "json")
+      std::cout << to_json(results).dump() << '\n';
+    else
+      print_text(*o, results);
+    result = kOk;
+  });
+}
+
+}  // namespace epsim::verb

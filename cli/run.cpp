@@ -1,0 +1,92 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <optional>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "analysis/export/trace.h"
+#include "analysis/export/writers.h"
+#include "cli/cli.h"
+#include "cli/output.h"
+
+namespace epsim {
+namespace {
+
+struct Options {
+  std::string file, out, format = "text";
+  std::vector<std::string> set;
+  int trace_layers = 4;
+};
+
+void run_experiment(const Options& options, const Catalogs& catalogs) {
+  const Experiment experiment = read_experiment(read_text(options.file), options.set, catalogs);
+  std::optional<OutputFolder> out;
+  std::optional<TraceWriter> trace;
+  std::optional<MatrixCollector> matrices;
+  if (!options.out.empty()) {
+    out.emplace(options.out, "--out");
+    trace.emplace(out->file("trace.pftrace"), experiment.topology);
+    matrices.emplace(experiment);
+  }
+
+  RunMetrics metrics;
+  Time offset;
+  const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() > 1;
+  run(experiment, out ? Timeline::Detail::flow : Timeline::Detail::rank, [&](LayerRun& layer) {
+    LayerMetrics measured = measure(experiment, layer);
+    if (out) {
+      if (static_cast<int>(metrics.layers.size()) < options.trace_layers) trace->add(layer, offset);
+      offset += layer.timeline.end;
+      matrices->add(measured, layer.plan.placement);
+    }
+    metrics.add(std::move(measured));
+    if (progress) fmt::print(stderr, "\rlayer {} of {}\033[K", metrics.layers.size(), experiment.layers.size()), std::fflush(stderr);
+    return true;
+  });
+  if (progress) fmt::print(stderr, "\r\033[K");
+
+  if (out) {
+    write_json(out->file("metrics.json"), experiment, metrics);
+    write_csv(out->file("metrics.csv"), metrics);
+    write_text(out->file("summary.txt"), experiment, metrics);
+    out->write("matrices.npz", matrices->bytes());
+    out->write("experiment.yaml", to_yaml(experiment.resolved) + "\n");
+    trace->finish();
+    out->commit();
+  }
+  if (options.format == "json")
+    write_json(std::cout, experiment, metrics);
+  else if (options.format == "csv")
+    write_csv(std::cout, metrics);
+  else
+    write_text(std::cout, experiment, metrics);
+  if (out) {
+    fmt::print(stderr, "wrote {}: summary.txt, metrics.json, metrics.csv, matrices.npz, experiment.yaml, trace.pftrace", options.out);
+    if (static_cast<int>(experiment.layers.size()) > options.trace_layers)
+      fmt::print(stderr, " (the first {} of {} layers; --trace-layers takes more)", options.trace_layers, experiment.layers.size());
+    fmt::print(stderr, "\n");
+  }
+}
+
+}  // namespace
+
+void verb::run(CLI::App& app, const Catalogs& catalogs, int& result) {
+  CLI::App* sub = app.add_subcommand("run", "Simulate an experiment: time, traffic, load, drops and what limits each layer");
+  sub->footer("Example: epsim run examples/deepseek-v3.yaml --set placement=contiguous --out results/contiguous");
+  auto options = std::make_shared<Options>();
+  sub->add_option("file", options->file, "Experiment file (YAML)")->required();
+  sub->add_option("--set", options->set, "Override a setting: key=value, such as placement=eplb or placement.slots=320 (repeatable)");
+  sub->add_option("--out", options->out, "Folder for metrics.json, metrics.csv, matrices.npz, trace.pftrace and summary.txt");
+  sub->add_option("--format", options->format, "What to print: text, json or csv")->check(CLI::IsMember({"text", "json", "csv"}));
+  sub->add_option("--trace-layers", options->trace_layers, "Layers to write to the trace")->check(CLI::Range(0, 100'000));
+  sub->callback([options, &catalogs, &result] {
+    run_experiment(*options, catalogs);
+    result = kOk;
+  });
+}
+
+}  // namespace epsim

@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "base/npz.h"
+#include "workloads/source/shared/file.h"
+
+namespace epsim::parts_source {
+namespace {
+
+struct Trace {
+  std::int64_t tokens = 0, layers = 0, top_k = 0;
+  std::vector<std::uint16_t> experts;  // [T][L][K]
+  std::vector<float> weights;          // [T][L][K], or empty
+};
+
+std::string shape_of(const NpyArray& a) {
+  std::string out;
+  for (std::int64_t length : a.shape) out += fmt::format("{}{}", out.empty() ? "" : ", ", length);
+  return "[" + out + "]";
+}
+
+std::string place(const Trace& t, std::size_t i) {
+  const auto at = static_cast<std::int64_t>(i);
+  return fmt::format("[{}, {}, {}]", at / (t.layers * t.top_k), at / t.top_k % t.layers, at % t.top_k);
+}
+
+/// Checks every id and weight; gives the first thing that is wrong.
+std::string fill(Trace& trace, const NpyArray& ids, const NpyArray* weights, int experts) {
+  trace.experts.reserve(ids.integers.size());
+  for (std::size_t i = 0; i < ids.integers.size(); ++i) {
+    const std::int64_t e = ids.integers[i];
+    if (e < 0 || e >= experts) return fmt::format("expert_ids{} is {}, expected 0 to {}", place(trace, i), e, experts - 1);
+    const std::size_t row = i / static_cast<std::size_t>(trace.top_k) * static_cast<std::size_t>(trace.top_k);
+    for (std::size_t j = row; j < i; ++j)
+      if (trace.experts[j] == e) return fmt::format("expert_ids{} is {} again, as expert_ids{}: a token's experts must differ", place(trace, i), e, place(trace, j));
+    trace.experts.push_back(static_cast<std::uint16_t>(e));
+  }
+  if (!weights) return {};
+  trace.weights.reserve(weights->floats.size());
+  for (std::size_t i = 0; i < weights->floats.size(); ++i) {
+    if (!std::isfinite(weights->floats[i])) return fmt::format("expert_weights{} is not a finite number", place(trace, i));
+    trace.weights.push_back(static_cast<float>(weights->floats[i]));
+  }
+  return {};
+}
+
+void read(Trace& trace, const std::string& file, const SourceContext& context, Params& p) {
+  std::map<std::string, NpyArray> arrays;
+  try {
+    arrays = read_npz(read_text(file));
+  } catch (const InputError& e) {
+    return report_file(p, e);
+  }
+  const auto ids = arrays.find("expert_ids");
+  const auto weights = arrays.find("expert_weights");
+  if (ids == arrays.end()) return p.error("file", fmt::format("{} has no array `expert_ids`", file));
+  const NpyArray& a = ids->second;
+  if (a.is_float) return p.error("file", fmt::format("{}: expert_ids holds floats, expected integers", file));
+  if (a.shape.size() != 3 || a.size() == 0)
+    return p.error("file", fmt::format("{}: expert_ids has shape {}, expected [tokens, layers, top_k]", file, shape_of(a)));
+  trace.tokens = a.shape[0], trace.layers = a.shape[1], trace.top_k = a.shape[2];
+  if (trace.top_k != context.top_k)
+    return p.error("file", fmt::format("{}: expert_ids has {} choices a token, the model's top_k is {}", file, trace.top_k, context.top_k));
+  if (weights != arrays.end() && !weights->second.is_float) return p.error("file", fmt::format("{}: expert_weights holds integers, expected floats", file));
+  if (weights != arrays.end() && weights->second.shape != a.shape)
+    return p.error("file", fmt::format("{}: expert_weights has shape {}, expert_ids {}", file, shape_of(weights->second), shape_of(a)));
+  const std::string wrong = fill(trace, a, weights == arrays.end() ? nullptr : &weights->second, context.experts);
+  if (!wrong.empty()) p.error("file", file + ": " + wrong);
+}
+
+}  // namespace
+
+Source trace(Params& p, const SourceContext* context) {
+  Source source;
+  source.summary = "recorded choices: an .npz with expert_ids [tokens, layers, top_k] and, if there, expert_weights of the same shape";
+  source.yields = Source::Yields::choices;
+  const std::string file = p.path("file", "the recorded choices (.npz)");
+  const bool repeat = p.flag("repeat", "start over where the trace has too few tokens or layers", false);
+  const bool all = !p.has("tokens") && !p.has("tokens_per_rank");
+  constexpr std::int64_t kMost = std::int64_t{1} << 36;
+  if (all) {  // the same keys as read_token_blocks, which would ask for one of them
+    p.integer("tokens_per_rank", "tokens of each rank's batch (default: all tokens of the trace over the ranks)", 0, 1, kMost);
+    p.integer("tokens", "tokens of all ranks together, in contiguous blocks (default: all tokens of the trace)", 0, 1, kMost);
+  } else {
+    source.first_token = read_token_blocks(p, context);
+  }
+  if (!p.usable() || !context) return source;
+  auto t = std::make_shared<Trace>();
+  read(*t, file, *context, p);
+  if (!p.usable()) return source;
+  if (all) source.first_token = token_blocks(t->tokens, context->ranks);
+  if (source.tokens() > t->tokens && !repeat)
+    p.error(p.has("tokens") ? "tokens" : "tokens_per_rank",
+            fmt::format("{} tokens are asked for, {} has {}; set `repeat: true` to use them again", source.tokens(), file, t->tokens));
+  const auto rows = rows_by_position(p, *context, t->layers, repeat, file);
+  if (!p.usable()) return source;
+  source.has_weights = !t->weights.empty();
+  source.choices = [t, rows = std::map<int, std::int64_t>(rows.begin(), rows.end())](int layer, std::int64_t first, std::int64_t count,
+                                                                                 std::span<std::uint16_t> experts, std::span<float> weights) {
+    const std::int64_t row = rows.at(layer);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t from = ((first + i) % t->tokens * t->layers + row) * t->top_k;
+      std::copy_n(t->experts.begin() + from, t->top_k, experts.begin() + i * t->top_k);
+      if (!t->weights.empty()) std::copy_n(t->weights.begin() + from, t->top_k, weights.begin() + i * t->top_k);
+    }
+  };
+  return source;
+}
+
+}  // namespace epsim::parts_source
