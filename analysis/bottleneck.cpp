@@ -68,25 +68,23 @@ std::string compute_verdict(const Experiment& experiment, const LayerRun& run) {
   const double mean = std::accumulate(kernel_s.begin(), kernel_s.end(), 0.0) / static_cast<double>(kernel_s.size());
   if (*slowest == 0) return "compute is bound by waiting: no kernel takes time";
 
-  // What the rank's kernels would take with nothing to compute, and with weights to read alone.
-  double launch_s = 0, weights_s = 0;
+  // What the rank's kernels would take with nothing to do, with arithmetic alone and with memory traffic alone.
+  double launch_s = 0, arithmetic_s = 0, memory_s = 0;
   int calls = 0;
+  const auto seconds = [&](const KernelCall& call) { return experiment.compute.kernel_seconds(experiment.topology.device(), call, experiment.compute_precision); };
   for (const Phase& phase : run.schedule.phases)
     if (phase.kind == Phase::Kind::kernel && phase.stage == Stage::compute)
       for (const KernelCall& call : phase.kernels) {
         if (call.rank != rank || call.rows == 0) continue;
-        KernelCall part = call;
-        part.flops = part.weight_bytes = part.row_bytes = 0;
-        const double launch = experiment.compute.kernel_seconds(experiment.topology.device(), part, experiment.compute_precision);
-        part.weight_bytes = call.weight_bytes;
-        launch_s += launch;
-        weights_s += experiment.compute.kernel_seconds(experiment.topology.device(), part, experiment.compute_precision) - launch;
+        launch_s += seconds({call.rank, call.slot, call.rows, 0, 0, 0});
+        arithmetic_s += seconds({call.rank, call.slot, call.rows, call.flops, 0, 0});
+        memory_s += seconds({call.rank, call.slot, call.rows, 0, call.weight_bytes, call.row_bytes});
         ++calls;
       }
   if (launch_s > 0.5 * *slowest)
     return fmt::format("compute is bound by kernel launches: {} calls on rank {}, {} of {}", calls, rank.value, format_seconds(launch_s), format_seconds(*slowest));
   std::string verdict = fmt::format("compute is bound by rank {}, {}", rank.value, against_mean(*slowest / mean));
-  if (weights_s > 0.5 * *slowest) verdict += " (mostly reading weights)";
+  if (memory_s > arithmetic_s) verdict += " (its memory, not its arithmetic)";
   return verdict;
 }
 

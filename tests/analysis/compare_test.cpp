@@ -1,0 +1,80 @@
+#include "analysis/compare.h"
+
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+namespace epsim {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(Axis, SplitsAtTopLevelCommas) {
+  EXPECT_THAT(parse_axis("capacity.factor=1, 1.25,2").values, ElementsAre("1", "1.25", "2"));
+  EXPECT_EQ(parse_axis("capacity.factor=1,2").key, "capacity.factor");
+  EXPECT_THAT(parse_axis("placement=contiguous,{eplb: {slots: 288, groups: [1, 2]}},'a,b'").values, ElementsAre("contiguous", "{eplb: {slots: 288, groups: [1, 2]}}", "'a,b'"));
+}
+
+TEST(Axis, RefusesWhatIsNoAxis) {
+  for (const char* text : {"", "placement", "=a,b", "placement=", "placement=a,,b", "placement=a,", "placement={a", "placement=a}", "placement='a", "placement=a,b,a"})
+    EXPECT_THROW(parse_axis(text), InputError) << text;
+}
+
+Comparison sample() {
+  Comparison c{"ep64", "deepseek-v3", "64 ranks in 8 nodes of h800", 42, 2, {parse_axis("placement=contiguous,{eplb: {slots: 288}}"), parse_axis("capacity.factor=1,2")}, {}};
+  for (const std::string& placement : c.axes[0].values)
+    for (const std::string& factor : c.axes[1].values) {
+      RunMetrics run;
+      for (int layer : {3, 4}) {
+        LayerMetrics m;
+        m.layer = layer, m.dispatch_s = 1e-3, m.compute_s = 2e-3, m.combine_s = placement == "contiguous" ? 4e-3 : 1e-3, m.layer_s = m.dispatch_s + m.compute_s + m.combine_s;
+        m.lower_bound_s = 3e-3, m.choices = 100, m.drops.choices = factor == "1" ? 5 : 0, m.rank_load.max_over_mean = layer, m.bottleneck = "a, \"b\"";
+        run.add(m);
+      }
+      c.points.push_back(compared_point({placement, factor}, run));
+    }
+  return c;
+}
+
+TEST(Compare, SumsLayersAndComparesWithTheBest) {
+  const Comparison c = sample();
+  EXPECT_DOUBLE_EQ(c.points[0].total_s, 14e-3);
+  EXPECT_DOUBLE_EQ(c.best_s(), 8e-3);
+  EXPECT_DOUBLE_EQ(c.points[0].rank_load_max_over_mean, 3.5);
+  EXPECT_DOUBLE_EQ(c.points[0].drop_rate(), 0.05);
+  std::ostringstream text;
+  write_text(text, c);
+  EXPECT_THAT(text.str(), HasSubstr("1.750x"));
+  EXPECT_THAT(text.str(), HasSubstr("5.00%"));
+}
+
+TEST(Compare, JsonAndCsvHoldTheSameGrid) {
+  const Comparison c = sample();
+  std::ostringstream json, csv;
+  write_json(json, c);
+  write_csv(csv, c);
+  const auto root = nlohmann::json::parse(json.str());
+  ASSERT_EQ(root["points"].size(), 4U);
+  EXPECT_EQ(root["points"][2]["set"]["placement"], "{eplb: {slots: 288}}");
+  EXPECT_EQ(root["points"][0]["dropped_choices"], 10);
+  EXPECT_THAT(csv.str(), HasSubstr("placement,capacity.factor,total_s,relative_to_best,"));
+  EXPECT_THAT(csv.str(), HasSubstr("{eplb: {slots: 288}},1,0.008,1,"));
+  EXPECT_THAT(csv.str(), HasSubstr(",\"a, \"\"b\"\"\"\r\n"));
+}
+
+TEST(Compare, FigureGroupsByTheFirstAxis) {
+  const LayerTimeFigure f = figure(sample());
+  ASSERT_EQ(f.groups.size(), 2U);
+  EXPECT_EQ(f.groups[1].label, "eplb slots 288");
+  ASSERT_EQ(f.groups[0].bars.size(), 2U);
+  EXPECT_EQ(f.groups[0].bars[1].label, "2");
+  EXPECT_EQ(f.group_title, "placement");
+  EXPECT_EQ(f.bar_title, "capacity.factor");
+  EXPECT_DOUBLE_EQ(f.groups[0].bars[0].drop_rate, 0.05);
+}
+
+}  // namespace
+}  // namespace epsim

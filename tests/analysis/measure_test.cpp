@@ -1,0 +1,125 @@
+#include <numeric>
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "tests/analysis/measured_case.h"
+
+namespace epsim {
+namespace {
+
+using testing::MeasuredCase;
+
+std::int64_t sum(const std::vector<std::int64_t>& v) { return std::accumulate(v.begin(), v.end(), std::int64_t{0}); }
+
+// Token-level brute force of an exchange that sends every copy by itself (I2: rows per pair follow the exchange's own law; combine is dispatch transposed).
+TEST(Measure, RankBytesOfDirectExchangeAreCountedTokenByToken) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const MeasuredCase c(seed, "{direct: {dedup: none}}");
+    const Plan& plan = c.run.plan;
+    const LayerMetrics m = c.metrics();
+    const int ranks = plan.ranks();
+    Matrix<std::int64_t> rows(ranks, ranks);
+    for (Rank home : ids<Rank>(ranks))
+      for (std::int64_t t = plan.routing.first_token[home]; t < plan.routing.first_token[home + 1]; ++t)
+        for (int i = 0; i < plan.routing.top_k; ++i)
+          if (const std::int32_t slot = plan.slot[static_cast<std::size_t>(t * plan.routing.top_k + i)]; slot >= 0)
+            if (const Rank to = plan.placement.rank_of(Slot(slot)); to != home) ++rows(home, to);
+    std::int64_t crossing = 0;
+    for (Rank s : ids<Rank>(ranks))
+      for (Rank d : ids<Rank>(ranks)) {
+        ASSERT_EQ(m.dispatch_rank_bytes(s, d), rows(s, d) * c.experiment.pricing.dispatch_row()) << "seed " << seed;
+        ASSERT_EQ(m.combine_rank_bytes(d, s), rows(s, d) * c.experiment.pricing.combine_row()) << "seed " << seed;
+        if (c.experiment.topology.node_of(s) != c.experiment.topology.node_of(d)) crossing += m.dispatch_rank_bytes(s, d);
+      }
+    EXPECT_EQ(m.dispatch_bytes, sum(m.dispatch_rank_bytes.cells));
+    EXPECT_EQ(m.dispatch_cross_node_bytes, crossing);
+    EXPECT_EQ(sum(m.dispatch_node_bytes.cells), m.dispatch_bytes);
+  }
+}
+
+// Link bytes are those of all hops of all pairs: what leaves a rank's own links is what it sends.
+TEST(Measure, LinkBytesFollowThePaths) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const MeasuredCase c(seed);
+    const LayerMetrics m = c.metrics();
+    const Topology& t = c.experiment.topology;
+    std::vector<double> expected(t.links().size());
+    for (Rank s : ids<Rank>(t.ranks()))
+      for (Rank d : ids<Rank>(t.ranks())) t.for_each_link(s, d, [&](std::int32_t l) { expected[static_cast<std::size_t>(l)] += static_cast<double>(m.combine_rank_bytes(s, d)); });
+    std::vector<double> leaving(static_cast<std::size_t>(t.ranks()));
+    for (std::size_t l = 0; l < expected.size(); ++l) {
+      EXPECT_EQ(m.links[l].combine_bytes, expected[l]) << "seed " << seed << ", " << t.links()[l].name;
+      if (const Rank from = t.vertices()[static_cast<std::size_t>(t.links()[l].from)].rank; from.valid()) leaving[from] += m.links[l].dispatch_bytes;
+    }
+    for (Rank s : ids<Rank>(t.ranks())) EXPECT_EQ(leaving[s], static_cast<double>(sum({m.dispatch_rank_bytes.row(s).begin(), m.dispatch_rank_bytes.row(s).end()})));
+  }
+}
+
+// I1: kept + dropped = choices made.
+TEST(Measure, CountsAddUp) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const MeasuredCase c(seed);
+    const LayerMetrics m = c.metrics();
+    const Plan& plan = c.run.plan;
+    EXPECT_EQ(m.choices, m.tokens * plan.routing.top_k);
+    EXPECT_EQ(m.copies + m.drops.choices, m.choices);
+    EXPECT_EQ(sum(m.rank_copies), m.copies);
+    EXPECT_EQ(sum(m.expert_choices), m.choices);
+    std::int64_t tokens = 0, ranks = 0, nodes = 0;
+    for (std::int64_t t = 0; t < m.tokens; ++t) {
+      std::set<int> to_ranks, to_nodes;
+      for (int i = 0; i < plan.routing.top_k; ++i)
+        if (const std::int32_t slot = plan.slot[static_cast<std::size_t>(t * plan.routing.top_k + i)]; slot >= 0) {
+          const Rank rank = plan.placement.rank_of(Slot(slot));
+          to_ranks.insert(rank);
+          to_nodes.insert(c.experiment.topology.node_of(rank));
+        }
+      tokens += !to_ranks.empty(), ranks += static_cast<std::int64_t>(to_ranks.size()), nodes += static_cast<std::int64_t>(to_nodes.size());
+    }
+    EXPECT_DOUBLE_EQ(m.distinct_ranks_per_token, tokens ? static_cast<double>(ranks) / static_cast<double>(tokens) : 0) << "seed " << seed;
+    EXPECT_DOUBLE_EQ(m.distinct_nodes_per_token, tokens ? static_cast<double>(nodes) / static_cast<double>(tokens) : 0) << "seed " << seed;
+  }
+}
+
+// The stages add up to the layer; I6: nothing beats the bound.
+TEST(Measure, StagesAddUpAndRespectTheBound) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const LayerMetrics m = MeasuredCase(seed).metrics();
+    EXPECT_NEAR(m.dispatch_s + m.compute_s + m.combine_s, m.layer_s, 1e-12 * (1 + m.layer_s));
+    EXPECT_LE(m.lower_bound_s, m.layer_s * (1 + 1e-9));
+    EXPECT_FALSE(m.bottleneck.empty());
+  }
+}
+
+TEST(Measure, MemoryOfAKnownLayer) {
+  const MeasuredCase c(3, "{direct: {dedup: none}}");
+  const LayerMetrics m = c.metrics();
+  const Plan& plan = c.run.plan;
+  const Pricing& p = c.experiment.pricing;
+  for (Rank r : ids<Rank>(plan.ranks())) {
+    const int slots = plan.placement.first_slot[r + 1] - plan.placement.first_slot[r];
+    EXPECT_DOUBLE_EQ(m.memory[r].weights_bytes, 2.0 * static_cast<double>(p.hidden) * 3 * static_cast<double>(slots * p.expert_ffn + p.shared_ffn));
+    const double home = static_cast<double>(plan.routing.first_token[r + 1] - plan.routing.first_token[r]) * 2 * static_cast<double>(p.hidden);
+    double received = 0;
+    for (Rank s : ids<Rank>(plan.ranks())) received += static_cast<double>(m.dispatch_rank_bytes(s, r));
+    // At least the tokens at home, the rows received and their results; at most everything at once.
+    EXPECT_GE(m.memory[r].activations_bytes, home + received + static_cast<double>(m.rank_copies[r]) * 2 * static_cast<double>(p.hidden));
+  }
+}
+
+TEST(Measure, ARunNamesItsSlowestLayerAndDropsMatrices) {
+  RunMetrics run;
+  LayerMetrics a, b, c;
+  a.layer = 3, a.layer_s = 2, a.bottleneck = "a", a.dispatch_rank_bytes = {4, 4};
+  b.layer = 4, b.layer_s = 5, b.bottleneck = "b";
+  c.layer = 5, c.layer_s = 5, c.bottleneck = "c";
+  run.add(a), run.add(b), run.add(c);
+  EXPECT_EQ(run.total_s, 12);
+  EXPECT_EQ(run.slowest_layer, 4);
+  EXPECT_EQ(run.bottleneck, "b");
+  EXPECT_TRUE(run.layers[0].dispatch_rank_bytes.cells.empty());
+}
+
+}  // namespace
+}  // namespace epsim

@@ -1,0 +1,35 @@
+#pragma once
+#include <string>
+
+#include "analysis/measure.h"
+#include "tests/support/random_case.h"
+
+namespace epsim::testing {
+
+/// A random layer played by the real engine: everything that analysis reads.
+struct MeasuredCase {
+  RandomCase layer;
+  Experiment experiment;
+  LayerRun run;
+
+  explicit MeasuredCase(std::uint64_t seed, const std::string& exchange = "{hierarchical: {reduce_in_node: true}}", const std::string& network = "fair") : layer(seed) {
+    Experiment& e = experiment;
+    e.name = "case";
+    e.seed = seed;
+    e.model.name = "small";
+    e.model.num_experts = layer.plan.routing.experts, e.model.top_k = layer.plan.routing.top_k;
+    e.model.hidden = layer.pricing().hidden, e.model.expert_ffn = layer.pricing().expert_ffn, e.model.shared_ffn = layer.pricing().shared_ffn;
+    e.layers = {layer.plan.layer};
+    e.topology = layer.topology;
+    e.source.first_token = layer.plan.routing.first_token;
+    e.exchange = layer.exchange(exchange);
+    e.network = make_part(builtin_networks(), network);
+    e.compute = make_part(builtin_computes(), "roofline");
+    e.pricing = layer.pricing();
+    e.resolved = yaml("{seed: 7, placement: {eplb: {slots: 12}}, precision: {dispatch: fp8}, source: {zipf: {exponent: 1.25, path: '010'}}, list: [1, true]}");
+    run = run_plan(e, layer.plan, Timeline::Detail::rank);
+  }
+  LayerMetrics metrics() const { return measure(experiment, run); }
+};
+
+}  // namespace epsim::testing
