@@ -8,6 +8,8 @@
 #include <yaml-cpp/parser.h>
 #include <yaml-cpp/yaml.h>
 
+#include "base/units.h"
+
 namespace epsim {
 namespace {
 
@@ -133,6 +135,31 @@ void make_map(Setting& s) {
   }
 }
 
+/// True where a text reads back as itself without quotes, wherever it stands.
+bool is_plain(const std::string& text) {
+  const auto harmless = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_./+-() ").find(c) != std::string_view::npos; };
+  if (text.empty() || text == "null" || text == "Null" || text == "NULL" || text.front() == ' ' || text.back() == ' ' || text.starts_with("...")) return false;
+  if (text.front() == '-' && !parse_number(text)) return false;
+  return std::all_of(text.begin(), text.end(), harmless);
+}
+
+std::string scalar_yaml(const std::string& text) {
+  if (is_plain(text)) return text;
+  // Only double quotes can spell line breaks and control characters.
+  const bool control = std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (!control)
+      out += c == '\'' ? "''" : std::string(1, c);
+    else if (byte < 0x20 || byte == 0x7f)
+      out += fmt::format("\\x{:02x}", byte);
+    else
+      out += (c == '"' || c == '\\' ? "\\" : "") + std::string(1, c);
+  }
+  return control ? '"' + out + '"' : "'" + out + "'";
+}
+
 }  // namespace
 
 const Setting* Setting::find(std::string_view key) const {
@@ -252,14 +279,7 @@ PartChoice part_choice(const Setting& value, Diagnostics& problems) {
 std::string to_yaml(const Setting& s) {
   switch (s.kind) {
     case Setting::Kind::null: return "~";
-    case Setting::Kind::scalar: {
-      const bool plain = !s.text.empty() && s.text.find_first_of(":{}[],&*#?|<>=!%@\\\"'\n\t") == std::string::npos && s.text.front() != ' ' &&
-                         s.text.back() != ' ' && s.text.front() != '-';
-      if (plain || parse_yaml(std::make_shared<SourceText>(SourceText{"", s.text})).text == s.text) return s.text;
-      std::string quoted = "'";
-      for (char c : s.text) quoted += c == '\'' ? "''" : std::string(1, c);
-      return quoted + "'";
-    }
+    case Setting::Kind::scalar: return scalar_yaml(s.text);
     case Setting::Kind::list: {
       std::string out;
       for (const Setting& i : s.items) out += (out.empty() ? "" : ", ") + to_yaml(i);
@@ -267,7 +287,7 @@ std::string to_yaml(const Setting& s) {
     }
     case Setting::Kind::map: {
       std::string out;
-      for (const Setting::Entry& e : s.entries) out += (out.empty() ? "" : ", ") + e.key + ": " + to_yaml(e.value);
+      for (const Setting::Entry& e : s.entries) out += (out.empty() ? "" : ", ") + scalar_yaml(e.key) + ": " + to_yaml(e.value);
       return "{" + out + "}";
     }
   }

@@ -1,0 +1,27 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace epsim {
+
+/// How a top-k gate scores, restricts and weighs experts.
+struct GateRule {
+  enum class Score { softmax, sigmoid };
+  enum class GroupScore { max, top2 };
+
+  int experts = 0;
+  int top_k = 0;
+  Score score = Score::softmax;
+  bool renormalise = true;  ///< weights are divided by their sum; of softmax, that equals a softmax over the chosen logits
+  float scale = 1;
+  int groups = 1, groups_kept = 1;  ///< contiguous equal groups; experts outside the best groups cannot be chosen
+  GroupScore group_score = GroupScore::top2;
+  std::vector<float> bias;  ///< [experts], added to the score for choosing only; empty: none
+};
+
+/// Applies the rule to each row of logits: ids best first, and weights. Without a bias experts are ranked by their logits, which is the order of their scores but
+/// keeps apart what rounding the score makes equal; with a bias by the rounded biased score. Equal ones go by lowest id, and so do groups of equal score.
+void gate_rows(const GateRule& rule, std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts, std::span<float> weights);
+
+}  // namespace epsim
