@@ -102,9 +102,15 @@ TEST(Trace, FlowsLeaveOneSliceAndEndInAnotherLater) {
     const MeasuredCase c(seed);
     std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>> begun;  // id -> time, track
     std::set<std::uint64_t> ended;
+    std::map<std::uint64_t, int> rank_of;          // of each thread track
+    std::map<std::uint64_t, std::string> open;     // name of the slice that is open on it
+    std::map<std::string, const Phase*> phase_of;
+    for (const Phase& p : c.run.schedule.phases) phase_of[p.name] = &p;
     const perfetto::Trace trace = parse(trace_of(c));
     for (const perfetto::TracePacket& packet : trace.packet()) {
+      if (packet.has_track_descriptor()) rank_of[packet.track_descriptor().uuid()] = packet.track_descriptor().thread().pid() - 1;
       const TrackEvent& event = packet.track_event();
+      if (event.type() == TrackEvent::TYPE_SLICE_BEGIN) open[event.track_uuid()] = event.name();
       for (const std::uint64_t id : event.flow_ids()) {
         EXPECT_EQ(event.type(), TrackEvent::TYPE_SLICE_BEGIN);
         EXPECT_TRUE(begun.emplace(id, std::pair(packet.timestamp(), event.track_uuid())).second);
@@ -113,7 +119,9 @@ TEST(Trace, FlowsLeaveOneSliceAndEndInAnotherLater) {
         EXPECT_EQ(event.type(), TrackEvent::TYPE_SLICE_END);
         ASSERT_TRUE(begun.contains(id)) << "a flow ends before it begins";
         EXPECT_LT(begun[id].first, packet.timestamp());
-        EXPECT_NE(begun[id].second, event.track_uuid());
+        const Phase* phase = phase_of.at(open[event.track_uuid()]);
+        ASSERT_EQ(phase->kind, Phase::Kind::transfer);
+        EXPECT_GT(phase->rows(rank_of[begun[id].second], rank_of[event.track_uuid()]), 0) << "from the sender to the receiver";
         EXPECT_TRUE(ended.insert(id).second);
       }
     }
