@@ -81,7 +81,7 @@ const std::vector<LayerField>& layer_fields() {
 std::vector<std::pair<std::string, std::string>> trust(const Experiment& experiment) {
   const Device& device = experiment.topology.device();
   const std::string assumed = assumed_facts(device);
-  const std::string times = assumed.empty() ? fmt::format("modelled, calibrated: every number of the device {} is published or measured", device.name)
+  const std::string times = assumed.empty() ? fmt::format("modelled, calibrated by parts: every value of the device {} is published or measured, the layer as a whole is not checked against it", device.name)
                                             : fmt::format("modelled, assumed: the device {} has values without a measurement ({})", device.name, assumed);
   return {{"counts", "exact: tokens, choices, copies, drops, loads, rows and bytes are counted from the routing and the plan"},
           {"times", times},

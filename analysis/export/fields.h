@@ -22,7 +22,7 @@ struct LayerField {
 /// The columns of metrics.csv and of `layers[]` in metrics.json, in order.
 const std::vector<LayerField>& layer_fields();
 
-/// How far to trust each group of figures, as (group, label) in a fixed order. Labels begin with "exact", "bound", "modelled, calibrated" or "modelled, assumed".
+/// How far to trust each group of figures, as (group, label) in a fixed order. Labels begin with "exact", "bound", "modelled, calibrated by parts" or "modelled, assumed".
 std::vector<std::pair<std::string, std::string>> trust(const Experiment& experiment);
 
 /// One RFC 4180 field: quoted where it must be.
