@@ -76,7 +76,7 @@ void model(CLI::App& app, const Catalogs&, int& result) {
   verb->add_option("model", options->name, "a preset, or a path (it has a slash or ends in .json)")->required();
   verb->add_option("--format", options->format, "text or json")->check(CLI::IsMember({"text", "json"}));
   verb->callback([options, &result] {
-    const auto typed = std::make_shared<SourceText>(SourceText{"--model", options->name});
+    const auto typed = std::make_shared<SourceText>(SourceText{"model", options->name});
     const Model m = load_model(options->name, {typed, 1, 1});
     for (const std::string& warning : m.warnings) std::cerr << "warning: " << warning << '\n';
     options->format == "json" ? print_json(m) : print_text(m);

@@ -65,7 +65,7 @@ EPSIM_INLINE void best_indices(float* values, int n, int k, std::int32_t* best, 
       std::memcpy(rank + i, &greater, sizeof greater);
     }
     for (int i = 0; i < k; ++i) best[i] = -1;
-    for (int i = 0; i < n; ++i) best[rank[i] < k ? rank[i] : k] = i;
+    for (int i = n - 1; i >= 0; --i) best[rank[i] < k ? rank[i] : k] = i;  // of equals at the last place the lowest stays
     std::int32_t all = 0;
     for (int i = 0; i < k; ++i) all |= best[i];
     if (all >= 0) return;  // else some place is empty: equals have one rank
