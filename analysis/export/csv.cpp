@@ -1,4 +1,5 @@
 #include <ostream>
+#include <utility>
 
 #include "analysis/export/fields.h"
 #include "analysis/export/writers.h"
