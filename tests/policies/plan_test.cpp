@@ -112,8 +112,8 @@ TEST(Plan, AllowsRanksWithoutTokensAndWithoutSlots) {
 TEST(Plan, ProbabilityOrderEqualsAPlainSort) {
   const Routing routing = random_routing({300, 0, 41}, 16, 4, 3);
   for (const int limit : {1, 7, 40, 90}) {
-    const Plan p = make_plan(0, routing, at_most(limit, Capacity::Order::probability), Placement::from_experts({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0, 8, 8, 16}, 16),
-                             round_robin(), {});
+    const Plan p = make_plan(0, routing, at_most(limit, Capacity::Order::probability),
+                             Placement::from_experts({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0, 8, 8, 16}, 16), round_robin(), {});
     for (int r = 0; r < 3; ++r)
       for (int e = 0; e < 16; ++e) {
         std::vector<std::int64_t> wish;
