@@ -76,8 +76,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   bool model_known = false;
   if (const Setting* m = with_overrides.find("model"); m && m->is_scalar()) {
     try {
-      const bool is_path = m->text.find('/') != std::string::npos || m->text.ends_with(".json");
-      e.model = load_model(is_path ? resolve_path(m->text, m->at) : m->text, m->at);
+      e.model = load_model(m->text, m->at);
       model_known = true;
     } catch (const InputError& error) {
       problems.add(error);
