@@ -59,5 +59,3 @@ BENCHMARK(bound_of)->Arg(64)->Arg(1024)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace epsim
-
-BENCHMARK_MAIN();
