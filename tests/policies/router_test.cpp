@@ -1,3 +1,7 @@
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -5,10 +9,6 @@
 #include <numeric>
 #include <string>
 #include <vector>
-
-#include <fmt/format.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "base/npz.h"
 #include "base/rng.h"
@@ -92,14 +92,16 @@ Chosen oracle(const Settings& s, const std::vector<float>& logits) {
     std::vector<std::pair<double, int>> groups;
     for (int g = 0; g < s.groups; ++g) {
       std::vector<double> in;
-      for (std::size_t e = static_cast<std::size_t>(g) * size; e < static_cast<std::size_t>(g + 1) * size; ++e) in.push_back(s.bias.empty() ? score[e] : sel[e]);
+      for (std::size_t e = static_cast<std::size_t>(g) * size; e < static_cast<std::size_t>(g + 1) * size; ++e)
+        in.push_back(s.bias.empty() ? score[e] : sel[e]);
       std::sort(in.rbegin(), in.rend());
       groups.emplace_back(-(s.sum_of_two && in.size() > 1 ? in[0] + in[1] : in[0]), g);
     }
     std::stable_sort(groups.begin(), groups.end());
     std::vector<std::pair<double, std::size_t>> order;
     for (int i = 0; i < s.kept; ++i)
-      for (std::size_t e = static_cast<std::size_t>(groups[static_cast<std::size_t>(i)].second) * size, j = 0; j < size; ++j) order.emplace_back(-sel[e + j], e + j);
+      for (std::size_t e = static_cast<std::size_t>(groups[static_cast<std::size_t>(i)].second) * size, j = 0; j < size; ++j)
+        order.emplace_back(-sel[e + j], e + j);
     std::sort(order.begin(), order.end());
     double chosen = 0;
     for (int i = 0; i < s.top_k; ++i) chosen += score[order[static_cast<std::size_t>(i)].second];
@@ -119,12 +121,14 @@ void expect_same(const Chosen& got, const Chosen& expected, double tolerance = 2
 }
 
 TEST(Router, TopkAgreesWithTheFormulaForAllSizes) {
-  for (const auto& [experts, k] : std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {8, 2}, {60, 4}, {33, 33}, {64, 6}, {100, 40}, {160, 6}, {256, 8}, {257, 31}, {384, 8}, {500, 300}}) {
+  for (const auto& [experts, k] :
+       std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {8, 2}, {60, 4}, {33, 33}, {64, 6}, {100, 40}, {160, 6}, {256, 8}, {257, 31}, {384, 8}, {500, 300}}) {
     const std::vector<float> logits = random_logits(experts, 40, static_cast<std::uint64_t>(experts));
     expect_same(choose("topk", experts, k, logits), oracle({experts, k, false}, logits));
     expect_same(choose("topk: {score: softmax_after, scale: 3}", experts, k, logits), oracle({experts, k, false, 1, 1, true, true, 3}, logits));
     expect_same(choose("topk: {renormalise: false}", experts, k, logits), oracle({experts, k, false, 1, 1, true, false}, logits));
-    expect_same(choose("topk: {score: sigmoid, renormalise: false, scale: 0.5}", experts, k, logits), oracle({experts, k, true, 1, 1, true, false, 0.5}, logits));
+    expect_same(choose("topk: {score: sigmoid, renormalise: false, scale: 0.5}", experts, k, logits),
+                oracle({experts, k, true, 1, 1, true, false, 0.5}, logits));
   }
 }
 
@@ -132,10 +136,12 @@ TEST(Router, GroupedTopkAgreesWithTheFormulaForAllSizes) {
   struct Case {
     int experts, k, groups, kept;
   };
-  for (const Case& c : {Case{256, 8, 8, 4}, Case{160, 6, 8, 3}, Case{64, 8, 8, 2}, Case{384, 8, 1, 1}, Case{12, 3, 4, 2}, Case{8, 2, 8, 4}, Case{480, 8, 96, 5}, Case{72, 12, 3, 1}, Case{56, 6, 8, 4}}) {
+  for (const Case& c : {Case{256, 8, 8, 4}, Case{160, 6, 8, 3}, Case{64, 8, 8, 2}, Case{384, 8, 1, 1}, Case{12, 3, 4, 2}, Case{8, 2, 8, 4}, Case{480, 8, 96, 5},
+                        Case{72, 12, 3, 1}, Case{56, 6, 8, 4}}) {
     const std::vector<float> logits = random_logits(c.experts, 60, static_cast<std::uint64_t>(c.experts + c.k));
     const std::string groups = fmt::format("groups: {}, groups_kept: {}", c.groups, c.kept);
-    expect_same(choose("grouped_topk: {" + groups + ", scale: 2.5}", c.experts, c.k, logits), oracle({c.experts, c.k, true, c.groups, c.kept, true, true, 2.5}, logits));
+    expect_same(choose("grouped_topk: {" + groups + ", scale: 2.5}", c.experts, c.k, logits),
+                oracle({c.experts, c.k, true, c.groups, c.kept, true, true, 2.5}, logits));
     expect_same(choose("grouped_topk: {" + groups + ", group_score: max, score: softmax, renormalise: false}", c.experts, c.k, logits),
                 oracle({c.experts, c.k, false, c.groups, c.kept, false, false}, logits));
     expect_same(choose("grouped_topk: {" + groups + ", score: softmax}", c.experts, c.k, logits), oracle({c.experts, c.k, false, c.groups, c.kept}, logits));

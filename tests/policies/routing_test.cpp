@@ -1,10 +1,10 @@
 #include "policies/routing.h"
 
-#include <cstdlib>
-#include <numeric>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <numeric>
 
 namespace epsim {
 namespace {

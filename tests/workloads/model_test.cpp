@@ -1,13 +1,13 @@
 #include "workloads/model.h"
 
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-
-#include <fmt/format.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 namespace epsim {
 namespace {
@@ -82,7 +82,8 @@ std::vector<std::vector<std::string>> documented() {
     if (!line.starts_with("| ") || line.starts_with("| preset")) continue;
     std::vector<std::string> cells;
     std::istringstream cut(line.substr(2));
-    for (std::string cell; std::getline(cut, cell, '|');) cells.push_back(cell.substr(cell.front() == ' ', cell.find_last_not_of(' ') + 1 - (cell.front() == ' ')));
+    for (std::string cell; std::getline(cut, cell, '|');)
+      cells.push_back(cell.substr(cell.front() == ' ', cell.find_last_not_of(' ') + 1 - (cell.front() == ' ')));
     rows.push_back(cells);
   }
   return rows;
@@ -167,20 +168,25 @@ TEST(Model, UnknownTypesAreGuessedWithOneWarning) {
 }
 
 TEST(Model, RefusalsPointAtTheKey) {
-  EXPECT_THAT(refusal(with(kQwen, "\"num_experts_per_tok\": 4", "\"num_experts_per_tok\": 61")), HasSubstr("config.json:5:22: error: top_k is 61, but there are 60 experts"));
-  EXPECT_THAT(refusal(with(kQwen, "\"hidden_size\": 2048, ", "")), HasSubstr("config.json:1:1: error: the length of a token vector is missing: expected `hidden_size`"));
+  EXPECT_THAT(refusal(with(kQwen, "\"num_experts_per_tok\": 4", "\"num_experts_per_tok\": 61")),
+              HasSubstr("config.json:5:22: error: top_k is 61, but there are 60 experts"));
+  EXPECT_THAT(refusal(with(kQwen, "\"hidden_size\": 2048, ", "")),
+              HasSubstr("config.json:1:1: error: the length of a token vector is missing: expected `hidden_size`"));
   EXPECT_THAT(refusal(with(kQwen, "2048", "-2048")), HasSubstr("config.json:3:3: error: `hidden_size` must be an integer from 1 to 2^31, got -2048"));
   EXPECT_THAT(refusal(with(kQwen, "2048", "\"2048\"")), HasSubstr("got \"2048\""));
   EXPECT_THAT(refusal(with(kQwen, "2048", "2048.5")), HasSubstr("got 2048.5"));
   EXPECT_THAT(refusal(with(kQwen, "2048", "99999999999999999999")), HasSubstr("`hidden_size` must be an integer"));
-  EXPECT_THAT(refusal(with(kQwen, "\"num_attention_heads\": 16", "\"num_attention_heads\": 48")), HasSubstr("config.json:4:3: error: 48 heads do not divide the hidden size 2048"));
+  EXPECT_THAT(refusal(with(kQwen, "\"num_attention_heads\": 16", "\"num_attention_heads\": 48")),
+              HasSubstr("config.json:4:3: error: 48 heads do not divide the hidden size 2048"));
   EXPECT_THAT(refusal(with(kQwen, "\"num_key_value_heads\": 16", "\"num_key_value_heads\": 3")), HasSubstr("3 key/value heads do not divide"));
   EXPECT_THAT(refusal(with(kQwen, "\"decoder_sparse_step\": 1", "\"decoder_sparse_step\": 25")), HasSubstr("config.json:7:3: error: no layer has experts"));
   EXPECT_THAT(refusal(with(kQwen, "\"num_experts\": 60", "\"num_experts\": 60, \"num_local_experts\": 8")), HasSubstr("another name of it says"));
   EXPECT_THAT(refusal(with(kQwen, "\"norm_topk_prob\": false", "\"norm_topk_prob\": 0")), HasSubstr("`norm_topk_prob` must be true or false"));
   EXPECT_THAT(refusal(with(kQwen, "24", "24,,")), HasSubstr("config.json:3:48: error: not valid JSON"));
+  EXPECT_THAT(refusal(with(kQwen, "24", "1e999")), HasSubstr("a number is out of range"));
   EXPECT_THAT(refusal("[1]"), HasSubstr("expected a JSON object"));
-  const std::string v3 = R"({"model_type": "deepseek_v3", "hidden_size": 64, "intermediate_size": 8, "moe_intermediate_size": 8, "num_hidden_layers": 5, "vocab_size": 9,
+  const std::string v3 =
+      R"({"model_type": "deepseek_v3", "hidden_size": 64, "intermediate_size": 8, "moe_intermediate_size": 8, "num_hidden_layers": 5, "vocab_size": 9,
     "num_attention_heads": 4, "kv_lora_rank": 4, "q_lora_rank": 4, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4, "n_routed_experts": 16,
     "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2})";
   EXPECT_EQ(refusal(v3), "accepted");
@@ -190,8 +196,9 @@ TEST(Model, RefusalsPointAtTheKey) {
 }
 
 TEST(Model, OnePassFindsAllProblems) {
-  const std::string all = refusal(with(with(with(kQwen, "\"num_experts_per_tok\": 4", "\"num_experts_per_tok\": 61"), "\"num_key_value_heads\": 16", "\"num_key_value_heads\": 3"),
-                                       "\"vocab_size\": 151936", "\"vocab_size\": []"));
+  const std::string all =
+      refusal(with(with(with(kQwen, "\"num_experts_per_tok\": 4", "\"num_experts_per_tok\": 61"), "\"num_key_value_heads\": 16", "\"num_key_value_heads\": 3"),
+                   "\"vocab_size\": 151936", "\"vocab_size\": []"));
   EXPECT_THAT(all, AllOf(HasSubstr("config.json:5:22"), HasSubstr("config.json:4:30"), HasSubstr("config.json:3:49"), HasSubstr("`vocab_size`")));
 }
 

@@ -1,11 +1,11 @@
 #include "workloads/noise.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace epsim {
 namespace {
@@ -28,7 +28,8 @@ double uniform(float gumbel) { return std::exp(-std::exp(-static_cast<double>(gu
 /// (chi-square - degrees) / sqrt(2 degrees): about standard normal.
 double excess(const std::vector<std::int64_t>& counts, const std::vector<double>& expected) {
   double chi = 0;
-  for (std::size_t i = 0; i < counts.size(); ++i) chi += (static_cast<double>(counts[i]) - expected[i]) * (static_cast<double>(counts[i]) - expected[i]) / expected[i];
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    chi += (static_cast<double>(counts[i]) - expected[i]) * (static_cast<double>(counts[i]) - expected[i]) / expected[i];
   const double degrees = static_cast<double>(counts.size()) - 1;
   return (chi - degrees) / std::sqrt(2 * degrees);
 }

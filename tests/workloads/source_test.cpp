@@ -1,14 +1,14 @@
 #include "workloads/source.h"
 
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
-
-#include <fmt/format.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "base/npz.h"
 #include "workloads/import/load_dump.h"
@@ -171,7 +171,8 @@ TEST(Source, TraceGivesWhatWasRecorded) {
   const Source again = good("trace: {file: " + file.path() + ", tokens: 5, repeat: true}");
   again.choices(5, 3, 2, experts, w);
   EXPECT_THAT(experts, ElementsAre(4, 5, 1, 3)) << "the first two tokens again";
-  EXPECT_THAT(refusal("trace: {file: " + file.path() + ", tokens: 5}"), AllOf(HasSubstr("5 tokens are asked for"), HasSubstr("has 3"), HasSubstr("repeat: true")));
+  EXPECT_THAT(refusal("trace: {file: " + file.path() + ", tokens: 5}"),
+              AllOf(HasSubstr("5 tokens are asked for"), HasSubstr("has 3"), HasSubstr("repeat: true")));
 }
 
 TEST(Source, TraceRefusalsNameArrayAndIndex) {
@@ -198,7 +199,8 @@ TEST(Source, TraceRefusalsNameArrayAndIndex) {
 }
 
 TEST(Source, LoadsAreMetInProportion) {
-  const File file("loads.json", R"({"layers": [1, 3, 5], "logical_count": [[10, 20, 30, 40, 50, 60, 70, 120], [1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 9, 1, 1, 1, 0]]})");
+  const File file("loads.json",
+                  R"({"layers": [1, 3, 5], "logical_count": [[10, 20, 30, 40, 50, 60, 70, 120], [1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 9, 1, 1, 1, 0]]})");
   const Source s = good("loads: {file: " + file.path() + ", tokens: 50000}");
   EXPECT_FALSE(s.has_weights);
   std::vector<std::uint16_t> experts(100'000);
