@@ -48,10 +48,6 @@ std::string transfer_verdict(const Experiment& experiment, const LayerRun& run, 
   if (traffic.latency_s > busiest.busy_s)
     return fmt::format("{} is bound by latency: {} of {}; {} is busy for {}", name, format_seconds(traffic.latency_s), format_seconds(stage_s),
                        busiest.name.empty() ? "no link" : spoken(busiest.name), format_seconds(busiest.busy_s));
-  // A link that carries more than fits in the time was not shared: the network model lets every message run alone.
-  if (busiest.busy_s > span * (1 + 1e-6))
-    return fmt::format("{} is bound by the message from rank {} to rank {}, {}", name, traffic.longest.source.value, traffic.longest.destination.value,
-                       against_mean(traffic.longest.over_mean));
   std::string verdict = fmt::format("{} is bound by {}, {}", name, spoken(busiest.name), against_mean(busiest.busy_over_tier_mean));
   if (busiest.busy_s < 0.5 * span) verdict += fmt::format(" (busy {:.0f}% of the time)", 100 * busiest.busy_s / span);
   return verdict;

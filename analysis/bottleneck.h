@@ -5,7 +5,7 @@
 
 namespace epsim {
 
-/// One line that says what limits a layer: the longest of its three stages, and in that stage the link, the rank, the message or the fixed cost that explains most of the time.
+/// One line that says what limits a layer: the longest of its three stages, and in that stage the link, the rank or the fixed cost that explains most of the time.
 /// `metrics` has its stage times and busiest links already.
 std::string bottleneck(const Experiment& experiment, const LayerRun& run, const LayerMetrics& metrics, const Traffic& dispatch, const Traffic& combine);
 

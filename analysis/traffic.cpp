@@ -1,7 +1,6 @@
 #include "analysis/traffic.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 namespace epsim {
@@ -15,9 +14,7 @@ Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology)
   t.link_bytes.resize(links.size());
   for (const Phase& phase : schedule.phases) {
     if (phase.kind != Phase::Kind::transfer || phase.stage != stage) continue;
-    std::int64_t latency_ps = 0, messages = 0;
-    double phase_bytes = 0, longest_bytes = 0;
-    bool holds_longest = false;
+    std::int64_t latency_ps = 0;
     for (Rank s : ids<Rank>(ranks))
       for (Rank d : ids<Rank>(ranks)) {
         const std::int64_t rows = phase.rows(s, d);
@@ -26,23 +23,13 @@ Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology)
         t.rank_bytes(s, d) += bytes;
         t.node_bytes(topology.node_of(s), topology.node_of(d)) += bytes;
         std::int64_t path_ps = 0;
-        Bandwidth narrowest = std::numeric_limits<double>::infinity();
         topology.for_each_link(s, d, [&](std::int32_t link) {
           t.link_bytes[link] += static_cast<double>(bytes);
           path_ps += links[link].latency.ps;
-          narrowest = std::min(narrowest, links[link].bandwidth);
         });
         latency_ps = std::max(latency_ps, path_ps);
-        phase_bytes += static_cast<double>(bytes);
-        ++messages;
-        if (const double seconds = static_cast<double>(bytes) / narrowest; seconds > t.longest.seconds) {
-          t.longest = {s, d, seconds, 1};
-          longest_bytes = static_cast<double>(bytes);
-          holds_longest = true;
-        }
       }
     t.latency_s += Time{latency_ps}.seconds();
-    if (holds_longest) t.longest.over_mean = longest_bytes * static_cast<double>(messages) / phase_bytes;
   }
   return t;
 }

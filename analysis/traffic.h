@@ -11,11 +11,6 @@ struct Traffic {
   Matrix<std::int64_t> node_bytes;  ///< [N][N]; the diagonal is between ranks of one node
   std::vector<double> link_bytes;   ///< [links]
   double latency_s = 0;             ///< the longest path latency of each transfer phase, summed over the phases
-  struct Message {
-    Rank source, destination;
-    double seconds = 0;        ///< bytes / the smallest bandwidth on its path
-    double over_mean = 1;      ///< its bytes against the mean of its phase's messages
-  } longest;                   ///< the message that alone would take longest (ties: first phase, then lowest ranks)
 
   std::int64_t bytes() const;             ///< between ranks
   std::int64_t cross_node_bytes() const;  ///< between nodes

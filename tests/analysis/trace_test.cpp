@@ -102,7 +102,8 @@ TEST(Trace, FlowsLeaveOneSliceAndEndInAnotherLater) {
     const MeasuredCase c(seed);
     std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>> begun;  // id -> time, track
     std::set<std::uint64_t> ended;
-    for (const perfetto::TracePacket& packet : parse(trace_of(c)).packet()) {
+    const perfetto::Trace trace = parse(trace_of(c));
+    for (const perfetto::TracePacket& packet : trace.packet()) {
       const TrackEvent& event = packet.track_event();
       for (const std::uint64_t id : event.flow_ids()) {
         EXPECT_EQ(event.type(), TrackEvent::TYPE_SLICE_BEGIN);
@@ -132,7 +133,8 @@ TEST(Trace, FlowsLeaveOneSliceAndEndInAnotherLater) {
 TEST(Trace, ShowsOnlyTheLargestMessages) {
   const MeasuredCase c(5);
   std::size_t flows = 0, transfers = 0;
-  for (const perfetto::TracePacket& packet : parse(trace_of(c, 1, 1)).packet()) flows += static_cast<std::size_t>(packet.track_event().flow_ids_size());
+  const perfetto::Trace trace = parse(trace_of(c, 1, 1));
+  for (const perfetto::TracePacket& packet : trace.packet()) flows += static_cast<std::size_t>(packet.track_event().flow_ids_size());
   for (const Phase& p : c.run.schedule.phases) transfers += p.kind == Phase::Kind::transfer;
   EXPECT_GT(flows, 0U);
   EXPECT_LE(flows, transfers);
