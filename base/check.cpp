@@ -5,7 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -47,7 +47,16 @@ InputError::InputError(std::vector<Diagnostic> problems) : std::runtime_error(jo
 InputError::InputError(Location at, std::string message) : InputError(std::vector<Diagnostic>{{std::move(at), std::move(message)}}) {}
 
 void Diagnostics::check() const {
-  if (!problems_.empty()) throw InputError(problems_);
+  if (problems_.empty()) return;
+  // In the order a reader meets them: text by text as first named, then from top to bottom.
+  std::vector<Diagnostic> sorted = problems_;
+  const auto text = [&](const Diagnostic& d) {
+    const auto name = [](const Diagnostic& x) { return x.at.source ? std::string_view(x.at.source->name) : std::string_view(); };
+    return std::find_if(problems_.begin(), problems_.end(), [&](const Diagnostic& o) { return name(o) == name(d); }) - problems_.begin();
+  };
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](const Diagnostic& a, const Diagnostic& b) { return std::make_tuple(text(a), a.at.line, a.at.column) < std::make_tuple(text(b), b.at.line, b.at.column); });
+  throw InputError(std::move(sorted));
 }
 
 std::string render(const Diagnostic& d) {

@@ -1,8 +1,5 @@
 #pragma once
-#include <compare>
 #include <cstdint>
-#include <functional>
-#include <ranges>
 
 namespace epsim {
 
@@ -16,10 +13,22 @@ struct Id {
   constexpr bool valid() const { return value >= 0; }
 };
 
-/// The ids 0 .. count-1, for loops: `for (Rank r : ids<Rank>(n))`.
+/// The ids 0 .. count-1, for loops: `for (Rank r : ids<Rank>(n))`. (Half a range library is not worth compiling into every file.)
 template <class Id>
-constexpr auto ids(std::int64_t count) {
-  return std::views::iota(std::int64_t{0}, count) | std::views::transform([](std::int64_t v) { return Id(v); });
+struct IdRange {
+  struct Iterator {
+    std::int64_t at;
+    constexpr Id operator*() const { return Id(at); }
+    constexpr Iterator& operator++() { return ++at, *this; }
+    constexpr bool operator!=(const Iterator& other) const { return at != other.at; }
+  };
+  std::int64_t count;
+  constexpr Iterator begin() const { return {0}; }
+  constexpr Iterator end() const { return {count}; }
+};
+template <class Id>
+constexpr IdRange<Id> ids(std::int64_t count) {
+  return {count};
 }
 
 using Rank = Id<struct RankTag>;  ///< one plan rank, simulated or hosted by an MPI process

@@ -1,14 +1,14 @@
 #include "base/npz.h"
 
+#include <fmt/format.h>
+#include <zlib.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
 #include <optional>
 #include <string_view>
-
-#include <fmt/format.h>
-#include <zlib.h>
 
 #include "base/units.h"
 
@@ -144,7 +144,8 @@ class Reader {
   /// Names come from outside and go to messages: keep them short and readable.
   static std::string printable(std::string_view name) {
     std::string out(name.substr(0, 200));
-    std::replace_if(out.begin(), out.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
+    std::replace_if(
+        out.begin(), out.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
     return out;
   }
 
@@ -234,17 +235,28 @@ class Reader {
     NpyArray a;
     a.shape = h.shape;
     a.is_float = type == "f4" || type == "f8";
-    if (type == "f4") widen<float>(bytes, a, a.floats);
-    else if (type == "f8") widen<double>(bytes, a, a.floats);
-    else if (type == "b1" || type == "u1") widen<std::uint8_t>(bytes, a, a.integers);
-    else if (type == "i1") widen<std::int8_t>(bytes, a, a.integers);
-    else if (type == "i2") widen<std::int16_t>(bytes, a, a.integers);
-    else if (type == "u2") widen<std::uint16_t>(bytes, a, a.integers);
-    else if (type == "i4") widen<std::int32_t>(bytes, a, a.integers);
-    else if (type == "u4") widen<std::uint32_t>(bytes, a, a.integers);
-    else if (type == "i8") widen<std::int64_t>(bytes, a, a.integers);
-    else if (type == "u8") widen<std::uint64_t>(bytes, a, a.integers);
-    else fail("has type `{}`, expected integers or floats (b1, i1-i8, u1-u8, f4, f8)", printable(h.type));
+    if (type == "f4")
+      widen<float>(bytes, a, a.floats);
+    else if (type == "f8")
+      widen<double>(bytes, a, a.floats);
+    else if (type == "b1" || type == "u1")
+      widen<std::uint8_t>(bytes, a, a.integers);
+    else if (type == "i1")
+      widen<std::int8_t>(bytes, a, a.integers);
+    else if (type == "i2")
+      widen<std::int16_t>(bytes, a, a.integers);
+    else if (type == "u2")
+      widen<std::uint16_t>(bytes, a, a.integers);
+    else if (type == "i4")
+      widen<std::int32_t>(bytes, a, a.integers);
+    else if (type == "u4")
+      widen<std::uint32_t>(bytes, a, a.integers);
+    else if (type == "i8")
+      widen<std::int64_t>(bytes, a, a.integers);
+    else if (type == "u8")
+      widen<std::uint64_t>(bytes, a, a.integers);
+    else
+      fail("has type `{}`, expected integers or floats (b1, i1-i8, u1-u8, f4, f8)", printable(h.type));
     if (type == "u8")
       for (std::int64_t v : a.integers)
         if (v < 0) fail("holds a number over 2^63 - 1");

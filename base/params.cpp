@@ -42,7 +42,8 @@ std::int64_t Params::integer(std::string_view key, std::string_view help, std::o
     const auto v = parse_integer(s);
     return v && *v >= min && *v <= max ? v : std::nullopt;
   };
-  return quantity<std::int64_t>(key, type, help, fallback, in_words(fallback_text, fallback ? fmt::format("{}", *fallback) : ""), in_range, std::max<std::int64_t>(min, 1));
+  return quantity<std::int64_t>(key, type, help, fallback, in_words(fallback_text, fallback ? fmt::format("{}", *fallback) : ""),
+                               in_range, std::max<std::int64_t>(min, 1));
 }
 
 double Params::number(std::string_view key, std::string_view help, std::optional<double> fallback, double min, double max) {

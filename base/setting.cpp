@@ -137,7 +137,9 @@ void make_map(Setting& s) {
 
 /// True where a text reads back as itself without quotes, wherever it stands.
 bool is_plain(const std::string& text) {
-  const auto harmless = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_./+-() ").find(c) != std::string_view::npos; };
+  const auto harmless = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("_./+-() ").find(c) != std::string_view::npos;
+  };
   if (text.empty() || text == "null" || text == "Null" || text == "NULL" || text.front() == ' ' || text.back() == ' ' || text.starts_with("...")) return false;
   if (text.front() == '-' && !parse_number(text)) return false;
   return std::all_of(text.begin(), text.end(), harmless);

@@ -1,14 +1,14 @@
 #include "cli/logical_count.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <iterator>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <string>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 namespace epsim {
 namespace {
@@ -70,7 +70,9 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   bool string(string_t& s) override { return other("a text", s.size() + 2); }
   bool binary(binary_t&) override { return other("binary data"); }
   bool number_integer(number_integer_t v) override { return whole(v, v); }
-  bool number_unsigned(number_unsigned_t v) override { return whole(v <= static_cast<std::uint64_t>(kMaxCount) ? static_cast<std::int64_t>(v) : -1, static_cast<double>(v)); }
+  bool number_unsigned(number_unsigned_t v) override {
+    return whole(v <= static_cast<std::uint64_t>(kMaxCount) ? static_cast<std::int64_t>(v) : -1, static_cast<double>(v));
+  }
   bool number_float(number_float_t v, const string_t&) override {
     return whole(v >= 0 && v <= static_cast<double>(kMaxCount) && v == std::floor(v) ? static_cast<std::int64_t>(v) : -1, v);
   }
@@ -149,7 +151,8 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
       if (depth_ != 2 || v < 0 || v > 1'000'000) throw InputError(number_here(), "`layers` must be a list of layer indices");
       out_.layers.push_back(static_cast<int>(v));
     } else if (key_ == "logical_count") {
-      if (depth_ != 3) throw InputError(number_here(), "`logical_count` must be [[layer][expert]]: one list of counts for each layer, also where there is one layer");
+      if (depth_ != 3)
+        throw InputError(number_here(), "`logical_count` must be [[layer][expert]]: one list of counts for each layer, also where there is one layer");
       if (v < 0 || v > kMaxCount) throw InputError(number_here(), fmt::format("a count must be a whole number from 0 to 2^53, got {}", typed));
       std::vector<std::int64_t>& row = out_.count.back();
       if (row.size() == kMaxExperts) throw InputError(number_here(), fmt::format("a layer has more than {} experts", kMaxExperts));

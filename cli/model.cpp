@@ -1,8 +1,8 @@
-#include <iostream>
-#include <memory>
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <fmt/format.h>
+#include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/cli.h"
@@ -57,8 +57,8 @@ void print_text(const Model& m) {
   line("token vector", fmt::format("{} values", m.hidden));
   line("layers", fmt::format("{}, {} of them with experts: {}", m.num_layers, m.moe_layers.size(), ranges_of(m.moe_layers)));
   line("experts", fmt::format("{} a layer, {} a token", m.num_experts, m.top_k));
-  line("expert", fmt::format("{} matrices {} x {}{}, {:.3f} million parameters, {} as {}", m.expert_matrices, m.hidden, m.expert_ffn, m.expert_bias ? " with biases" : "",
-                             m.expert_params() * 1e-6, format_bytes(expert_bytes(m)), name_of(m.weights)));
+  line("expert", fmt::format("{} matrices {} x {}{}, {:.3f} million parameters, {} as {}", m.expert_matrices, m.hidden, m.expert_ffn,
+                             m.expert_bias ? " with biases" : "", m.expert_params() * 1e-6, format_bytes(expert_bytes(m)), name_of(m.weights)));
   line("shared experts", m.shared_ffn > 0 ? fmt::format("inner width {} together", m.shared_ffn) : "none");
   line("router", to_yaml(m.router));
   line("total parameters", billions(m.total_params));
@@ -76,7 +76,7 @@ void model(CLI::App& app, const Catalogs&, int& result) {
   verb->add_option("model", options->name, "a preset, or a path (it has a slash or ends in .json)")->required();
   verb->add_option("--format", options->format, "text or json")->check(CLI::IsMember({"text", "json"}));
   verb->callback([options, &result] {
-    const auto typed = std::make_shared<SourceText>(SourceText{"--model", options->name});
+    const auto typed = std::make_shared<SourceText>(SourceText{"model", options->name});
     const Model m = load_model(options->name, {typed, 1, 1});
     for (const std::string& warning : m.warnings) std::cerr << "warning: " << warning << '\n';
     options->format == "json" ? print_json(m) : print_text(m);

@@ -1,11 +1,11 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <iostream>
-#include <optional>
-
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "analysis/measure.h"
 #include "cli/cli.h"
@@ -162,17 +162,17 @@ nlohmann::ordered_json to_json(const std::vector<LayerResult>& results) {
 
 void print_text(const PlaceOptions& o, const std::vector<LayerResult>& results) {
   std::cout << fmt::format("{} slots on {} ranks by {}; loads split evenly over replicas\n", results.front().placement.slots(), o.ranks, o.policy);
-  std::cout << fmt::format("{:>5} {:>14} {:>14} {:>9} {:>15} {:>9} {:>16} {:>9} {:>17} {:>12}\n", "layer", "max_rank_load", "mean_rank_load", "max/mean", "(max-mean)/mean", "mean/max",
-             "(max+1)/(min+1)", "std/mean", "(max-min)/tokens", "most_copies");
+  std::cout << fmt::format("{:>5} {:>14} {:>14} {:>9} {:>15} {:>9} {:>16} {:>9} {:>17} {:>12}\n", "layer", "max_rank_load", "mean_rank_load", "max/mean",
+                           "(max-mean)/mean", "mean/max", "(max+1)/(min+1)", "std/mean", "(max-min)/tokens", "most_copies");
   for (const LayerResult& r : results) {
     double total = 0;
     for (const double l : r.rank_load) total += l;
     std::size_t most = 0;
     for (const std::vector<Slot>& replicas : r.placement.slots_of_expert) most = std::max(most, replicas.size());
     const LoadMetrics& m = r.metrics;
-    std::cout << fmt::format("{:>5} {:>14.1f} {:>14.1f} {:>9.3f} {:>15.3f} {:>9.3f} {:>16.3f} {:>9.3f} {:>17.4f} {:>12}\n", r.layer, *std::ranges::max_element(r.rank_load),
-               total / static_cast<double>(r.rank_load.size()), m.max_over_mean, m.max_minus_mean_over_mean, m.mean_over_max, m.max_plus_1_over_min_plus_1, m.std_over_mean,
-               m.max_minus_min_over_tokens, most);
+    std::cout << fmt::format("{:>5} {:>14.1f} {:>14.1f} {:>9.3f} {:>15.3f} {:>9.3f} {:>16.3f} {:>9.3f} {:>17.4f} {:>12}\n", r.layer,
+                             *std::ranges::max_element(r.rank_load), total / static_cast<double>(r.rank_load.size()), m.max_over_mean,
+                             m.max_minus_mean_over_mean, m.mean_over_max, m.max_plus_1_over_min_plus_1, m.std_over_mean, m.max_minus_min_over_tokens, most);
   }
 }
 

@@ -24,8 +24,8 @@ HomeBlock block_of(Plan& plan, Rank r) {
   const auto k = static_cast<std::size_t>(plan.routing.top_k);
   const std::size_t begin = static_cast<std::size_t>(plan.routing.first_token[r]) * k;
   const std::size_t count = static_cast<std::size_t>(plan.routing.first_token[r + 1]) * k - begin;
-  return {std::span(plan.routing.expert).subspan(begin, count), std::span(plan.routing.weight).subspan(begin, count), std::span(plan.slot).subspan(begin, count),
-          plan.routing.top_k};
+  return {std::span(plan.routing.expert).subspan(begin, count), std::span(plan.routing.weight).subspan(begin, count),
+          std::span(plan.slot).subspan(begin, count), plan.routing.top_k};
 }
 
 /// Sorts ascending where the weight falls and, for equal weights, where the choice comes first. Total even for NaN, so that no input can upset a sort.
@@ -82,16 +82,14 @@ DropCounts drop_overflow(const HomeBlock& block, Capacity::Order order, std::spa
 void deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule::Deal& deal,
                  std::span<std::int64_t> copies) {
   std::vector<std::size_t> next(kept.size() + 1);  // of each expert, into `dealt`; experts with one replica need no dealing
-  for (std::size_t e = 0; e < kept.size(); ++e)
-    next[e + 1] = next[e] + (placement.slots_of_expert[e].size() > 1 ? static_cast<std::size_t>(kept[e]) : 0);
+  for (std::size_t e = 0; e < kept.size(); ++e) next[e + 1] = next[e] + (placement.slots_of_expert[e].size() > 1 ? static_cast<std::size_t>(kept[e]) : 0);
   std::vector<std::uint16_t> dealt(next.back());
   for (std::size_t e = 0; e < kept.size(); ++e)
     if (next[e + 1] > next[e])
       deal(source, Expert(static_cast<std::int64_t>(e)), placement.slots_of_expert[e], std::span(dealt).subspan(next[e], next[e + 1] - next[e]));
 
   std::vector<std::int32_t> only(kept.size());  // the slot of an expert with one replica, else -1
-  for (std::size_t e = 0; e < kept.size(); ++e)
-    only[e] = placement.slots_of_expert[e].size() == 1 ? placement.slots_of_expert[e].front().value : -1;
+  for (std::size_t e = 0; e < kept.size(); ++e) only[e] = placement.slots_of_expert[e].size() == 1 ? placement.slots_of_expert[e].front().value : -1;
   bool legal = true;
   for (std::size_t i = 0; i < block.expert.size(); ++i) {
     if (block.slot[i] < 0) continue;

@@ -76,8 +76,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   bool model_known = false;
   if (const Setting* m = with_overrides.find("model"); m && m->is_scalar()) {
     try {
-      const bool is_path = m->text.find('/') != std::string::npos || m->text.ends_with(".json");
-      e.model = load_model(is_path ? resolve_path(m->text, m->at) : m->text, m->at);
+      e.model = load_model(m->text, m->at);
       model_known = true;
     } catch (const InputError& error) {
       problems.add(error);
@@ -127,13 +126,14 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
       problems.add(error);
     }
   }
-  const bool sizes_known = model_known && e.topology.ranks() > 0;
+  // A broken cluster counts as one rank, so that what can be checked against the model alone still is.
+  const int ranks = std::max(1, e.topology.ranks()), nodes = std::max(1, e.topology.nodes());
   if (model_known) e.layers = chosen_layers(e.model, layers, top);
 
-  const SourceContext source_context{e.model.num_experts, e.model.top_k, e.topology.ranks(), e.execute_hidden, e.seed, e.layers, e.model.moe_layers};
+  const SourceContext source_context{e.model.num_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.model.moe_layers};
   if (const Setting* source = settings.find("source")) {
     try {
-      e.source = catalogs.source.make(*source, problems, sizes_known ? &source_context : nullptr);
+      e.source = catalogs.source.make(*source, problems, model_known ? &source_context : nullptr);
     } catch (const InputError& error) {
       problems.add(error);
     }
@@ -142,8 +142,8 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");
 
   const bool has_choices = e.source.yields == Source::Yields::choices;
-  const Shape shape{e.model.num_experts, e.model.top_k, e.topology.ranks(), e.topology.nodes(), e.model.expert_groups, has_choices, e.source.has_weights};
-  const Shape* known = sizes_known ? &shape : nullptr;
+  const Shape shape{e.model.num_experts, e.model.top_k, ranks, nodes, e.model.expert_groups, has_choices, e.source.has_weights};
+  const Shape* known = model_known ? &shape : nullptr;
   const auto make = [&](const auto& catalog, auto... context) {
     const Setting* s = settings.find(catalog.kind());
     using Part = decltype(catalog.make(*s, problems, context...));

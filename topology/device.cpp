@@ -14,10 +14,14 @@ Device cpu();
 
 double bytes_per_value(Precision p) {
   switch (p) {
-    case Precision::fp32: return 4;
-    case Precision::bf16: return 2;
-    case Precision::fp8: return 1;
-    case Precision::fp4: return 0.5;
+    case Precision::fp32:
+      return 4;
+    case Precision::bf16:
+      return 2;
+    case Precision::fp8:
+      return 1;
+    case Precision::fp4:
+      return 0.5;
   }
   return 0;
 }

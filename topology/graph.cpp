@@ -1,13 +1,13 @@
 #include "topology/graph.h"
 
-#include <algorithm>
-#include <sstream>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/graph/adjacency_list.hpp>
 #include <boost/graph/breadth_first_search.hpp>
 #include <boost/graph/graphml.hpp>
 #include <boost/property_tree/xml_parser.hpp>
-#include <fmt/format.h>
+#include <sstream>
 
 #include "topology/graphml_outline.h"
 #include "topology/topology.h"

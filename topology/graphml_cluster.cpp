@@ -1,10 +1,10 @@
 #include "topology/graphml_cluster.h"
 
+#include <fmt/format.h>
+
 #include <limits>
 #include <optional>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "topology/graph.h"
 
@@ -21,7 +21,8 @@ class Reader {
   GraphmlCluster read() {
     for (const AttributedGraph::Key& key : graph_.keys) check_spelling(key);
     for (const AttributedGraph::Node& node : graph_.nodes) add_vertex(node);
-    if (explicit_ranks_ > 0 && explicit_ranks_ != ranks_) problems_.add({source_, 0, 0}, fmt::format("{} of {} ranks have a `rank`: give it to all or to none", explicit_ranks_, ranks_));
+    if (explicit_ranks_ > 0 && explicit_ranks_ != ranks_)
+      problems_.add({source_, 0, 0}, fmt::format("{} of {} ranks have a `rank`: give it to all or to none", explicit_ranks_, ranks_));
     for (const AttributedGraph::Edge& edge : graph_.edges) add_links(edge);
     problems_.check();
     return std::move(out_);
@@ -39,7 +40,8 @@ class Reader {
   void check_spelling(const AttributedGraph::Key& key) {
     for (const std::string& known : kAttributes)
       if (key.name == known) return;
-    if (const std::string text = suggest(key.name, kAttributes); text.starts_with(", did you mean")) fail(key.offset, fmt::format("there is no attribute `{}`{}", key.name, text));
+    if (const std::string text = suggest(key.name, kAttributes); text.starts_with(", did you mean"))
+      fail(key.offset, fmt::format("there is no attribute `{}`{}", key.name, text));
   }
 
   static const std::string* find(const Element& element, const std::string& name) {
@@ -84,7 +86,8 @@ class Reader {
   const std::string* one_of(const Element& edge, const std::string& label, const std::string& text, const std::string& bare, std::string_view example) {
     const std::string *a = find(edge, text), *b = find(edge, bare);
     if (!a == !b)
-      fail(edge.offset, a ? fmt::format("{} has both `{}` and `{}`", label, text, bare) : fmt::format("{} needs a `{}` such as {} or a `{}`", label, text, example, bare));
+      fail(edge.offset,
+           a ? fmt::format("{} has both `{}` and `{}`", label, text, bare) : fmt::format("{} needs a `{}` such as {} or a `{}`", label, text, example, bare));
     return a ? a : b;
   }
 
@@ -94,7 +97,8 @@ class Reader {
     auto value = find(edge, "bandwidth") ? parse_bandwidth(*text) : parse_number(*text);
     if (value && !find(edge, "bandwidth")) *value *= 125e6;
     if (value && *value > 0 && *value <= 1e18) return *value;
-    fail(edge.offset, fmt::format("the bandwidth of {} must be above 0{}, got `{}`", label, find(edge, "bandwidth") ? " with its unit, such as 50GB/s" : "", *text));
+    fail(edge.offset,
+         fmt::format("the bandwidth of {} must be above 0{}, got `{}`", label, find(edge, "bandwidth") ? " with its unit, such as 50GB/s" : "", *text));
     return 1;
   }
 
@@ -125,7 +129,8 @@ class Reader {
   }
 
   void name_and_add(Link link, const Element& edge) {
-    const std::string direction = fmt::format("{} -> {}", out_.vertices[static_cast<std::size_t>(link.from)].name, out_.vertices[static_cast<std::size_t>(link.to)].name);
+    const std::string direction =
+        fmt::format("{} -> {}", out_.vertices[static_cast<std::size_t>(link.from)].name, out_.vertices[static_cast<std::size_t>(link.to)].name);
     if (const std::string* name = find(edge, "name"); name && !name->empty()) {
       link.name = graph_.directed ? *name : fmt::format("{}, {}", *name, direction);
       if (!link_names_.insert(link.name).second) fail(edge.offset, fmt::format("a second edge is named `{}`", *name));

@@ -1,11 +1,11 @@
 #include "topology/graphml_outline.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <map>
 #include <string_view>
-
-#include <fmt/format.h>
 
 #include "topology/xml_tags.h"
 
@@ -53,7 +53,8 @@ class Outliner {
       out_.directed = edges && *edges == "directed";
     } else if (tag.name == "key" && tag.parent == 0) {
       const std::string *id = need(tag, "id"), *target = need(tag, "for"), *name = need(tag, "attr.name");
-      if (target && std::find(kKeyTargets.begin(), kKeyTargets.end(), *target) == kKeyTargets.end()) fail(tag, fmt::format("a key cannot be `for` {}", *target));
+      if (target && std::find(kKeyTargets.begin(), kKeyTargets.end(), *target) == kKeyTargets.end())
+        fail(tag, fmt::format("a key cannot be `for` {}", *target));
       if (id && !keys_.emplace(*id, keys_.size()).second) fail(tag, fmt::format("the key `{}` is declared twice", *id));
       if (name) out_.keys.push_back({*name, tag.offset});
     } else if (tag.name == "node" && tag.parent == graph_) {

@@ -21,8 +21,8 @@ struct GraphmlOutline {
   std::vector<std::size_t> edges;  ///< offset of each
 };
 
-/// Checks the form of a GraphML text before a recursive parser sees it: well-formed XML of at most 16 levels without DOCTYPE, one flat graph, unique node ids, edges between
-/// known nodes, data of declared keys. Throws InputError: a broken tag ends the pass, everything else is collected.
+/// Checks the form of a GraphML text before a recursive parser sees it: well-formed XML of at most 16 levels without DOCTYPE, one flat graph, unique node ids,
+/// edges between known nodes, data of declared keys. Throws InputError: a broken tag ends the pass, everything else is collected.
 GraphmlOutline outline_graphml(std::shared_ptr<const SourceText> source);
 
 }  // namespace epsim

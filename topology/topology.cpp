@@ -1,11 +1,11 @@
 #include "topology/topology.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <unordered_set>
-
-#include <fmt/format.h>
 
 #include "base/parallel.h"
 #include "topology/graph.h"
@@ -16,7 +16,8 @@ namespace {
 constexpr std::size_t kMaxTable = std::size_t{1} << 29;  // entries of two bytes
 
 /// The index of each number 0 .. count-1 in `numbers`; problems where one is missing, double or too large.
-std::vector<std::int32_t> positions(const std::vector<std::pair<std::int32_t, std::int32_t>>& numbers, std::string_view what, const Location& at, Diagnostics& problems) {
+std::vector<std::int32_t> positions(const std::vector<std::pair<std::int32_t, std::int32_t>>& numbers, std::string_view what, const Location& at,
+                                    Diagnostics& problems) {
   std::vector<std::int32_t> out(numbers.size(), -1);
   for (const auto& [number, vertex] : numbers) {
     if (number < 0 || static_cast<std::size_t>(number) >= out.size())
@@ -79,7 +80,8 @@ Topology::Topology(std::vector<Vertex> vertices, std::vector<Link> links, Device
   problems.check();
   out_links_.resize(links_.size());
   std::vector<std::int32_t> next(first_out_.begin(), first_out_.end() - 1);
-  for (std::size_t i = 0; i < links_.size(); ++i) out_links_[static_cast<std::size_t>(next[static_cast<std::size_t>(links_[i].from)]++)] = static_cast<std::int32_t>(i);
+  for (std::size_t i = 0; i < links_.size(); ++i)
+    out_links_[static_cast<std::size_t>(next[static_cast<std::size_t>(links_[i].from)]++)] = static_cast<std::int32_t>(i);
   fill_ports(at);
 }
 

@@ -15,8 +15,8 @@ namespace epsim {
 
 /// A directed link of the graph.
 struct Link {
-  std::string name;  ///< unique, such as "uplink of node 3" or "rank 5 -> nvswitch 0"
-  std::string tier;  ///< links of one tier are peers of each other in comparisons, such as "nvlink", "uplink", "rail", "spine"
+  std::string name;               ///< unique, such as "uplink of node 3" or "rank 5 -> nvswitch 0"
+  std::string tier;               ///< links of one tier are peers of each other in comparisons, such as "nvlink", "uplink", "rail", "spine"
   std::int32_t from = 0, to = 0;  ///< vertices
   Bandwidth bandwidth = 0;        ///< bytes/s
   Time latency;
@@ -25,24 +25,24 @@ struct Link {
 /// A rank or a switch.
 struct Vertex {
   std::string name;
-  Rank rank;         ///< invalid for a switch
-  Node node;         ///< of a rank
+  Rank rank;  ///< invalid for a switch
+  Node node;  ///< of a rank
 };
 
-/// The machine: ranks grouped in nodes, switches, directed links, and for every vertex the next hop towards every rank. Has no time in it; faults are other topologies.
-/// Paths have the fewest hops and never pass through a third rank; among k equal next hops the destination chooses (D-mod-k): number (node + place in its node) mod k.
-/// Counting so spreads the ranks of one node as well as the equal places of several nodes, which is what one leaf switch of a rail serves.
+/// The machine: ranks grouped in nodes, switches, directed links, and for every vertex the next hop towards every rank. Has no time in it; faults are other
+/// topologies. Paths have the fewest hops and never pass through a third rank; among k equal next hops the destination chooses (D-mod-k): number (node + place
+/// in its node) mod k. Counting so spreads the ranks of one node as well as the equal places of several nodes, which is what one leaf switch of a rail serves.
 class Topology {
  public:
   Topology() = default;
-  /// Builds next-hop tables. Throws InputError at `at` where ranks or nodes are not numbered from 0 without gaps, a bandwidth is not above 0, a link's name is not unique,
-  /// a pair of ranks has no path, or the tables would pass 1 GiB.
+  /// Builds next-hop tables. Throws InputError at `at` where ranks or nodes are not numbered from 0 without gaps, a bandwidth is not above 0, a link's name is
+  /// not unique, a pair of ranks has no path, or the tables would pass 1 GiB.
   Topology(std::vector<Vertex> vertices, std::vector<Link> links, Device device, Location at);
 
   int ranks() const { return static_cast<int>(vertex_of_rank_.size()); }
   int nodes() const { return static_cast<int>(ranks_of_node_.size()); }
   Node node_of(Rank r) const { return node_of_rank_[r]; }
-  int local_index(Rank r) const { return local_index_[r]; }             ///< position of a rank in its node
+  int local_index(Rank r) const { return local_index_[r]; }                   ///< position of a rank in its node
   std::span<const Rank> ranks_of(Node n) const { return ranks_of_node_[n]; }  ///< ascending
   std::span<const Link> links() const { return links_; }
   std::span<const Vertex> vertices() const { return vertices_; }
@@ -60,8 +60,8 @@ class Topology {
       v = links_[link].to;
     }
   }
-  Time latency(Rank s, Rank d) const;          ///< sum over the path
-  Bandwidth bandwidth(Rank s, Rank d) const;   ///< smallest on the path; infinite for s == d
+  Time latency(Rank s, Rank d) const;         ///< sum over the path
+  Bandwidth bandwidth(Rank s, Rank d) const;  ///< smallest on the path; infinite for s == d
 
   std::string_view summary;  ///< of the cluster shape, for listings
 
@@ -75,9 +75,9 @@ class Topology {
   std::vector<Node> node_of_rank_;
   std::vector<int> local_index_;
   std::vector<std::vector<Rank>> ranks_of_node_;
-  std::vector<std::int32_t> out_links_;    // link indices grouped by from-vertex
-  std::vector<std::int32_t> first_out_;    // [V + 1]
-  std::vector<std::uint16_t> port_;        // [V][R]: which of a vertex's out-links leads towards the rank
+  std::vector<std::int32_t> out_links_;  // link indices grouped by from-vertex
+  std::vector<std::int32_t> first_out_;  // [V + 1]
+  std::vector<std::uint16_t> port_;      // [V][R]: which of a vertex's out-links leads towards the rank
 };
 
 using ClusterCatalog = Catalog<Topology>;

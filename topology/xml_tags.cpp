@@ -36,7 +36,9 @@ class Scanner {
         open();
       }
     }
-    if (!open_.empty()) fail(tags_[static_cast<std::size_t>(open_.back())].offset, fmt::format("is not XML: <{}> is never closed", tags_[static_cast<std::size_t>(open_.back())].name));
+    if (!open_.empty())
+      fail(tags_[static_cast<std::size_t>(open_.back())].offset,
+           fmt::format("is not XML: <{}> is never closed", tags_[static_cast<std::size_t>(open_.back())].name));
     if (tags_.empty()) fail(0, "is not XML: there is no element");
     return std::move(tags_);
   }

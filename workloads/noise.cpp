@@ -8,8 +8,8 @@
 namespace epsim {
 namespace {
 
-/// Exponential noise (mean 1) from 31 random bits, as log(2) k + f: k, the leading zeros, is geometric, and f has the density that is left within one halving (von
-/// Neumann's decomposition). Only f needs a logarithm, and that of a number in (1/2, 1): a polynomial, relative error below 1e-5.
+/// Exponential noise (mean 1) from 31 random bits, as log(2) k + f: k, the leading zeros, is geometric, and f has the density that is left within one halving
+/// (von Neumann's decomposition). Only f needs a logarithm, and that of a number in (1/2, 1): a polynomial, relative error below 1e-5.
 inline float exponential(std::uint32_t word) {
   const std::uint32_t odd = (word & 0x7fffff00U) | 0x80U;  // fits a float exactly, and f is never 0
   const auto bits = std::bit_cast<std::int32_t>(static_cast<float>(static_cast<std::int32_t>(odd)));
@@ -36,9 +36,10 @@ inline float logarithm(float x) {
   return static_cast<float>(bits - 0x3f800000) * (0.693147181F * 0x1p-23F) + (t - t * t) * r;
 }
 
-/// One token's row. A Philox block per expert would cost more than all else together, so only the token's two keys come from Philox; the experts' words come from a
-/// Weyl sequence that starts at the first key, through an integer finaliser with the second key.
-EPSIM_VECTORISE void gumbel_row(std::uint32_t key0, std::uint32_t key1, const float* __restrict log_popularity, float* __restrict logits, std::int32_t experts) {
+/// One token's row. A Philox block per expert would cost more than all else together, so only the token's two keys come from Philox; the experts' words come
+/// from a Weyl sequence that starts at the first key, through an integer finaliser with the second key.
+EPSIM_VECTORISE void gumbel_row(std::uint32_t key0, std::uint32_t key1, const float* __restrict log_popularity, float* __restrict logits,
+                                std::int32_t experts) {
   for (std::int32_t e = 0; e < experts; ++e) {
     std::uint32_t h = static_cast<std::uint32_t>(e) * 0x9E3779B9U + key0;
     h = (h ^ (h >> 15) ^ key1) * 0x7feb352dU;
@@ -54,8 +55,8 @@ void gumbel_logits(std::uint64_t seed, int layer, std::int64_t first, std::int64
   for (std::int64_t i = 0; i < count; ++i) {
     Rng rng(seed, Stream::scores, static_cast<std::uint64_t>(first + i), static_cast<std::uint32_t>(layer));
     const std::uint64_t keys = rng.bits();
-    gumbel_row(static_cast<std::uint32_t>(keys), static_cast<std::uint32_t>(keys >> 32), log_popularity.data(), logits.data() + static_cast<std::size_t>(i) * experts,
-               static_cast<std::int32_t>(experts));
+    gumbel_row(static_cast<std::uint32_t>(keys), static_cast<std::uint32_t>(keys >> 32), log_popularity.data(),
+               logits.data() + static_cast<std::size_t>(i) * experts, static_cast<std::int32_t>(experts));
   }
 }
 

@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
-
-#include <fmt/format.h>
 
 #include "base/params.h"
 #include "workloads/model.h"
@@ -25,7 +25,8 @@ constexpr std::array<Preset, 6> kPresets = {{
       "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 2.5, "num_attention_heads": 128, "q_lora_rank": 1536,
       "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "attention_bias": false, "vocab_size": 129280,
       "tie_word_embeddings": false, "torch_dtype": "bfloat16", "quantization_config": {"quant_method": "fp8"}})"},
-    {"deepseek-v2-lite", R"({"model_type": "deepseek_v2", "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408, "num_hidden_layers": 27,
+    {"deepseek-v2-lite",
+     R"({"model_type": "deepseek_v2", "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408, "num_hidden_layers": 27,
       "first_k_dense_replace": 1, "moe_layer_freq": 1, "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1,
       "topk_method": "greedy", "scoring_func": "softmax", "norm_topk_prob": false, "routed_scaling_factor": 1.0, "num_attention_heads": 16, "q_lora_rank": null,
       "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "attention_bias": false, "vocab_size": 102400,
@@ -42,10 +43,11 @@ constexpr std::array<int, 5> kSwitchExperts = {8, 16, 32, 64, 128};
 
 /// Switch-Base (Fedus et al. 2021): T5-Base with experts in every second FFN.
 std::string switch_base(int experts) {
-  return fmt::format(R"({{"model_type": "switch_transformers", "d_model": 768, "d_ff": 3072, "d_kv": 64, "num_heads": 12, "num_layers": 12, "num_decoder_layers": 12,
+  return fmt::format(
+      R"({{"model_type": "switch_transformers", "d_model": 768, "d_ff": 3072, "d_kv": 64, "num_heads": 12, "num_layers": 12, "num_decoder_layers": 12,
       "num_sparse_encoder_layers": 6, "num_sparse_decoder_layers": 6, "num_experts": {}, "vocab_size": 32128, "relative_attention_num_buckets": 32,
       "is_gated_act": false, "router_bias": false, "tie_word_embeddings": true, "torch_dtype": "float32"}})",
-                     experts);
+      experts);
 }
 
 }  // namespace

@@ -35,7 +35,8 @@ Capacity megatron(Params& p, const Shape* shape) {
   capacity.summary = "Each expert keeps ceil(T k / E x factor) choices of each source rank; the rest is dropped at the sender, without renormalising.";
   Settings s;
   s.factor = p.rational("factor", "capacity over the mean number of choices an expert gets");
-  s.exact = p.choice("arithmetic", "of the capacity: `double` rounds as Megatron does, `exact` takes the factor as a fraction", {"double", "exact"}, "double") == "exact";
+  s.exact = p.choice("arithmetic", "of the capacity: `double` rounds as Megatron does, `exact` takes the factor as a fraction", {"double", "exact"},
+                     "double") == "exact";
   const std::string order = p.choice("order", "kept first: the highest combine weight, or the lowest token id (ties of weight: lowest token id)",
                                      {"probability", "position"}, "probability");
   p.choice("overflow", "what becomes of a choice that does not fit", {"drop"}, "drop");

@@ -2,8 +2,8 @@
 
 namespace epsim::parts_placement {
 
-/// Experts in order, block by block: slot p holds expert p mod E, so without redundant slots rank r holds the r-th block of experts. With redundant slots this is
-/// the start-up placement of SGLang and vLLM ("trivial": the last slots repeat the first experts).
+/// Experts in order, block by block: slot p holds expert p mod E, so without redundant slots rank r holds the r-th block of experts. With redundant slots this
+/// is the start-up placement of SGLang and vLLM ("trivial": the last slots repeat the first experts).
 PlacementPolicy contiguous(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "Experts in order, an equal block on each rank: slot p holds expert p mod E.";

@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
-
-#include <fmt/format.h>
 
 #include "base/check.h"
 #include "base/parallel.h"
@@ -27,8 +27,8 @@ Packing pack_evenly(std::span<const float> weight, int packs) {
     out.pack = order;
     return out;
   }
-  // Not stable, on purpose: the original sorts with PyTorch, which on a CPU is libstdc++'s std::sort by this comparison. Replicas of one expert always tie, so this
-  // decides their order; up to 16 items it is stable.
+  // Not stable, on purpose: the original sorts with PyTorch, which on a CPU is libstdc++'s std::sort by this comparison. Replicas of one expert always tie, so
+  // this decides their order; up to 16 items it is stable.
   std::sort(order.begin(), order.end(), [&](int a, int b) { return weight[static_cast<std::size_t>(a)] > weight[static_cast<std::size_t>(b)]; });
   std::vector<float> load(static_cast<std::size_t>(packs));
   std::vector<int> filled(static_cast<std::size_t>(packs));
@@ -91,7 +91,8 @@ Placement balance(std::span<const std::int64_t> loads, const Sizes& z) {
     for (const int e : experts) weight.push_back(static_cast<float>(loads[static_cast<std::size_t>(e)]));
     std::vector<int> count;
     const std::vector<Copy> copies = replicate(weight, node_slots, count);
-    for (const Copy& c : copies) copy_weight.push_back(weight[static_cast<std::size_t>(c.expert)] / static_cast<float>(count[static_cast<std::size_t>(c.expert)]));
+    for (const Copy& c : copies)
+      copy_weight.push_back(weight[static_cast<std::size_t>(c.expert)] / static_cast<float>(count[static_cast<std::size_t>(c.expert)]));
     const Packing ranks = pack_evenly(copy_weight, z.ranks / z.nodes);
     for (std::size_t i = 0; i < copies.size(); ++i) {
       const int slot = n * node_slots + ranks.pack[i] * rank_slots + ranks.position[i];
@@ -107,16 +108,20 @@ Placement balance(std::span<const std::int64_t> loads, const Sizes& z) {
 
 /// DeepSeek's Expert Parallelism Load Balancer (github.com/deepseek-ai/EPLB, 2025), to every index: float32 arithmetic and
 /// the original's own order among ties (of loads: lowest index; of a sort: see `pack_evenly`).
-/// Replicates the heaviest experts into redundant slots and packs the replicas onto ranks; the hierarchical form first packs expert groups onto nodes, so that a
-/// token of a group-limited gate reaches few nodes. Nothing stops two replicas of one expert from meeting on a rank.
+/// Replicates the heaviest experts into redundant slots and packs the replicas onto ranks; the hierarchical form first packs expert groups onto nodes, so that
+/// a token of a group-limited gate reaches few nodes. Nothing stops two replicas of one expert from meeting on a rank.
 PlacementPolicy eplb(Params& p, const Shape* shape) {
   PlacementPolicy policy;
-  policy.summary = "DeepSeek's EPLB: replicates the heaviest experts into redundant slots and packs replicas onto ranks by load (groups onto nodes first, where they divide).";
+  policy.summary =
+      "DeepSeek's EPLB: replicates the heaviest experts into redundant slots and packs replicas onto ranks by load (groups onto nodes first, where they "
+      "divide).";
   const std::int64_t slots =
-      p.integer("slots", "slots over all ranks; 0 stands for one redundant slot a rank (experts rounded up to the ranks, and one more a rank)", 0, 1, std::int64_t{1} << 20);
+      p.integer("slots", "slots over all ranks; 0 stands for one redundant slot a rank (experts rounded up to the ranks, and one more a rank)", 0, 1,
+                std::int64_t{1} << 20);
   const std::int64_t groups = p.integer("groups", "expert groups of the gate; 0 stands for the model's", 0, 1, 65'536);
-  const std::string mode = p.choice("mode", "`hierarchical` packs groups onto nodes first, `global` ignores nodes, `auto` is hierarchical where groups divide by nodes",
-                                    {"auto", "hierarchical", "global"}, "auto");
+  const std::string mode =
+      p.choice("mode", "`hierarchical` packs groups onto nodes first, `global` ignores nodes, `auto` is hierarchical where groups divide by nodes",
+               {"auto", "hierarchical", "global"}, "auto");
   if (!p.usable()) return policy;
 
   const auto default_slots = [](int experts, int ranks) { return ((experts + ranks - 1) / ranks + 1) * ranks; };
@@ -127,8 +132,10 @@ PlacementPolicy eplb(Params& p, const Shape* shape) {
     if (mode == "hierarchical" && g % shape->nodes != 0)
       p.error("mode", fmt::format("{} expert groups do not divide over {} nodes: `hierarchical` puts equally many groups on each node", g, shape->nodes));
     if (mode != "global" && g % shape->nodes == 0 && shape->ranks % shape->nodes != 0)
-      p.error("mode", fmt::format("{} ranks do not divide over {} nodes: `hierarchical` needs equal nodes, `mode: global` does not", shape->ranks, shape->nodes));
-    if (slots && slots < shape->experts) p.error("slots", fmt::format("{} slots are fewer than the {} experts: every expert needs a slot", slots, shape->experts));
+      p.error("mode",
+              fmt::format("{} ranks do not divide over {} nodes: `hierarchical` needs equal nodes, `mode: global` does not", shape->ranks, shape->nodes));
+    if (slots && slots < shape->experts)
+      p.error("slots", fmt::format("{} slots are fewer than the {} experts: every expert needs a slot", slots, shape->experts));
     if (slots % shape->ranks != 0)
       p.error("slots", fmt::format("{} slots do not divide by {} ranks: EPLB gives each rank equally many; {} would do", slots, shape->ranks,
                                    (std::max<std::int64_t>(slots, shape->experts) + shape->ranks - 1) / shape->ranks * shape->ranks));

@@ -3,8 +3,8 @@
 
 namespace epsim::parts_placement {
 
-/// Experts on random slots, another draw for each layer; ranks get equal numbers of slots, and with redundant slots each expert gets as many replicas as any other
-/// or one more, at random.
+/// Experts on random slots, another draw for each layer; ranks get equal numbers of slots, and with redundant slots each expert gets as many replicas as any
+/// other or one more, at random.
 PlacementPolicy random(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "Experts on random slots, equally many on each rank; the experiment's seed and the layer decide.";

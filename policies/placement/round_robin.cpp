@@ -2,8 +2,8 @@
 
 namespace epsim::parts_placement {
 
-/// Experts dealt to ranks in turn: the i-th replica to be placed is of expert i mod E and goes to rank i mod R (vLLM's `expert_placement_strategy: round_robin`,
-/// carried on over the redundant slots).
+/// Experts dealt to ranks in turn: the i-th replica to be placed is of expert i mod E and goes to rank i mod R (vLLM's `expert_placement_strategy:
+/// round_robin`, carried on over the redundant slots).
 PlacementPolicy round_robin(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "Experts dealt to ranks in turn: expert e is on rank e mod R.";

@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <cmath>
 #include <memory>
-
-#include <fmt/format.h>
 
 #include "base/npz.h"
 #include "policies/router/shared/gate_rows.h"
@@ -32,8 +32,8 @@ std::vector<float> read_bias(const std::string& file, Params& p, int experts) {
 
 }  // namespace
 
-/// Group-limited routing of DeepSeek-V2 (softmax, groups by their maximum) and DeepSeek-V3 (sigmoid, groups by their two best, a bias that only chooses). Experts of
-/// other groups are out of reach (minus infinity in DeepSeek's own code), not merely at score 0 as in transformers.
+/// Group-limited routing of DeepSeek-V2 (softmax, groups by their maximum) and DeepSeek-V3 (sigmoid, groups by their two best, a bias that only chooses).
+/// Experts of other groups are out of reach (minus infinity in DeepSeek's own code), not merely at score 0 as in transformers.
 Router grouped_topk(Params& p, const Shape* shape) {
   Router router;
   router.summary = "each token's top_k experts within its best groups of experts (DeepSeek-V2 and V3, GLM-4.5, Kimi-K2)";
@@ -60,8 +60,9 @@ Router grouped_topk(Params& p, const Shape* shape) {
   rule.group_score = group_score == "max" ? GateRule::GroupScore::max : GateRule::GroupScore::top2;
   if (p.has("bias")) rule.bias = read_bias(bias, p, shape->experts);
   if (!p.usable()) return router;
-  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts,
-                                                                            std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
+  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits,
+                                                                             std::span<std::uint16_t> experts,
+                                                                             std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
   return router;
 }
 

@@ -1,6 +1,6 @@
-#include <memory>
-
 #include <fmt/format.h>
+
+#include <memory>
 
 #include "policies/router/shared/gate_rows.h"
 #include "policies/routing.h"
@@ -15,16 +15,16 @@ Router topk(Params& p, const Shape* shape) {
   const bool renormalise = p.flag("renormalise", "divide the weights by their sum", true);
   const double scale = p.number("scale", "factor on the weights", 1.0);
   if (!p.usable()) return router;
-  if (score == "softmax_after" && !renormalise)
-    p.error("renormalise", "`softmax_after` weights sum to 1 by themselves: `renormalise: false` cannot be had");
+  if (score == "softmax_after" && !renormalise) p.error("renormalise", "`softmax_after` weights sum to 1 by themselves: `renormalise: false` cannot be had");
   if (shape && shape->top_k > shape->experts) p.error("", fmt::format("top_k is {}, but there are {} experts", shape->top_k, shape->experts));
   if (!p.usable() || !shape) return router;
   GateRule rule;
   rule.experts = shape->experts, rule.top_k = shape->top_k;
   rule.score = score == "sigmoid" ? GateRule::Score::sigmoid : GateRule::Score::softmax;
   rule.renormalise = renormalise, rule.scale = static_cast<float>(scale);
-  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts,
-                                                                            std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
+  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits,
+                                                                             std::span<std::uint16_t> experts,
+                                                                             std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
   return router;
 }
 

@@ -28,7 +28,7 @@ struct LayerExecution {
 
 struct ExecuteOptions {
   std::string dump;  ///< folder for dump.npz; empty: none. Needs exactly one layer
-  int repeats = 1;   ///< times each layer is played, for measuring
+  int repeats = 3;   ///< times each layer is played, for measuring (the first also warms up)
 };
 
 /// The prices of what `execute` really moves and computes: float32 rows, no extra bytes, the real experts' sizes.

@@ -1,9 +1,9 @@
 #include "base/check.h"
 
+#include <gmock/gmock.h>
+
 #include <cstdio>
 #include <fstream>
-
-#include <gmock/gmock.h>
 
 namespace epsim {
 namespace {

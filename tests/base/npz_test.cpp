@@ -1,10 +1,10 @@
 #include "base/npz.h"
 
-#include <filesystem>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <zlib.h>
+
+#include <filesystem>
 
 namespace epsim {
 namespace {

@@ -10,7 +10,8 @@ using testing::HasSubstr;
 
 /// Settings with what is wrong about them.
 struct Rig {
-  explicit Rig(std::string text) : settings(parse_yaml(std::make_shared<SourceText>(SourceText{"dir/f.yaml", std::move(text)}))), params(settings, "part `x`", problems) {}
+  explicit Rig(std::string text)
+      : settings(parse_yaml(std::make_shared<SourceText>(SourceText{"dir/f.yaml", std::move(text)}))), params(settings, "part `x`", problems) {}
   std::string complaint() {
     try {
       problems.check();
@@ -54,14 +55,16 @@ TEST(Params, FallsBackWhereAKeyIsAbsent) {
 TEST(Params, FindsEveryProblemInOnePass) {  // I11
   Rig rig("{i: three, n: 7, f: maybe, c: bb, w: 0GB/s, r: 0, l: [1, x], ii: 3}");
   Params& p = rig.params;
-  p.integer("i", "help"), p.number("n", "help", {}, 0, 5), p.flag("f", "help"), p.choice("c", "help", {"a", "b"}), p.bandwidth("w", "help"), p.rational("r", "help");
+  p.integer("i", "help"), p.number("n", "help", {}, 0, 5), p.flag("f", "help"), p.choice("c", "help", {"a", "b"}), p.bandwidth("w", "help"),
+      p.rational("r", "help");
   p.ranges("l", "help"), p.time("needed", "how long");
   EXPECT_FALSE(p.usable());
   p.finish();
   EXPECT_EQ(rig.problems.size(), 9u);
-  for (const char* expected : {"1:5: error: `i` must be an integer of at least 0, got `three`", "`n` must be a number from 0 to 5, got `7`", "`f` must be true or false, got `maybe`",
-                               "`c` has no value `bb`, did you mean `b`?", "`w` must be a rate above 0", "`r` must be a fraction above 0", "`l` must be numbers or ranges",
-                               "part `x` needs `needed` (a time with its unit, such as 2us): how long", "part `x` has no setting `ii`, did you mean `i`?"})
+  for (const char* expected :
+       {"1:5: error: `i` must be an integer of at least 0, got `three`", "`n` must be a number from 0 to 5, got `7`", "`f` must be true or false, got `maybe`",
+        "`c` has no value `bb`, did you mean `b`?", "`w` must be a rate above 0", "`r` must be a fraction above 0", "`l` must be numbers or ranges",
+        "part `x` needs `needed` (a time with its unit, such as 2us): how long", "part `x` has no setting `ii`, did you mean `i`?"})
     EXPECT_THAT(rig.complaint(), HasSubstr(expected));
 }
 

@@ -1,11 +1,11 @@
 #include "base/rng.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace epsim {
 namespace {
@@ -30,7 +30,8 @@ TEST(Rng, DependsOnItsKeyAloneAndNotOnTheOrderOfCalls) {  // I5
 
 TEST(Rng, EveryPartOfTheKeyCounts) {
   std::set<std::uint64_t> seen;
-  for (const Stream stream : {Stream::popularity, Stream::scores, Stream::choices, Stream::vectors, Stream::gate, Stream::weights, Stream::placement, Stream::test})
+  for (const Stream stream :
+       {Stream::popularity, Stream::scores, Stream::choices, Stream::vectors, Stream::gate, Stream::weights, Stream::placement, Stream::test})
     for (const std::uint64_t seed : {0ull, 1ull, 1ull << 32})
       for (const std::uint64_t a : {0ull, 1ull, 1ull << 32})
         for (const std::uint32_t b : {0u, 1u}) {

@@ -58,7 +58,8 @@ TEST(Setting, BrokenYamlSaysWhere) {
 }
 
 TEST(Setting, WritesWhatReadsBackAsTheSame) {
-  for (const char* text : {"{a: 1, b: [x, 'y: z', ~], c: {d: {}}}", "[]", "'it''s'", "'~'", "'- a'", "''", "a b", "{x: 'null', y: '{'}", "'...'", "'---'", "-1", "\"a\\n\\tb\\\\\"", "{'a: b': 1, '~': 2}"}) {
+  for (const char* text : {"{a: 1, b: [x, 'y: z', ~], c: {d: {}}}", "[]", "'it''s'", "'~'", "'- a'", "''", "a b", "{x: 'null', y: '{'}", "'...'", "'---'", "-1",
+                           "\"a\\n\\tb\\\\\"", "{'a: b': 1, '~': 2}"}) {
     const Setting s = parse(text);
     const Setting again = parse(to_yaml(s));
     EXPECT_EQ(again.kind, s.kind) << text;

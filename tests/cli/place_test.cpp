@@ -1,10 +1,9 @@
 #include <gmock/gmock.h>
 
+#include <CLI/CLI.hpp>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "cli/cli.h"
@@ -31,14 +30,18 @@ TEST(LogicalCount, SaysWhereTheFileIsWrong) {
   const auto error = [](const std::string& json) { return input_error([&] { read(json); }); };
   EXPECT_THAT(error("{\"logical_count\":\n [[1, -2]]}"), HasSubstr("loads.json:2:7: error: a count must be a whole number from 0 to 2^53, got -2"));
   EXPECT_THAT(error("{\"logical_count\": [[1, 2.5]]}"), HasSubstr("loads.json:1:24: error: a count must be a whole number"));
-  EXPECT_THAT(error("{\"logical_count\": [[1, \"ab\"]]}"), HasSubstr("loads.json:1:24: error: `logical_count` must be [[layer][expert]] of counts, found a text"));
+  EXPECT_THAT(error("{\"logical_count\": [[1, \"ab\"]]}"),
+              HasSubstr("loads.json:1:24: error: `logical_count` must be [[layer][expert]] of counts, found a text"));
   EXPECT_THAT(error("{\"logical_count\": [[1, 2],\n[3]]}"), HasSubstr("loads.json:2:1: error: this layer of `logical_count` has 1 experts, the first has 2"));
-  EXPECT_THAT(error("{\"logical_count\": [1, 2]}"), HasSubstr("loads.json:1:20: error: `logical_count` must be [[layer][expert]]: one list of counts for each layer"));
-  EXPECT_THAT(error("{\"logical_count\": [[[1, 2]]]}"), HasSubstr("loads.json:1:21: error: `logical_count` must be [[layer][expert]]; a dump with a list for each step"));
+  EXPECT_THAT(error("{\"logical_count\": [1, 2]}"),
+              HasSubstr("loads.json:1:20: error: `logical_count` must be [[layer][expert]]: one list of counts for each layer"));
+  EXPECT_THAT(error("{\"logical_count\": [[[1, 2]]]}"),
+              HasSubstr("loads.json:1:21: error: `logical_count` must be [[layer][expert]]; a dump with a list for each step"));
   EXPECT_THAT(error("{\"logical_count\": []}"), HasSubstr("loads.json:1:2: error: `logical_count` has no layers"));
   EXPECT_THAT(error("{\"logical_count\": [[]]}"), HasSubstr("has no experts"));
   EXPECT_THAT(error("{\"logical_count\": [[1]], \"layers\": [1, 2]}"), HasSubstr("loads.json:1:26: error: `layers` names 2 layers, but `logical_count` has 1"));
-  EXPECT_THAT(error("{\"weight\": [[1]]}"), HasSubstr("loads.json:1:2: error: the loads are expected as `logical_count` [[layer][expert]], `weight` is not read"));
+  EXPECT_THAT(error("{\"weight\": [[1]]}"),
+              HasSubstr("loads.json:1:2: error: the loads are expected as `logical_count` [[layer][expert]], `weight` is not read"));
   EXPECT_THAT(error("{\"logical_counts\": [[1]]}"), HasSubstr("has no key `logical_count` [[layer][expert]], did you mean `logical_counts`?"));
   EXPECT_THAT(error("{\"logical_count\": [[1]], \"logical_count\": [[1]]}"), HasSubstr("loads.json:1:26: error: `logical_count` is given twice"));
   EXPECT_THAT(error("[[1]]"), HasSubstr("loads.json:1:1: error: expected an object with the key `logical_count`, found a list"));
@@ -49,13 +52,15 @@ TEST(LogicalCount, SaysWhereTheFileIsWrong) {
 class PlaceVerb : public ::testing::Test {
  protected:
   PlaceVerb() : path_(::testing::TempDir() + "place_test_loads.json") {
-    std::ofstream(path_) << R"({"logical_count": [[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]]})";
+    std::ofstream(path_)
+        << R"({"logical_count": [[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]]})";
   }
   ~PlaceVerb() override { std::filesystem::remove(path_); }
 
   /// What `epsim place --loads FILE ARGUMENTS` prints.
   std::string place(const std::string& arguments) const {
-    const Catalogs catalogs{ClusterCatalog("cluster"), SourceCatalog("source"), RouterCatalog("router"), CapacityCatalog("capacity"), builtin_placements(), ReplicaCatalog("replica"),
+    const Catalogs catalogs{ClusterCatalog("cluster"),   SourceCatalog("source"),   RouterCatalog("router"),
+                            CapacityCatalog("capacity"), builtin_placements(),      ReplicaCatalog("replica"),
                             ExchangeCatalog("exchange"), NetworkCatalog("network"), ComputeCatalog("compute")};
     CLI::App app;
     int result = -1;
@@ -112,7 +117,8 @@ TEST_F(PlaceVerb, SaysWhichOptionIsWrong) {
   EXPECT_THAT(error("--slots 17 --ranks 8 --nodes 2 --policy eplb"), HasSubstr("--slots:1:1: error: 17 slots do not divide by 8 ranks"));
   EXPECT_THAT(error("--slots x --ranks 8 --nodes 2 --policy eplb"), HasSubstr("--slots:1:1: error: `slots` must be an integer from 1"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 2 --groups 5 --policy eplb"), HasSubstr("--groups:1:1: error: 12 experts do not divide into 5 groups"));
-  EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 2 --groups 4 --policy contiguous"), HasSubstr("--groups:1:1: error: placement `contiguous` has no setting `groups`"));
+  EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 2 --groups 4 --policy contiguous"),
+              HasSubstr("--groups:1:1: error: placement `contiguous` has no setting `groups`"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 2 --policy elpb"), HasSubstr("--policy:1:1: error: there is no placement `elpb`, did you mean `eplb`?"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 9 --policy eplb"), HasSubstr("--nodes:1:1: error: 8 ranks are on 1 to 8 nodes, got 9"));
   const std::string two = error("--slots 16 --ranks 0 --nodes 2 --policy elpb");

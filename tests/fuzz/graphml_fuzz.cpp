@@ -19,13 +19,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 std::vector<std::string> fuzz_seeds() {
   const std::string keys =
       "<graphml><key id=\"k\" for=\"node\" attr.name=\"kind\" attr.type=\"string\"/><key id=\"n\" for=\"node\" attr.name=\"node\" attr.type=\"int\"/>"
-      "<key id=\"g\" for=\"edge\" attr.name=\"gbps\" attr.type=\"double\"><default>400</default></key><key id=\"l\" for=\"edge\" attr.name=\"latency\" attr.type=\"string\"/>\n";
+      "<key id=\"g\" for=\"edge\" attr.name=\"gbps\" attr.type=\"double\"><default>400</default></key><key id=\"l\" for=\"edge\" attr.name=\"latency\" "
+      "attr.type=\"string\"/>\n";
   const std::string nodes =
       "<node id=\"a\"><data key=\"k\">rank</data><data key=\"n\">0</data></node>\n<node id=\"b\"><data key=\"k\">rank</data><data key=\"n\">0</data></node>\n"
       "<node id=\"s\"><data key=\"k\">switch</data></node>\n";
-  const std::string edges = "<edge source=\"a\" target=\"s\"><data key=\"l\">1us</data></edge>\n<edge source=\"b\" target=\"s\"><data key=\"l\">5ns</data></edge>\n";
+  const std::string edges =
+      "<edge source=\"a\" target=\"s\"><data key=\"l\">1us</data></edge>\n<edge source=\"b\" target=\"s\"><data key=\"l\">5ns</data></edge>\n";
   return {"<?xml version=\"1.0\"?>\n" + keys + "<graph edgedefault=\"undirected\">" + nodes + edges + "</graph></graphml>",
           keys + "<graph edgedefault=\"directed\"><!-- c -->" + nodes + edges +
-              "<edge source=\"s\" target=\"a\"><data key=\"l\">1us</data></edge><edge source=\"s\" target=\"b\"><data key=\"l\">1us</data><data key=\"g\">1e2</data></edge></graph></graphml>",
+              "<edge source=\"s\" target=\"a\"><data key=\"l\">1us</data></edge><edge source=\"s\" target=\"b\"><data key=\"l\">1us</data><data "
+              "key=\"g\">1e2</data></edge></graph></graphml>",
           "<graphml><graph edgedefault=\"directed\"><node id=\"&amp;x\"/><![CDATA[ ]]></graph></graphml>"};
 }

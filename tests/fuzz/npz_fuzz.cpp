@@ -1,9 +1,9 @@
+#include <zlib.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <zlib.h>
 
 #include "base/npz.h"
 

@@ -6,7 +6,8 @@
 #include "cli/logical_count.h"
 
 std::vector<std::string> fuzz_seeds() {
-  return {R"({"logical_count": [[1, 2, 3], [4, 5, 6]]})", R"({"model": "m", "layers": [3, 7], "logical_count": [[10, 0], [2.0, 1e3]], "source": {"logical_count": [1]}})",
+  return {R"({"logical_count": [[1, 2, 3], [4, 5, 6]]})",
+          R"({"model": "m", "layers": [3, 7], "logical_count": [[10, 0], [2.0, 1e3]], "source": {"logical_count": [1]}})",
           R"({"weight": [[1, 2]], "more": [true, null, "text \" \u00e9", [[[-1.5e-3]]]]})", "{\n \"logical_count\":\n [[\n 9007199254740992\n]]\n}\n"};
 }
 

@@ -29,6 +29,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 std::vector<std::string> fuzz_seeds() {
-  return {"seed: 42\nmodel: deepseek-v3\nlayers: 3-60\ncluster: {rail_fat_tree: {nodes: 8, ranks_per_node: 8, device: h800, oversubscription: 1}}\nplacement: {eplb: {slots: 288}}\n",
-          "a:\n  - 1\n  - two: 'x y'\n    b: \"q\\n\"\n  - ~\nc: |\n  text\n  more\n", "placement.slots=288", "placement=eplb", "cluster={two_tier: {nodes: [1, 2]}}", "&a [*a, !!str 3]"};
+  return {
+      "seed: 42\nmodel: deepseek-v3\nlayers: 3-60\ncluster: {rail_fat_tree: {nodes: 8, ranks_per_node: 8, device: h800, oversubscription: 1}}\nplacement: "
+      "{eplb: {slots: 288}}\n",
+      "a:\n  - 1\n  - two: 'x y'\n    b: \"q\\n\"\n  - ~\nc: |\n  text\n  more\n",
+      "placement.slots=288",
+      "placement=eplb",
+      "cluster={two_tier: {nodes: [1, 2]}}",
+      "&a [*a, !!str 3]"};
 }

@@ -3,7 +3,6 @@
 
 #include <filesystem>
 #include <fstream>
-
 #include <nlohmann/json.hpp>
 
 #include "policies/placement.h"
@@ -14,7 +13,8 @@ namespace {
 
 TEST(EplbGolden, EqualsTheOriginalToEveryIndex) {
   const std::filesystem::path folder = std::filesystem::path(EPSIM_TEST_DATA) / "eplb";
-  if (std::string(EPSIM_TEST_DATA).empty() || !std::filesystem::is_directory(folder)) GTEST_SKIP() << "no EPLB vectors: set EPSIM_TEST_DATA to a folder that has eplb/*.json";
+  if (std::string(EPSIM_TEST_DATA).empty() || !std::filesystem::is_directory(folder))
+    GTEST_SKIP() << "no EPLB vectors: set EPSIM_TEST_DATA to a folder that has eplb/*.json";
   int cases = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".json") continue;

@@ -83,7 +83,8 @@ TEST(Eplb, OrdersReplicasAsTheyWereMadeNotBySlot) {
 
 TEST(Eplb, BreaksTiesByTheLowestIndex) {
   const Placement p = eplb("slots: 6, mode: global", {{5, 5, 5, 5}}, 3, 1)[0];
-  EXPECT_THAT(p.expert_of_slot, ElementsAre(2, 0, 3, 1, 0, 1)) << "0 and 1 are copied; then whole experts 2 and 3 are packed first, and the halves in the order they were made";
+  EXPECT_THAT(p.expert_of_slot, ElementsAre(2, 0, 3, 1, 0, 1))
+      << "0 and 1 are copied; then whole experts 2 and 3 are packed first, and the halves in the order they were made";
 }
 
 TEST(Eplb, MayPutTwoReplicasOnOneRank) {

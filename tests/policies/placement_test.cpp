@@ -103,9 +103,7 @@ TEST(RoundRobin, DealsExpertsToRanksInTurn) {
   for (int e = 0; e < 7; ++e) EXPECT_EQ(p.rank_of(p.slots_of_expert[static_cast<std::size_t>(e)][0]), Rank(e % 3));
 }
 
-TEST(RoundRobin, GoesOnOverRedundantSlots) {
-  EXPECT_THAT(place("round_robin: {slots: 6}", problem_of(4, 3))[0].expert_of_slot, ElementsAre(0, 3, 1, 0, 2, 1));
-}
+TEST(RoundRobin, GoesOnOverRedundantSlots) { EXPECT_THAT(place("round_robin: {slots: 6}", problem_of(4, 3))[0].expert_of_slot, ElementsAre(0, 3, 1, 0, 2, 1)); }
 
 // I5
 TEST(Random, DependsOnSeedAndLayerAlone) {

@@ -73,6 +73,20 @@ TEST(Plan, KeepsTheHighestWeightsByProbabilityAndTheLowestTokenAmongEquals) {
   EXPECT_EQ(p.drops.total_tokens, 1);
 }
 
+TEST(Plan, OrdersNegativeWeightsToo) {
+  Routing r;
+  r.experts = 1, r.top_k = 1;
+  r.first_token = {0, 6};
+  r.expert.assign(6, 0);
+  r.weight = {-.5F, -.25F, -0.F, 0.F, -1.F, 1.F};
+  const auto kept = [&](int limit) {
+    return make_plan(0, r, at_most(limit, Capacity::Order::probability), Placement::from_experts({0}, {0, 1}, 1), round_robin(), {}).slot;
+  };
+  EXPECT_THAT(kept(2), ElementsAre(-1, -1, 0, -1, -1, 0)) << "-0 and 0 tie";
+  EXPECT_THAT(kept(4), ElementsAre(-1, 0, 0, 0, -1, 0));
+  EXPECT_THAT(kept(5), ElementsAre(0, 0, 0, 0, -1, 0));
+}
+
 TEST(Plan, MayDropEverything) {
   for (const auto order : {Capacity::Order::position, Capacity::Order::probability}) {
     const Plan p = make_plan(0, small_routing(), at_most(0, order), small_placement(), round_robin(), {});
@@ -98,8 +112,8 @@ TEST(Plan, AllowsRanksWithoutTokensAndWithoutSlots) {
 TEST(Plan, ProbabilityOrderEqualsAPlainSort) {
   const Routing routing = random_routing({300, 0, 41}, 16, 4, 3);
   for (const int limit : {1, 7, 40, 90}) {
-    const Plan p = make_plan(0, routing, at_most(limit, Capacity::Order::probability), Placement::from_experts({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0, 8, 8, 16}, 16),
-                             round_robin(), {});
+    const Plan p = make_plan(0, routing, at_most(limit, Capacity::Order::probability),
+                             Placement::from_experts({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0, 8, 8, 16}, 16), round_robin(), {});
     for (int r = 0; r < 3; ++r)
       for (int e = 0; e < 16; ++e) {
         std::vector<std::int64_t> wish;

@@ -31,11 +31,13 @@ RandomCase random_case(std::uint64_t seed) {
   c.slots = p.experts + static_cast<int>(rng.below(20));
   std::vector<std::int64_t> tokens;
   for (int r = 0; r < p.ranks; ++r) tokens.push_back(rng.below(5) == 0 ? 0 : static_cast<std::int64_t>(rng.below(60)));
-  c.routing = testing::random_routing(tokens, p.experts, static_cast<int>(1 + rng.below(std::min<std::uint64_t>(8, static_cast<std::uint64_t>(p.experts)))), seed);
+  c.routing =
+      testing::random_routing(tokens, p.experts, static_cast<int>(1 + rng.below(std::min<std::uint64_t>(8, static_cast<std::uint64_t>(p.experts)))), seed);
   p.layers = {static_cast<int>(rng.below(60))};
   p.counts.emplace_back(p.ranks, p.experts);
   for (int r = 0; r < p.ranks; ++r)
-    for (std::int64_t i = c.routing.first_token[r] * c.routing.top_k; i < c.routing.first_token[r + 1] * c.routing.top_k; ++i) ++p.counts[0](r, c.routing.expert[i]);
+    for (std::int64_t i = c.routing.first_token[r] * c.routing.top_k; i < c.routing.first_token[r + 1] * c.routing.top_k; ++i)
+      ++p.counts[0](r, c.routing.expert[i]);
   return c;
 }
 
@@ -82,7 +84,8 @@ TEST(PlanProperty, EqualsATokenLevelCount) {
     const RandomCase c = random_case(seed);
     const Routing& routing = c.routing;
     const std::string& policy = policies[seed % policies.size()];
-    const std::string capacity_yaml = std::vector<std::string>{"dropless", "megatron: {factor: 0.8}", "megatron: {factor: 5/4, order: position}", "megatron: {factor: 1, arithmetic: exact}"}[seed / 4 % 4];
+    const std::string capacity_yaml = std::vector<std::string>{"dropless", "megatron: {factor: 0.8}", "megatron: {factor: 5/4, order: position}",
+                                                               "megatron: {factor: 1, arithmetic: exact}"}[seed / 4 % 4];
     SCOPED_TRACE(policy + ", " + capacity_yaml + ", case " + std::to_string(seed));
     const Capacity capacity = part_from_yaml(builtin_capacities(), capacity_yaml, static_cast<const Shape*>(nullptr));
     const Placement placement = place(policy, c);
@@ -106,7 +109,8 @@ TEST(PlanProperty, EqualsATokenLevelCount) {
           ++copies(r, plan.slot[i]);
           const std::int64_t n = kept_of[{r, e}]++;
           const auto& replicas = placement.slots_of_expert[static_cast<std::size_t>(e)];
-          ASSERT_EQ(plan.slot[i], replicas[static_cast<std::size_t>((r + n) % static_cast<std::int64_t>(replicas.size()))]) << "the n-th copy of an expert goes to replica (s + n) mod c";
+          ASSERT_EQ(plan.slot[i], replicas[static_cast<std::size_t>((r + n) % static_cast<std::int64_t>(replicas.size()))])
+              << "the n-th copy of an expert goes to replica (s + n) mod c";
         }
         kept += routing.top_k - lost, dropped += lost;
         partial += lost > 0 && lost < routing.top_k;
@@ -126,7 +130,8 @@ TEST(PlanProperty, EqualsATokenLevelCount) {
       for (int e = 0; e < c.problem.experts; ++e) {
         const std::int64_t limit = plan.limits.cells.empty() ? plan.choices(r, e) : plan.limits(r, e);
         const auto found = kept_of.find({r, e});
-        EXPECT_EQ(found == kept_of.end() ? 0 : found->second, std::min(limit, plan.choices(r, e))) << "no expert is over its capacity, and none drops while it has room";
+        EXPECT_EQ(found == kept_of.end() ? 0 : found->second, std::min(limit, plan.choices(r, e)))
+            << "no expert is over its capacity, and none drops while it has room";
       }
     std::int64_t computed = 0;
     for (const std::int64_t n : plan.copies_of_rank()) computed += n;

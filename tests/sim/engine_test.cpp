@@ -92,6 +92,14 @@ TEST(Engine, StagesFollowTheSlowestRankAndAddUp) {
   EXPECT_EQ(stages.dispatch + stages.compute + stages.combine, line.end);
 }
 
+TEST(Engine, AStageThatIsOverBeforeTheOneBeforeTakesNothing) {
+  const Schedule s{2, {kernels({}, {{0, 300}}), transfer(2, {}, {{0, 1, 1000}}), transfer(2, {1}, {{1, 0, 500}}, Stage::combine)}};
+  const Timeline line = play(s, star(2, kRate));
+  EXPECT_EQ(line.stages(s).dispatch, ns(1000));
+  EXPECT_EQ(line.stages(s).compute, ns(0)) << "an early kernel runs beside the dispatch";
+  EXPECT_EQ(line.stages(s).combine, ns(500));
+}
+
 TEST(Engine, SchedulesOverlapOnOneNetworkAndOneDevice) {
   const Topology t = star(2, kRate);
   const ComputeModel compute = nanoseconds();

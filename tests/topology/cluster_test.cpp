@@ -1,8 +1,8 @@
 // The paths that each shape's definition gives equal the shortest paths of its graph, for all pairs of ranks.
-#include <limits>
-
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+
+#include <limits>
 
 #include "tests/topology/make.h"
 
@@ -50,11 +50,12 @@ TEST(TwoTier, PathsCrossTheOneUplinkOfANode) {
       for (int d = 0; d < t.ranks(); ++d) {
         const int a = s / per_node, b = d / per_node;
         const std::string up = to(rank(s), fmt::format("nvswitch {}", a)), down = to(fmt::format("nvswitch {}", b), rank(d));
-        const Names expected = s == d ? Names{} : a == b ? Names{up, down} : Names{up, fmt::format("uplink of node {}", a), fmt::format("downlink of node {}", b), down};
+        const Names expected = s == d   ? Names{}
+                               : a == b ? Names{up, down}
+                                        : Names{up, fmt::format("uplink of node {}", a), fmt::format("downlink of node {}", b), down};
         EXPECT_EQ(path(t, s, d), expected);
       }
-    for (const Link& link : t.links())
-      EXPECT_EQ(link.bandwidth, link.tier == "uplink" ? per_node * 50e9 : 160e9);
+    for (const Link& link : t.links()) EXPECT_EQ(link.bandwidth, link.tier == "uplink" ? per_node * 50e9 : 160e9);
   }
   EXPECT_EQ(make("{two_tier: {nodes: 2, ranks_per_node: 8, device: h800, uplink: 100GB/s}}").bandwidth(Rank(0), Rank(8)), 100e9);
 }
@@ -64,7 +65,9 @@ Names rail_path(int s, int d, int nodes, int per_node, int per_leaf, int spines)
   const int a = s / per_node, b = d / per_node, from_rail = s % per_node, to_rail = d % per_node;
   if (s == d) return {};
   if (a == b) return {to(rank(s), fmt::format("nvswitch {}", a)), to(fmt::format("nvswitch {}", b), rank(d))};
-  const auto leaf = [&](int node, int rail) { return nodes <= per_leaf ? fmt::format("leaf of rail {}", rail) : fmt::format("leaf {} of rail {}", node / per_leaf, rail); };
+  const auto leaf = [&](int node, int rail) {
+    return nodes <= per_leaf ? fmt::format("leaf of rail {}", rail) : fmt::format("leaf {} of rail {}", node / per_leaf, rail);
+  };
   const std::string up = leaf(a, from_rail), down = leaf(b, to_rail), spine = fmt::format("spine {}", (b + to_rail) % spines);
   if (up == down) return {to(rank(s), up), to(down, rank(d))};
   return {to(rank(s), up), to(up, spine), to(spine, down), to(down, rank(d))};
@@ -75,7 +78,8 @@ TEST(RailFatTree, PathsFollowTheRails) {
     int nodes, per_node, per_leaf, spines;
   };
   for (const Case& c : {Case{1, 1, 1, 1}, {1, 4, 1, 2}, {4, 1, 4, 3}, {4, 1, 2, 2}, {2, 2, 2, 1}, {4, 4, 4, 4}, {6, 2, 4, 3}, {8, 8, 8, 8}, {8, 8, 2, 5}}) {
-    const Topology t = make(fmt::format("{{rail_fat_tree: {{nodes: {}, ranks_per_node: {}, device: h800, nodes_per_leaf: {}, spines: {}}}}}", c.nodes, c.per_node, c.per_leaf, c.spines));
+    const Topology t = make(fmt::format("{{rail_fat_tree: {{nodes: {}, ranks_per_node: {}, device: h800, nodes_per_leaf: {}, spines: {}}}}}", c.nodes,
+                                        c.per_node, c.per_leaf, c.spines));
     ASSERT_EQ(t.ranks(), c.nodes * c.per_node);
     for (int s = 0; s < t.ranks(); ++s)
       for (int d = 0; d < t.ranks(); ++d) ASSERT_EQ(path(t, s, d), rail_path(s, d, c.nodes, c.per_node, c.per_leaf, c.spines)) << s << " to " << d;
@@ -146,13 +150,17 @@ TEST(Clusters, AreListedWithTheirSettings) {
 
 TEST(Clusters, SayWhatIsWrong) {
   // I11: a misspelt key, an unknown name and a value of the wrong type are errors, all in one pass.
-  EXPECT_THAT(complaint("{two_tire: {nodes: 2}}"), AllOf(HasSubstr("test.yaml:1:2: error: there is no cluster `two_tire`"), HasSubstr("did you mean `two_tier`?")));
+  EXPECT_THAT(complaint("{two_tire: {nodes: 2}}"),
+              AllOf(HasSubstr("test.yaml:1:2: error: there is no cluster `two_tire`"), HasSubstr("did you mean `two_tier`?")));
   EXPECT_THAT(complaint("{two_tier: {node: 2, ranks_per_node: many, device: h8000}}"),
               AllOf(HasSubstr("cluster `two_tier` needs `nodes`"), HasSubstr("1:13: error: cluster `two_tier` has no setting `node`, did you mean `nodes`?"),
                     HasSubstr("`ranks_per_node` must be an integer"), HasSubstr("`device` has no value `h8000`, did you mean `h800`?")));
-  EXPECT_THAT(complaint("{rail_fat_tree: {nodes: 2, ranks_per_node: 8, device: h800, oversubscription: 0.5}}"), HasSubstr("1:79: error: `oversubscription` must be at least 1"));
+  EXPECT_THAT(complaint("{rail_fat_tree: {nodes: 2, ranks_per_node: 8, device: h800, oversubscription: 0.5}}"),
+              HasSubstr("1:79: error: `oversubscription` must be at least 1"));
   EXPECT_THAT(complaint("{single_switch: {ranks: 6, ranks_per_node: 4, device: h800}}"), HasSubstr("6 ranks are no whole number of nodes of 4"));
   EXPECT_THAT(complaint("{two_tier: {nodes: 16384, ranks_per_node: 16384, device: h800}}"), HasSubstr("at most 16384 ranks"));
+  EXPECT_THAT(complaint("{rail_fat_tree: {nodes: 16384, ranks_per_node: 1, device: h800, nodes_per_leaf: 1, spines: 4096}}"),
+              HasSubstr("16384 leaves x 4096 spines are more than 1000000 links"));
   EXPECT_THAT(complaint("{two_tier: {nodes: 0, ranks_per_node: 8, device: h800}}"), HasSubstr("`nodes` must be an integer from 1"));
   EXPECT_THAT(complaint("{two_tier: {nodes: 2, ranks_per_node: 8, device: h800, uplink: 0GB/s}}"), HasSubstr("`uplink` must be a rate above 0"));
   EXPECT_THAT(complaint("{two_tier: {nodes: 2, ranks_per_node: 8, device: h800, uplink: 50}}"), HasSubstr("with its unit"));

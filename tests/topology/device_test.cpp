@@ -1,18 +1,29 @@
 #include "topology/device.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
-
-#include <gtest/gtest.h>
 
 namespace epsim {
 namespace {
 
 std::vector<std::pair<std::string, Fact>> facts(const Device& d) {
-  return {{"flops_fp32", d.flops_fp32}, {"flops_bf16", d.flops_bf16}, {"flops_fp8", d.flops_fp8}, {"memory_bandwidth", d.memory_bandwidth}, {"memory_bytes", d.memory_bytes},
-          {"scale_up_bandwidth", d.scale_up_bandwidth}, {"scale_up_latency", d.scale_up_latency}, {"nic_bandwidth", d.nic_bandwidth}, {"nic_latency", d.nic_latency},
-          {"switch_latency", d.switch_latency}, {"kernel_launch", d.kernel_launch}, {"peak_share", d.peak_share}, {"peak_share_wide", d.peak_share_wide}, {"half_rows", d.half_rows}};
+  return {{"flops_fp32", d.flops_fp32},
+          {"flops_bf16", d.flops_bf16},
+          {"flops_fp8", d.flops_fp8},
+          {"memory_bandwidth", d.memory_bandwidth},
+          {"memory_bytes", d.memory_bytes},
+          {"scale_up_bandwidth", d.scale_up_bandwidth},
+          {"scale_up_latency", d.scale_up_latency},
+          {"nic_bandwidth", d.nic_bandwidth},
+          {"nic_latency", d.nic_latency},
+          {"switch_latency", d.switch_latency},
+          {"kernel_launch", d.kernel_launch},
+          {"peak_share", d.peak_share},
+          {"peak_share_wide", d.peak_share_wide},
+          {"half_rows", d.half_rows}};
 }
 
 TEST(Devices, EveryNumberHasASource) {
@@ -71,10 +82,11 @@ TEST(Devices, TheH800FitHoldsToItsStatedError) {
     int groups, rows, n, k;
     double tflops;
   };
-  constexpr Case cases[] = {{4, 8192, 4096, 7168, 1297}, {4, 8192, 7168, 2048, 1099}, {8, 4096, 4096, 7168, 1288}, {8, 4096, 7168, 2048, 1093}, {1, 1024, 4096, 7168, 1233},
-                            {1, 1024, 7168, 2048, 925},  {2, 512, 4096, 7168, 1040},  {2, 512, 7168, 2048, 916},   {4, 256, 4096, 7168, 932},   {4, 256, 7168, 2048, 815},
-                            {1, 64, 2112, 7168, 206},    {1, 128, 2112, 7168, 352},   {1, 4096, 2112, 7168, 1058}, {1, 64, 4096, 7168, 287},    {1, 128, 4096, 7168, 533},
-                            {1, 4096, 4096, 7168, 1304}, {1, 64, 7168, 2048, 295},    {1, 128, 7168, 2048, 510},   {1, 4096, 7168, 2048, 1025}};
+  constexpr Case cases[] = {{4, 8192, 4096, 7168, 1297}, {4, 8192, 7168, 2048, 1099}, {8, 4096, 4096, 7168, 1288}, {8, 4096, 7168, 2048, 1093},
+                            {1, 1024, 4096, 7168, 1233}, {1, 1024, 7168, 2048, 925},  {2, 512, 4096, 7168, 1040},  {2, 512, 7168, 2048, 916},
+                            {4, 256, 4096, 7168, 932},   {4, 256, 7168, 2048, 815},   {1, 64, 2112, 7168, 206},    {1, 128, 2112, 7168, 352},
+                            {1, 4096, 2112, 7168, 1058}, {1, 64, 4096, 7168, 287},    {1, 128, 4096, 7168, 533},   {1, 4096, 4096, 7168, 1304},
+                            {1, 64, 7168, 2048, 295},    {1, 128, 7168, 2048, 510},   {1, 4096, 7168, 2048, 1025}};
   const Device& d = *find_device("h800");
   double squares = 0;
   for (const Case& c : cases) {

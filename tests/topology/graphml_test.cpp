@@ -1,12 +1,11 @@
-#include "topology/graphml_cluster.h"
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 
 #include <cstdio>
 #include <fstream>
 
-#include <fmt/format.h>
-#include <gmock/gmock.h>
-
 #include "tests/topology/make.h"
+#include "topology/graphml_cluster.h"
 
 namespace epsim {
 namespace {
@@ -29,9 +28,15 @@ constexpr const char* kKeys =
 std::string file_of(const std::string& graph, const std::string& edges = "directed") {
   return fmt::format("<?xml version='1.0'?>\n<graphml>\n{}  <graph edgedefault='{}'>\n{}  </graph>\n</graphml>\n", kKeys, edges, graph);
 }
-std::string rank_element(int r, int node) { return fmt::format("    <node id='r{}'><data key='k'>rank</data><data key='nm'>rank {}</data><data key='n'>{}</data></node>\n", r, r, node); }
-std::string switch_element(const std::string& name) { return fmt::format("    <node id='{0}'><data key='k'>switch</data><data key='nm'>{0}</data></node>\n", name); }
-std::string edge_element(const std::string& a, const std::string& b, const std::string& data) { return fmt::format("    <edge source='{}' target='{}'>{}</edge>\n", a, b, data); }
+std::string rank_element(int r, int node) {
+  return fmt::format("    <node id='r{}'><data key='k'>rank</data><data key='nm'>rank {}</data><data key='n'>{}</data></node>\n", r, r, node);
+}
+std::string switch_element(const std::string& name) {
+  return fmt::format("    <node id='{0}'><data key='k'>switch</data><data key='nm'>{0}</data></node>\n", name);
+}
+std::string edge_element(const std::string& a, const std::string& b, const std::string& data) {
+  return fmt::format("    <edge source='{}' target='{}'>{}</edge>\n", a, b, data);
+}
 
 Topology read(const std::string& content) {
   const auto source = text(content, "cluster.graphml");
@@ -83,18 +88,20 @@ TEST(Graphml, AHandWrittenFileEqualsTwoTier) {
 
 TEST(Graphml, AnUndirectedEdgeIsALinkEachWay) {
   std::string graph = switch_element("switch");
-  for (int r = 0; r < 3; ++r) graph += rank_element(r, 0) + edge_element(fmt::format("r{}", r), "switch", "<data key='b'>160GB/s</data><data key='l'>300ns</data>");
+  for (int r = 0; r < 3; ++r)
+    graph += rank_element(r, 0) + edge_element(fmt::format("r{}", r), "switch", "<data key='b'>160GB/s</data><data key='l'>300ns</data>");
   expect_same(read(file_of(graph, "undirected")), make("{single_switch: {ranks: 3, device: h800}}"));
 }
 
 TEST(Graphml, NamesOfUndirectedEdgesGetADirectionAndParallelEdgesANumber) {
   const std::string rate = "<data key='b'>1GB/s</data><data key='l'>1us</data>";
-  const Topology t = read(file_of(rank_element(0, 0) + rank_element(1, 0) + edge_element("r0", "r1", rate + "<data key='nm'>cable</data>") + edge_element("r0", "r1", rate) +
-                                      edge_element("r0", "r1", rate),
+  const Topology t = read(file_of(rank_element(0, 0) + rank_element(1, 0) + edge_element("r0", "r1", rate + "<data key='nm'>cable</data>") +
+                                      edge_element("r0", "r1", rate) + edge_element("r0", "r1", rate),
                                   "undirected"));
   std::vector<std::string> names;
   for (const Link& link : t.links()) names.push_back(link.name);
-  EXPECT_THAT(names, testing::ElementsAre("cable, rank 0 -> rank 1", "cable, rank 1 -> rank 0", "rank 0 -> rank 1", "rank 1 -> rank 0", "rank 0 -> rank 1 #2", "rank 1 -> rank 0 #2"));
+  EXPECT_THAT(names, testing::ElementsAre("cable, rank 0 -> rank 1", "cable, rank 1 -> rank 0", "rank 0 -> rank 1", "rank 1 -> rank 0", "rank 0 -> rank 1 #2",
+                                          "rank 1 -> rank 0 #2"));
 }
 
 TEST(Graphml, RanksMayBeNumbered) {
@@ -107,14 +114,16 @@ TEST(Graphml, RanksMayBeNumbered) {
 
 TEST(Graphml, IsReadThroughTheCatalog) {
   const std::string path = testing::TempDir() + "epsim_graphml_test.graphml";
-  std::ofstream(path) << file_of(rank_element(0, 0) + rank_element(1, 0) + edge_element("r0", "r1", "<data key='b'>1GB/s</data><data key='l'>1us</data>"), "undirected");
+  std::ofstream(path) << file_of(rank_element(0, 0) + rank_element(1, 0) + edge_element("r0", "r1", "<data key='b'>1GB/s</data><data key='l'>1us</data>"),
+                                 "undirected");
   const Topology t = make(fmt::format("{{graphml: {{file: '{}', device: h800}}}}", path));
   EXPECT_EQ(t.ranks(), 2);
   EXPECT_FALSE(t.summary.empty());
   std::ofstream(path) << file_of(rank_element(0, 0) + rank_element(1, 0));
   // What is wrong in the file is said with what is wrong in the settings.
-  EXPECT_THAT(complaint(fmt::format("{{graphml: {{file: '{}', device: h800, divice: 1}}}}", path)),
-              AllOf(HasSubstr("epsim_graphml_test.graphml: error: there is no path from rank 1 to rank 0"), HasSubstr("no setting `divice`, did you mean `device`?")));
+  EXPECT_THAT(
+      complaint(fmt::format("{{graphml: {{file: '{}', device: h800, divice: 1}}}}", path)),
+      AllOf(HasSubstr("epsim_graphml_test.graphml: error: there is no path from rank 1 to rank 0"), HasSubstr("no setting `divice`, did you mean `device`?")));
   std::remove(path.c_str());
   EXPECT_THAT(complaint(fmt::format("{{graphml: {{file: '{}', device: h800}}}}", path)), HasSubstr("no such file"));
 }
@@ -126,14 +135,19 @@ TEST(Graphml, BrokenFilesSayWhere) {
   EXPECT_EQ(complaint_of(file_of(two + edge_element("r0", "r1", rate) + edge_element("r1", "r0", rate))), "");
   // Missing and invalid attributes.
   EXPECT_THAT(broken(two + "    <node id='x'/>\n"), HasSubstr("cluster.graphml:15:5: error: `x` needs a `kind`"));
-  EXPECT_THAT(broken(two + "    <node id='x'><data key='k'>router</data></node>\n"), HasSubstr("15:5: error: `kind` of `x` must be rank or switch, got `router`"));
+  EXPECT_THAT(broken(two + "    <node id='x'><data key='k'>router</data></node>\n"),
+              HasSubstr("15:5: error: `kind` of `x` must be rank or switch, got `router`"));
   EXPECT_THAT(broken(two + "    <node id='x'><data key='k'>rank</data></node>\n"), HasSubstr("15:5: error: `x` needs the number of its `node`"));
-  EXPECT_THAT(broken(two + "    <node id='x'><data key='k'>rank</data><data key='n'>two</data></node>\n"), HasSubstr("`node` of `x` must be an integer of at least 0, got `two`"));
-  EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='l'>1us</data>")), HasSubstr("15:5: error: the edge `rank 0` - `rank 1` needs a `bandwidth` such as 50GB/s or a `gbps`"));
+  EXPECT_THAT(broken(two + "    <node id='x'><data key='k'>rank</data><data key='n'>two</data></node>\n"),
+              HasSubstr("`node` of `x` must be an integer of at least 0, got `two`"));
+  EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='l'>1us</data>")),
+              HasSubstr("15:5: error: the edge `rank 0` - `rank 1` needs a `bandwidth` such as 50GB/s or a `gbps`"));
   EXPECT_THAT(broken(two + edge_element("r0", "r1", rate + "<data key='g'>5</data>")), HasSubstr("has both `bandwidth` and `gbps`"));
-  EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='b'>50</data><data key='l'>1us</data>")), HasSubstr("must be above 0 with its unit, such as 50GB/s, got `50`"));
+  EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='b'>50</data><data key='l'>1us</data>")),
+              HasSubstr("must be above 0 with its unit, such as 50GB/s, got `50`"));
   EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='g'>-1</data><data key='l'>1us</data>")), HasSubstr("must be above 0, got `-1`"));
-  EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='g'>1</data><data key='l'>1</data>")), HasSubstr("must be a time with its unit, such as 500ns, got `1`"));
+  EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='g'>1</data><data key='l'>1</data>")),
+              HasSubstr("must be a time with its unit, such as 500ns, got `1`"));
   EXPECT_THAT(broken(two + edge_element("r0", "r1", "<data key='g'>1</data><data key='ln'>soon</data>")), HasSubstr("`latency_ns` of the edge"));
   EXPECT_THAT(broken(two + edge_element("r0", "r0", rate)), HasSubstr("15:5: error: the edge `rank 0` - `rank 0` leads nowhere"));
   // Two problems in one pass, on lines 15 and 16.
@@ -173,7 +187,9 @@ TEST(Graphml, BrokenXmlSaysWhere) {
 
 TEST(Graphml, OtherToolsAttributesAndCommentsArePassedOver) {
   const std::string rate = "<data key='b'>1GB/s</data><data key='l'>1us</data>";
-  std::string content = file_of("<!-- <node id='ghost'> -->\n<desc>two <![CDATA[<node id='ghost2'>]]></desc>" + rank_element(0, 0) + rank_element(1, 0) + edge_element("r0", "r1", rate), "undirected");
+  std::string content = file_of(
+      "<!-- <node id='ghost'> -->\n<desc>two <![CDATA[<node id='ghost2'>]]></desc>" + rank_element(0, 0) + rank_element(1, 0) + edge_element("r0", "r1", rate),
+      "undirected");
   content.insert(content.find("  <graph "), "  <key id='c' for='node' attr.name='colour' attr.type='string'><default>red</default></key>\n");
   EXPECT_EQ(complaint_of(content), "");
   EXPECT_EQ(read(content).vertices().size(), 2u);

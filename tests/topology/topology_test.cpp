@@ -1,10 +1,10 @@
 #include "topology/topology.h"
 
-#include <cstdlib>
-#include <deque>
-
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+
+#include <cstdlib>
+#include <deque>
 
 #include "base/rng.h"
 #include "tests/topology/make.h"
@@ -37,7 +37,8 @@ int hops_by_hand(const Topology& t, std::int32_t s, std::int32_t d) {
     queue.pop_front();
     if (v != s && t.vertices()[static_cast<std::size_t>(v)].rank.valid()) continue;
     for (const Link& l : t.links())
-      if (l.from == v && hops[static_cast<std::size_t>(l.to)] < 0) hops[static_cast<std::size_t>(l.to)] = hops[static_cast<std::size_t>(v)] + 1, queue.push_back(l.to);
+      if (l.from == v && hops[static_cast<std::size_t>(l.to)] < 0)
+        hops[static_cast<std::size_t>(l.to)] = hops[static_cast<std::size_t>(v)] + 1, queue.push_back(l.to);
   }
   return hops[static_cast<std::size_t>(d)];
 }
@@ -57,7 +58,9 @@ TEST(Topology, PathsAreShortestOnRandomGraphs) {
       }
     };
     for (int v = 0; v < ranks + switches; ++v)  // every vertex to a switch before it, or to the first
-      if (v != ranks) join(static_cast<std::uint64_t>(v), static_cast<std::uint64_t>(ranks) + (v < ranks ? rng.below(static_cast<std::uint64_t>(switches)) : rng.below(static_cast<std::uint64_t>(v - ranks))));
+      if (v != ranks)
+        join(static_cast<std::uint64_t>(v), static_cast<std::uint64_t>(ranks) + (v < ranks ? rng.below(static_cast<std::uint64_t>(switches))
+                                                                                           : rng.below(static_cast<std::uint64_t>(v - ranks))));
     for (int i = 0; i < 12; ++i)
       if (const auto a = rng.below(vertices.size()), b = rng.below(vertices.size()); a != b) join(a, b);
     const Topology t(vertices, links, *find_device("cpu"), {});

@@ -7,7 +7,8 @@ Topology graphml(Params& p) {
   constexpr std::size_t kMaxFile = std::size_t{64} << 20;
   Topology listed;
   listed.summary = "Any graph of ranks, switches and links, from a GraphML file.";
-  const std::string file = p.path("file", "GraphML file; nodes: kind (rank or switch), name, node, rank; edges: bandwidth or gbps, latency or latency_ns, tier, name");
+  const std::string file =
+      p.path("file", "GraphML file; nodes: kind (rank or switch), name, node, rank; edges: bandwidth or gbps, latency or latency_ns, tier, name");
   const Device& device = read_device(p);
   if (!p.usable()) return listed;
 

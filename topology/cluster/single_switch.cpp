@@ -1,6 +1,6 @@
-#include "topology/cluster/shared/fabric.h"
-
 #include <fmt/format.h>
+
+#include "topology/cluster/shared/fabric.h"
 
 namespace epsim::parts_cluster {
 

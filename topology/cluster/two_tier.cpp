@@ -1,13 +1,14 @@
-#include "topology/cluster/shared/fabric.h"
-
 #include <fmt/format.h>
+
+#include "topology/cluster/shared/fabric.h"
 
 namespace epsim::parts_cluster {
 
 Topology two_tier(Params& p) {
   Topology listed;
   listed.summary = "A fast switch in each node and one uplink a node, shared by its ranks, to a core switch.";
-  const std::int64_t nodes = p.integer("nodes", "number of nodes", {}, 1, kMaxRanks), per_node = p.integer("ranks_per_node", "ranks of a node", {}, 1, kMaxRanks);
+  const std::int64_t nodes = p.integer("nodes", "number of nodes", {}, 1, kMaxRanks),
+                     per_node = p.integer("ranks_per_node", "ranks of a node", {}, 1, kMaxRanks);
   const Device& device = read_device(p);
   const Port inner = read_scale_up(p, device);
   const Port uplink = {p.bandwidth("uplink", "rate of a node's link to the core, one direction", static_cast<double>(per_node) * device.nic_bandwidth.value,

@@ -6,7 +6,9 @@ Device cpu() {
   Device d;
   d.name = "cpu";
   d.summary = "One core of a commodity server CPU with AVX-512, which is what a rank of a real execution computes on.";
-  d.flops_fp32 = {107e9, "fitted to expert FFNs measured with oneDNN 2.6 on one core of an Intel Xeon of the fourth generation at 2 GHz (128 GFLOP/s nominal with two AVX-512 units)"};
+  d.flops_fp32 = {107e9,
+                  "fitted to expert FFNs measured with oneDNN 2.6 on one core of an Intel Xeon of the fourth generation at 2 GHz (128 GFLOP/s nominal with two "
+                  "AVX-512 units)"};
   d.flops_bf16 = {0, "real execution computes in float32"};
   d.flops_fp8 = {0, "no FP8 units"};
   d.memory_bandwidth = {10e9, "fitted to expert FFNs measured with oneDNN 2.6 on one core, weights cold"};

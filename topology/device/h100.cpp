@@ -9,17 +9,24 @@ Device h100() {
   d.flops_fp32 = {66.9e12, "NVIDIA H100 Tensor Core GPU architecture white paper, table of peak rates"};
   d.flops_bf16 = {989.4e12, "NVIDIA H100 Tensor Core GPU architecture white paper, dense"};
   d.flops_fp8 = {1978.9e12, "NVIDIA H100 Tensor Core GPU architecture white paper, dense"};
-  d.memory_bandwidth = {2.9e12, "3.35 TB/s in the NVIDIA H100 SXM data sheet x 0.87, the share that expert kernels reach on H200 (4.17 of 4.8 TB/s: ai-dynamo/aiconfigurator measured MoE tables, "
-                                "Mixtral, 64 tokens)"};
+  d.memory_bandwidth = {2.9e12,
+                        "3.35 TB/s in the NVIDIA H100 SXM data sheet x 0.87, the share that expert kernels reach on H200 (4.17 of 4.8 TB/s: "
+                        "ai-dynamo/aiconfigurator measured MoE tables, "
+                        "Mixtral, 64 tokens)"};
   d.memory_bytes = {80e9, "NVIDIA H100 SXM data sheet: 80 GB"};
-  d.scale_up_bandwidth = {370.8e9, "18 links x 20.6 GB/s usable a direction (NVIDIA/nccl:src/graph/topo.h, SM90) of 450 GB/s nominal (NVIDIA H100 SXM data sheet: 900 GB/s both ways)"};
+  d.scale_up_bandwidth = {
+      370.8e9,
+      "18 links x 20.6 GB/s usable a direction (NVIDIA/nccl:src/graph/topo.h, SM90) of 450 GB/s nominal (NVIDIA H100 SXM data sheet: 900 GB/s both ways)"};
   d.scale_up_latency = {0.3e-6, "half of the 0.6 us that NVIDIA/nccl:src/graph/tuning.cc gives a ring step over NVLink (LL), which is two hops here"};
   d.nic_bandwidth = {50e9, "NVIDIA DGX H100 user guide: eight ConnectX-7 of 400 Gb/s"};
   d.nic_latency = {1.35e-6, "half of the 2.7 us that NVIDIA/nccl:src/graph/tuning.cc gives a ring step over the network (LL), which is two hops here"};
   d.switch_latency = {0.3e-6, "assumed: under 0.2 us through a cut-through InfiniBand switch plus some 20 m of cable at 5 ns/m"};
   d.kernel_launch = {2e-6, "assumed: as measured on A100 (1.8 us a launch when pipelined), rounded"};
-  d.peak_share = {0.62, "fitted with half_rows to the 19 FP8 rates of deepseek-ai/DeepGEMM:README.md (February 2025, H800: same compute); root mean square error 13 %"};
-  d.peak_share_wide = {0.86, "fitted to the bf16 MoE times of H200 (same compute) in the measured tables of ai-dynamo/aiconfigurator (Mixtral, 64 to 16384 tokens); root mean square error 8 %"};
+  d.peak_share = {
+      0.62, "fitted with half_rows to the 19 FP8 rates of deepseek-ai/DeepGEMM:README.md (February 2025, H800: same compute); root mean square error 13 %"};
+  d.peak_share_wide = {0.86,
+                       "fitted to the bf16 MoE times of H200 (same compute) in the measured tables of ai-dynamo/aiconfigurator (Mixtral, 64 to 16384 tokens); "
+                       "root mean square error 8 %"};
   d.half_rows = {120, "fitted with peak_share to the 19 FP8 rates of deepseek-ai/DeepGEMM:README.md (February 2025, H800: same compute)"};
   return d;
 }

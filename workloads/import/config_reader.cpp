@@ -1,8 +1,8 @@
 #include "workloads/import/config_reader.h"
 
-#include <cmath>
-
 #include <fmt/format.h>
+
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "workloads/import/json_text.h"
@@ -30,10 +30,13 @@ ConfigReader::ConfigReader(std::shared_ptr<const SourceText> file) : file_(std::
     json_->whole = nlohmann::json::parse(file_->text);
   } catch (const nlohmann::json::parse_error& e) {
     throw InputError(locate(file_, e.byte > 0 ? e.byte - 1 : 0), "not valid JSON");
+  } catch (const nlohmann::json::exception&) {  // what it refuses without a place: numbers like 1e999
+    throw InputError({file_, 0, 0}, "not usable JSON: a number is out of range");
   }
   if (!json_->whole.is_object()) throw InputError(json_location(file_, {}), "expected a JSON object, as in a Hugging Face config.json");
   json_->object = &json_->whole;
-  if (const auto nested = json_->whole.find("text_config"); nested != json_->whole.end() && nested->is_object()) json_->object = &*nested, path_ = {"text_config"};
+  if (const auto nested = json_->whole.find("text_config"); nested != json_->whole.end() && nested->is_object())
+    json_->object = &*nested, path_ = {"text_config"};
 }
 
 ConfigReader::~ConfigReader() = default;
@@ -72,7 +75,8 @@ std::int64_t ConfigReader::integer(const Keys& keys, std::int64_t fallback, std:
     const bool whole = v.is_number_integer() && !(v.is_number_unsigned() && v.get<std::uint64_t>() > static_cast<std::uint64_t>(kMost));
     const std::int64_t n = whole ? v.get<std::int64_t>() : -1;
     if (!whole || n < min || n > kMost)
-      problems_.add(at(key), fmt::format("`{}` must be an integer from {} to 2^31{}", key, min, v.is_primitive() ? ", got " + v.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 40) : ""));
+      problems_.add(at(key), fmt::format("`{}` must be an integer from {} to 2^31{}", key, min,
+                                         v.is_primitive() ? ", got " + v.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 40) : ""));
     else if (value && *value != n)
       problems_.add(at(key), fmt::format("`{}` is {}, but another name of it says {}", key, n, *value));
     else

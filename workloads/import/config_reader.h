@@ -9,8 +9,8 @@
 
 namespace epsim {
 
-/// Reads values of a JSON configuration by key, with aliases, and collects what is wrong at the place of the key. A key that is absent or null gives the fallback.
-/// Wrong values give the fallback too (or a stand-in of 1), so that one pass finds every problem.
+/// Reads values of a JSON configuration by key, with aliases, and collects what is wrong at the place of the key. A key that is absent or null gives the
+/// fallback. Wrong values give the fallback too (or a stand-in of 1), so that one pass finds every problem.
 class ConfigReader {
  public:
   using Keys = std::vector<std::string>;  ///< names of one fact; where several are given they must agree

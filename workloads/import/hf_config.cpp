@@ -1,8 +1,8 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
-
-#include <fmt/format.h>
 
 #include "workloads/import/config_reader.h"
 #include "workloads/import/parameters.h"
@@ -65,10 +65,11 @@ void read_experts(ConfigReader& c, Family family, Model& m) {
   if (m.num_experts > 65535) c.error(kExperts, "more than 65535 experts");
   if (m.top_k > m.num_experts) c.error(kTopK, fmt::format("top_k is {}, but there are {} experts", m.top_k, m.num_experts));
   const bool plain_width = family == Family::mixtral || family == Family::olmoe || family == Family::gpt_oss;
-  m.expert_ffn = c.size(plain_width           ? Keys{"intermediate_size"}
-                        : family != Family::unknown || c.has({"moe_intermediate_size"}) ? Keys{"moe_intermediate_size"}
-                                                                                        : Keys{"expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size"},
-                        "the inner width of an expert");
+  m.expert_ffn =
+      c.size(plain_width                                                     ? Keys{"intermediate_size"}
+             : family != Family::unknown || c.has({"moe_intermediate_size"}) ? Keys{"moe_intermediate_size"}
+                                                                             : Keys{"expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size"},
+             "the inner width of an expert");
   m.expert_bias = family == Family::gpt_oss;
   if (family == Family::qwen2 || (family == Family::unknown && c.has({"shared_expert_intermediate_size"}))) {
     m.shared_ffn = c.integer({"shared_expert_intermediate_size"}, 5632);
@@ -93,8 +94,10 @@ void read_attention(ConfigReader& c, Family family, Model& m, DenseSizes& d) {
     return;
   }
   d.kv_heads = c.integer({"num_key_value_heads", "n_kv_heads"}, d.heads, 1);
-  if (d.heads % d.kv_heads != 0) c.error({"num_key_value_heads", "n_kv_heads"}, fmt::format("{} key/value heads do not divide {} attention heads", d.kv_heads, d.heads));
-  if (!c.has({"head_dim"}) && m.hidden % d.heads != 0) c.error(kHeads, fmt::format("{} heads do not divide the hidden size {}, and there is no `head_dim`", d.heads, m.hidden));
+  if (d.heads % d.kv_heads != 0)
+    c.error({"num_key_value_heads", "n_kv_heads"}, fmt::format("{} key/value heads do not divide {} attention heads", d.kv_heads, d.heads));
+  if (!c.has({"head_dim"}) && m.hidden % d.heads != 0)
+    c.error(kHeads, fmt::format("{} heads do not divide the hidden size {}, and there is no `head_dim`", d.heads, m.hidden));
   d.head_dim = c.integer({"head_dim"}, std::max<std::int64_t>(m.hidden / d.heads, 1), 1);
   if (family == Family::gpt_oss) d.sinks = d.heads;
   if (family == Family::qwen3 || c.flag({"use_qk_norm"}, false)) d.qk_norm = 2 * d.head_dim;
@@ -115,7 +118,8 @@ void read_router(ConfigReader& c, Family family, Model& m) {
     kept = c.integer(kGroupsKept, v3 ? 4 : 1, 1);
     scale = c.number("routed_scaling_factor", v3 ? 2.5 : 1);
     score = c.text({"scoring_func", "score_function", "score_func"}, score);
-    if (score != "sigmoid" && score != "softmax") c.error({"scoring_func", "score_function", "score_func"}, fmt::format("score function `{}` is not known; known: sigmoid, softmax", score));
+    if (score != "sigmoid" && score != "softmax")
+      c.error({"scoring_func", "score_function", "score_func"}, fmt::format("score function `{}` is not known; known: sigmoid, softmax", score));
     if (m.num_experts % groups != 0)
       c.error(kGroups, fmt::format("{} groups do not divide {} experts", groups, m.num_experts));
     else if (kept > groups)
@@ -143,9 +147,12 @@ void read_precision(ConfigReader& c, Model& m) {
   const std::string type = c.text({"torch_dtype", "dtype"}, "bfloat16");
   m.weights = type == "float32" ? Precision::fp32 : Precision::bf16;
   const std::string quantised = c.nested_text("quantization_config", "quant_method");
-  if (quantised == "fp8") m.weights = Precision::fp8;
-  else if (quantised == "mxfp4") m.weights = Precision::fp4;
-  else if (!quantised.empty()) m.warnings.push_back(fmt::format("quantisation `{}` is not known: expert weights are taken as {}", quantised, name_of(m.weights)));
+  if (quantised == "fp8")
+    m.weights = Precision::fp8;
+  else if (quantised == "mxfp4")
+    m.weights = Precision::fp4;
+  else if (!quantised.empty())
+    m.warnings.push_back(fmt::format("quantisation `{}` is not known: expert weights are taken as {}", quantised, name_of(m.weights)));
 }
 
 /// T5 with experts in every n-th FFN of encoder and decoder (Fedus et al. 2021). Decoder layers are numbered after the encoder's.

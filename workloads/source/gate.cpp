@@ -13,7 +13,8 @@ namespace {
 
 using GateMatrix = std::vector<float>;  // [hidden][experts]
 
-/// Entries are normal with variance 1/hidden, so logits have variance 1. The first row meets the component that is 1 in every token: it holds the log-popularity.
+/// Entries are normal with variance 1/hidden, so logits have variance 1. The first row meets the component that is 1 in every token: it holds the
+/// log-popularity.
 GateMatrix draw_gate(std::uint64_t seed, int layer, std::int64_t hidden, int experts, double skew) {
   GateMatrix gate(static_cast<std::size_t>(hidden) * static_cast<std::size_t>(experts));
   const double scale = 1 / std::sqrt(static_cast<double>(hidden));
@@ -61,7 +62,7 @@ Source gate(Params& p, const SourceContext* context) {
   if (!p.usable() || !context) return source;
   const auto cache = std::make_shared<GateCache>(context->seed, context->hidden, context->experts, skew);
   source.scores = [cache, seed = context->seed, hidden = context->hidden, experts = context->experts](int layer, std::int64_t first, std::int64_t count,
-                                                                                                   std::span<float> logits) {
+                                                                                                      std::span<float> logits) {
     const std::shared_ptr<const GateMatrix> gate_matrix = cache->of(layer);
     std::vector<float> x(static_cast<std::size_t>(hidden));
     std::vector<double> sum(static_cast<std::size_t>(experts));

@@ -1,9 +1,9 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
-
-#include <fmt/format.h>
 
 #include "base/rng.h"
 #include "workloads/import/load_dump.h"
@@ -79,8 +79,7 @@ Source loads(Params& p, const SourceContext* context) {
   } else {
     for (int layer : context->layers) {
       const auto row = std::find(dump.layers.begin(), dump.layers.end(), layer);
-      if (row == dump.layers.end())
-        p.error("file", fmt::format("{} has no layer {}; run only `layers` that it has, or set `repeat: true`", file, layer));
+      if (row == dump.layers.end()) p.error("file", fmt::format("{} has no layer {}; run only `layers` that it has, or set `repeat: true`", file, layer));
       rows.emplace_back(layer, row - dump.layers.begin());
     }
   }

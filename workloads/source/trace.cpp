@@ -1,8 +1,8 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
-
-#include <fmt/format.h>
 
 #include "base/npz.h"
 #include "workloads/source/shared/file.h"
@@ -35,7 +35,8 @@ std::string fill(Trace& trace, const NpyArray& ids, const NpyArray* weights, int
     if (e < 0 || e >= experts) return fmt::format("expert_ids{} is {}, expected 0 to {}", place(trace, i), e, experts - 1);
     const std::size_t row = i / static_cast<std::size_t>(trace.top_k) * static_cast<std::size_t>(trace.top_k);
     for (std::size_t j = row; j < i; ++j)
-      if (trace.experts[j] == e) return fmt::format("expert_ids{} is {} again, as expert_ids{}: a token's experts must differ", place(trace, i), e, place(trace, j));
+      if (trace.experts[j] == e)
+        return fmt::format("expert_ids{} is {} again, as expert_ids{}: a token's experts must differ", place(trace, i), e, place(trace, j));
     trace.experts.push_back(static_cast<std::uint16_t>(e));
   }
   if (!weights) return {};
@@ -99,7 +100,7 @@ Source trace(Params& p, const SourceContext* context) {
   if (!p.usable()) return source;
   source.has_weights = !t->weights.empty();
   source.choices = [t, rows = std::map<int, std::int64_t>(rows.begin(), rows.end())](int layer, std::int64_t first, std::int64_t count,
-                                                                                 std::span<std::uint16_t> experts, std::span<float> weights) {
+                                                                                     std::span<std::uint16_t> experts, std::span<float> weights) {
     const std::int64_t row = rows.at(layer);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t from = ((first + i) % t->tokens * t->layers + row) * t->top_k;

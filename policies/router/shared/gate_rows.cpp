@@ -52,8 +52,8 @@ EPSIM_INLINE float largest(const float* values, int n) {
   return top;
 }
 
-/// The indices of the k best of values[0..n), best first, lowest index first among equals; values up to the next whole vector are overwritten, best has k+1 places.
-/// Counting for each how many are greater needs no branch that could be foreseen wrongly; ties and long lists, which are rare, are sorted.
+/// The indices of the k best of values[0..n), best first, lowest index first among equals; values up to the next whole vector are overwritten, best has k+1
+/// places. Counting for each how many are greater needs no branch that could be foreseen wrongly; ties and long lists, which are rare, are sorted.
 EPSIM_INLINE void best_indices(float* values, int n, int k, std::int32_t* best, std::int32_t* rank) {
   if (n <= 4 * kLanes) {
     for (int i = n; i % kLanes != 0; ++i) values[i] = kNone;
@@ -65,7 +65,7 @@ EPSIM_INLINE void best_indices(float* values, int n, int k, std::int32_t* best, 
       std::memcpy(rank + i, &greater, sizeof greater);
     }
     for (int i = 0; i < k; ++i) best[i] = -1;
-    for (int i = 0; i < n; ++i) best[rank[i] < k ? rank[i] : k] = i;
+    for (int i = n - 1; i >= 0; --i) best[rank[i] < k ? rank[i] : k] = i;  // of equals at the last place the lowest stays
     std::int32_t all = 0;
     for (int i = 0; i < k; ++i) all |= best[i];
     if (all >= 0) return;  // else some place is empty: equals have one rank
@@ -75,12 +75,13 @@ EPSIM_INLINE void best_indices(float* values, int n, int k, std::int32_t* best, 
   std::copy_n(rank, k, best);
 }
 
-/// The two largest of each group of `size` neighbours, by halving: high[i], low[i] of pairs, of pairs of pairs and so on. Gives which of the two buffers holds them.
+/// The two largest of each group of `size` neighbours, by halving: high[i], low[i] of pairs, of pairs of pairs and so on. Gives which of the two buffers holds
+/// them.
 EPSIM_INLINE int group_tops(const float* scores, int groups, int size, Scratch& s) {
   int from = 0;
   if (size % 2 == 0) {
     const int n = groups * size / 2;
-    float *__restrict high = s.high[0].data(), *__restrict low = s.low[0].data();
+    float* __restrict high = s.high[0].data(), * __restrict low = s.low[0].data();
     for (int i = 0; i < n; ++i) {
       const float a = scores[2 * i], b = scores[2 * i + 1];
       high[i] = a > b ? a : b;
@@ -93,8 +94,8 @@ EPSIM_INLINE int group_tops(const float* scores, int groups, int size, Scratch& 
   }
   for (; size % 2 == 0; size /= 2, from = 1 - from) {
     const int n = groups * size / 2;
-    const float *__restrict high = s.high[from].data(), *__restrict low = s.low[from].data();
-    float *__restrict next_high = s.high[1 - from].data(), *__restrict next_low = s.low[1 - from].data();
+    const float* __restrict high = s.high[from].data(), * __restrict low = s.low[from].data();
+    float* __restrict next_high = s.high[1 - from].data(), * __restrict next_low = s.low[1 - from].data();
     for (int i = 0; i < n; ++i) {
       const float a = high[2 * i], b = high[2 * i + 1], c = low[2 * i], d = low[2 * i + 1];
       const float lesser = a > b ? b : a, second = c > d ? c : d;
@@ -199,8 +200,8 @@ EPSIM_INLINE void weigh(const GateRule& rule, const float* logits, Scratch& s, f
   for (int i = 0; i < k; ++i) weights[i] = (divide ? w[i] / sum : w[i]) * rule.scale;
 }
 
-/// Lists the experts of kept groups whose score is at least `enough`, ascending; gives how many. Compares are made by vectors into bytes, eight bytes at a time become
-/// bits, and only bits that are set are walked: a branch per expert could not be foreseen.
+/// Lists the experts of kept groups whose score is at least `enough`, ascending; gives how many. Compares are made by vectors into bytes, eight bytes at a time
+/// become bits, and only bits that are set are walked: a branch per expert could not be foreseen.
 EPSIM_INLINE int collect(const GateRule& rule, const float* scores, float enough, Scratch& s) {
   const int size = rule.experts / rule.groups;
   std::int32_t* __restrict ids = s.ids.data();

@@ -19,7 +19,10 @@ class FairShares {
   };
 
   /// Adds flows at `now`; no completion before `now` may be pending.
-  void add(std::int64_t id, Rank source, Rank destination, double bytes) { flows_.push_back({id, source, destination, bytes}); }
+  void add(std::int64_t id, Rank source, Rank destination, double bytes) {
+    flows_.push_back({id, source, destination});
+    remaining_.push_back(bytes);
+  }
   /// Shares the links anew among all flows; call it once after a batch of `add`.
   void share(double now);
   /// When the next flow ends; infinity when there is none.
@@ -31,7 +34,6 @@ class FairShares {
   struct Live {
     std::int64_t id;
     Rank source, destination;
-    double remaining;  // bytes left at the date of the flow's level
   };
   // Flows that a link holds to one rate. Levels ascend; their flows lie one after the other in filled_.
   struct Level {
@@ -40,24 +42,27 @@ class FairShares {
   };
   static constexpr std::int32_t kOpen = -1, kEnded = -2;  // instead of the number of a flow's level
 
-  void settle(double now);           // brings `remaining` of all flows to `now` and forgets ended flows
+  void settle(double now);           // brings the remaining bytes of all flows to `now` and forgets ended flows
   void find_binding_links();         // fills link_of_, paths and lists
   void refill(std::size_t level, double now);
   void open_from(std::size_t level, double now);
   std::size_t lowest_share() const;
-  std::span<const std::uint32_t> path(std::uint32_t flow) const { return {path_.data() + path_first_[flow], path_.data() + path_first_[flow + 1]}; }
+  std::size_t count_path(std::uint32_t flow, std::size_t touches);  // adds a flow to count_; gives how many links of touched_ are in use
+  std::size_t end_of(std::size_t level) const { return level + 1 < levels_.size() ? levels_[level + 1].first : filled_count_; }
 
   const Topology& topology_;
   std::vector<Live> flows_;
   std::vector<std::int32_t> level_of_;         // [flows]
-  std::vector<double> end_;                    // [flows] when it ends if nothing changes
-  std::vector<std::uint32_t> path_first_, path_;  // [flows + 1], links that may bind, renumbered
+  std::vector<double> remaining_;              // [flows] bytes left at the date of the flow's level
+  std::size_t hops_ = 0;                       // most links of a path that may bind
+  std::vector<std::uint32_t> path_;            // [flows][hops_] links that may bind, renumbered; short paths end in a link of endless capacity, the last
   std::vector<std::uint32_t> list_first_, list_end_, list_;  // flows of each link; ended ones are swept out in passing
   std::vector<double> capacity_, used_, share_;   // [links]; share_ is padded with infinity to whole vectors
   std::vector<std::uint32_t> open_, count_;       // [links] flows without a level; scratch
-  std::vector<std::uint32_t> touched_;            // links with count_ > 0
+  std::vector<std::uint32_t> touched_;            // links with count_ > 0, scratch
   std::vector<Level> levels_;
-  std::vector<std::uint32_t> filled_;             // flows in the order they were given a level
+  std::vector<std::uint32_t> filled_;             // the first filled_count_: flows in the order they were given a level
+  std::size_t filled_count_ = 0;
   std::size_t live_ = 0;
   int refills_ = 0;
   double next_end_;

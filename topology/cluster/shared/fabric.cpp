@@ -34,8 +34,9 @@ std::int32_t Fabric::add_node(Node node, std::int64_t ranks, Port port) {
 const Device& read_device(Params& p) { return *find_device(p.choice("device", "hardware profile of a rank", device_names())); }
 
 Port read_scale_up(Params& p, const Device& device) {
-  return {p.bandwidth("bandwidth", "rate of a rank's port inside its node, one direction", device.scale_up_bandwidth.value, "the device's scale-up rate"),
-          p.time("latency", "time of one hop inside the node; a path has two", time_from_seconds(device.scale_up_latency.value), "the device's scale-up latency")};
+  return {
+      p.bandwidth("bandwidth", "rate of a rank's port inside its node, one direction", device.scale_up_bandwidth.value, "the device's scale-up rate"),
+      p.time("latency", "time of one hop inside the node; a path has two", time_from_seconds(device.scale_up_latency.value), "the device's scale-up latency")};
 }
 
 void check_ranks(Params& p, std::string_view key, std::int64_t ranks) {

@@ -1,12 +1,13 @@
 #include "workloads/source/shared/file.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 namespace epsim {
 
-std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const SourceContext& context, std::int64_t rows, bool repeat, const std::string& what) {
+std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const SourceContext& context, std::int64_t rows, bool repeat,
+                                                           const std::string& what) {
   std::vector<std::pair<int, std::int64_t>> out;
   const auto moe_layers = static_cast<std::int64_t>(context.moe_layers.size());
   if (rows > moe_layers) {
@@ -16,8 +17,10 @@ std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const
   for (int layer : context.layers) {
     const auto position = std::find(context.moe_layers.begin(), context.moe_layers.end(), layer) - context.moe_layers.begin();
     if (position >= rows && !repeat) {
-      params.error("file", fmt::format("{} has {} layers, but layer {} is number {} of the model's {} MoE layers; set `repeat: true` to use them again, or run fewer `layers`",
-                                       what, rows, layer, position + 1, moe_layers));
+      params.error(
+          "file",
+          fmt::format("{} has {} layers, but layer {} is number {} of the model's {} MoE layers; set `repeat: true` to use them again, or run fewer `layers`",
+                      what, rows, layer, position + 1, moe_layers));
       return out;
     }
     out.emplace_back(layer, position % rows);
@@ -27,7 +30,9 @@ std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const
 
 void report_file(Params& params, const InputError& error) {
   for (const Diagnostic& d : error.problems()) {
-    const std::string place = !d.at.source ? "" : d.at.line == 0 ? d.at.source->name + ": " : fmt::format("{}:{}:{}: ", d.at.source->name, d.at.line, d.at.column);
+    const std::string place = !d.at.source     ? ""
+                              : d.at.line == 0 ? d.at.source->name + ": "
+                                               : fmt::format("{}:{}:{}: ", d.at.source->name, d.at.line, d.at.column);
     params.error("file", place + d.message);
   }
 }

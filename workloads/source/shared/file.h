@@ -10,7 +10,8 @@ namespace epsim {
 
 /// For each layer to be run, the row of a file that holds `rows` layers by position among the model's MoE layers. More layers than the file has is an error at
 /// `file` unless they repeat; so are more layers than the model has. `what` names the file's rows in messages.
-std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const SourceContext& context, std::int64_t rows, bool repeat, const std::string& what);
+std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const SourceContext& context, std::int64_t rows, bool repeat,
+                                                           const std::string& what);
 
 /// Reports what is wrong with a file that `key` names, keeping the file's own places in the message.
 void report_file(Params& params, const InputError& error);

@@ -11,8 +11,8 @@ void make_synthetic(Source& source, const SourceContext& context, const Populari
   source.yields = Source::Yields::scores;
   std::map<int, std::vector<float>> of_layer;
   for (int layer : context.layers) popularity(layer, of_layer[layer] = std::vector<float>(static_cast<std::size_t>(context.experts)));
-  source.scores = [of_layer = std::move(of_layer), popularity, seed = context.seed, experts = context.experts](int layer, std::int64_t first, std::int64_t count,
-                                                                                                           std::span<float> logits) {
+  source.scores = [of_layer = std::move(of_layer), popularity, seed = context.seed, experts = context.experts](int layer, std::int64_t first,
+                                                                                                               std::int64_t count, std::span<float> logits) {
     if (const auto known = of_layer.find(layer); known != of_layer.end()) return gumbel_logits(seed, layer, first, count, known->second, logits);
     std::vector<float> log_popularity(static_cast<std::size_t>(experts));
     popularity(layer, log_popularity);
