@@ -9,19 +9,9 @@
 #include "base/rng.h"
 #include "policies/schedule.h"
 #include "sim/experiment.h"
+#include "tests/support/part_from_yaml.h"
 
 namespace epsim::testing {
-
-inline Setting yaml(const std::string& text) { return parse_yaml(std::make_shared<SourceText>(SourceText{"test", text})); }
-
-/// A part made from its YAML value with the built-in catalogs.
-template <class Catalog, class... Context>
-auto make_part(const Catalog& catalog, const std::string& text, Context... context) {
-  Diagnostics problems;
-  auto part = catalog.make(yaml(text), problems, context...);
-  problems.check();
-  return part;
-}
 
 /// A small random layer: topology, routing, placement with replicas and uneven (also empty) ranks, capacity limits that drop, and the plan they give.
 struct RandomCase {
@@ -34,7 +24,7 @@ struct RandomCase {
     const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
     const int nodes = pick(1, max_nodes), per_node = pick(1, max_ranks_per_node), ranks = nodes * per_node;
     const char* shapes[] = {"two_tier", "rail_fat_tree"};
-    topology = make_part(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
+    topology = part_from_yaml(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
 
     const int k = pick(1, 8), experts = std::max(k, pick(1, 24)), slots = experts + pick(0, 12);
     Routing routing;
@@ -67,11 +57,11 @@ struct RandomCase {
       return limits;
     };
     shared_expert = rng.below(3) == 0;
-    const ReplicaRule replica = make_part(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+    const ReplicaRule replica = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
     plan = make_plan(3, std::move(routing), capacity, Placement::from_experts(std::move(placed), std::move(first_slot), experts), replica, topology);
   }
 
-  Exchange exchange(const std::string& text) const { return make_part(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
+  Exchange exchange(const std::string& text) const { return part_from_yaml(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
   Pricing pricing() const {
     Pricing p;
     p.hidden = 8, p.expert_ffn = 16, p.shared_ffn = shared_expert ? 16 : 0;
