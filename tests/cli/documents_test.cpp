@@ -1,8 +1,8 @@
 // The documents are true: every key that a verb prints is on docs/output.md and no other, and every experiment in a document can be read.
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <nlohmann/json.hpp>
 
 #include "base/npz.h"
@@ -14,15 +14,17 @@ namespace epsim {
 namespace {
 
 using Json = nlohmann::json;
-namespace fs = std::filesystem;
+using testing::Outcome;
+using testing::run_program;
+using testing::Workspace;
 
-const std::string kProgram = EPSIM_PROGRAM;
 const std::string kRoot = EPSIM_SOURCE_DIR;
 
 /// Runs `epsim ARGUMENTS --format json`. MPI must not look for a network in a sandbox, nor refuse root.
-Json run_json(const std::string& arguments) {
-  const ProgramResult r = run_shell("OMPI_MCA_ess_singleton_isolated=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 " + kProgram + " " + arguments + " --format json");
-  EXPECT_EQ(r.code, 0) << arguments;
+Json run_json(std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--format", "json"});
+  const Outcome r = run_program(arguments, "OMPI_MCA_ess_singleton_isolated=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1");
+  EXPECT_EQ(r.status, 0) << r.err;
   return Json::parse(r.out);
 }
 
@@ -41,11 +43,9 @@ std::set<std::string> keys_of(const Json& object, const std::set<std::string>& n
   return keys;
 }
 
-fs::path temporary(const std::string& name) { return fs::path(::testing::TempDir()) / ("epsim_documents_" + name); }
-
 TEST(Documents, HaveEveryKeyOfExecute) {
-  const fs::path dump = temporary("dump");
-  Json out = run_json("execute " + kRoot + "/examples/execute.yaml --repeat 1 --dump " + dump.string());
+  const Workspace space("epsim_documents");
+  Json out = run_json({"execute", kRoot + "/examples/execute.yaml", "--repeat", "1", "--dump", space.root.string()});
   std::set<std::string> expected = documented("execute");
   for (const auto& [key, unused] : out["layers"][0].items()) EXPECT_TRUE(key == "layer" || out.contains(key)) << key;
   EXPECT_EQ(expected.erase("layers[]"), 1U);
@@ -54,26 +54,25 @@ TEST(Documents, HaveEveryKeyOfExecute) {
   EXPECT_EQ(keys_of(out, {"measured", "simulated"}), expected);
 
   std::set<std::string> arrays;
-  for (const auto& [name, unused] : read_npz(read_text((dump / "dump.npz").string()))) arrays.insert(name);
+  for (const auto& [name, unused] : read_npz(read_text((space.root / "dump.npz").string()))) arrays.insert(name);
   EXPECT_EQ(arrays, documented("dump.npz"));
-  fs::remove_all(dump);
 }
 
 TEST(Documents, HaveEveryKeyOfPlace) {
-  const fs::path loads = temporary("loads.json");
-  std::ofstream(loads) << R"({"logical_count": [[5, 3, 2, 9]]})";
-  EXPECT_EQ(keys_of(run_json("place --loads " + loads.string() + " --slots 6 --ranks 2 --nodes 1 --policy eplb"), {"metrics"}), documented("place"));
-  fs::remove(loads);
+  const Workspace space("epsim_documents");
+  const std::string loads = space.write("loads.json", R"({"logical_count": [[5, 3, 2, 9]]})");
+  const Json out = run_json({"place", "--loads", loads, "--slots", "6", "--ranks", "2", "--nodes", "1", "--policy", "eplb"});
+  EXPECT_EQ(keys_of(out, {"metrics"}), documented("place"));
 }
 
 TEST(Documents, HaveEveryKeyOfAlltoall) {
-  const fs::path matrix = temporary("bytes.csv");
-  std::ofstream(matrix) << "0,5\n7,0\n";
-  EXPECT_EQ(keys_of(run_json("alltoall --cluster '{single_switch: {ranks: 2, device: cpu}}' --exchange direct --network fair --matrix " + matrix.string()), {"links"}), documented("alltoall"));
-  fs::remove(matrix);
+  const Workspace space("epsim_documents");
+  const std::string matrix = space.write("bytes.csv", "0,5\n7,0\n");
+  const Json out = run_json({"alltoall", "--cluster", "{single_switch: {ranks: 2, device: cpu}}", "--exchange", "direct", "--network", "fair", "--matrix", matrix});
+  EXPECT_EQ(keys_of(out, {"links"}), documented("alltoall"));
 }
 
-TEST(Documents, HaveEveryKeyOfModel) { EXPECT_EQ(keys_of(run_json("model deepseek-v3"), {}), documented("model")); }
+TEST(Documents, HaveEveryKeyOfModel) { EXPECT_EQ(keys_of(run_json({"model", "deepseek-v3"}), {}), documented("model")); }
 
 TEST(Documents, HaveOnlyExperimentsThatCanBeRead) {
   int read = 0;
@@ -109,12 +108,12 @@ TEST(Documents, ShowOnlyCommandsThatExist) {
         std::istringstream words(line.substr(at + 6, line.find_first_of("`#", at) - at - 6));
         std::string verb, word;
         words >> verb;
-        if (run_shell(kProgram + " " + verb + " --help").code != 0) continue;  // prose
-        const std::string help = run_shell(kProgram + " " + verb + " --help").out;
+        const Outcome help = run_program({verb, "--help"});
+        if (help.status != 0) continue;  // prose
         while (words >> word)
           if (const auto dashes = word.find("--"); dashes != std::string::npos && dashes <= 1) {
             const std::string option = word.substr(dashes, word.find_first_of("]=.,)", dashes) - dashes);
-            EXPECT_NE(help.find(option), std::string::npos) << page << ": epsim " << verb << " has no " << option;
+            EXPECT_NE(help.out.find(option), std::string::npos) << page << ": epsim " << verb << " has no " << option;
             ++shown;
           }
       }

@@ -1,27 +1,69 @@
 #pragma once
-#include <cstdio>
-#include <stdexcept>
-#include <string>
-
 #include <sys/wait.h>
+#include <unistd.h>
 
-namespace epsim {
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
 
-/// What a shell command printed on stdout, and its exit code. stderr is dropped unless the command redirects it.
-struct ProgramResult {
-  std::string out;
-  int code = 0;
+#include <gtest/gtest.h>
+
+namespace epsim::testing {
+
+/// A folder of a test's own that is gone when the test is.
+class Workspace {
+ public:
+  explicit Workspace(const std::string& name) : root(std::filesystem::path(::testing::TempDir()) / (name + "_" + std::to_string(::getpid()))) {
+    std::filesystem::remove_all(root);
+    std::filesystem::create_directories(root);
+  }
+  ~Workspace() { std::filesystem::remove_all(root); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  /// Writes a file and gives its path.
+  std::string write(const std::string& name, const std::string& bytes) const {
+    std::ofstream(root / name, std::ios::binary) << bytes;
+    return (root / name).string();
+  }
+
+  const std::filesystem::path root;
 };
 
-inline ProgramResult run_shell(const std::string& command) {
-  FILE* pipe = popen((command + (command.find("2>") == std::string::npos ? " 2>/dev/null" : "")).c_str(), "r");
-  if (!pipe) throw std::runtime_error("cannot start a shell");
-  ProgramResult result;
-  char chunk[1 << 14];
-  for (std::size_t n; (n = std::fread(chunk, 1, sizeof chunk, pipe)) > 0;) result.out.append(chunk, n);
-  const int status = pclose(pipe);
-  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return result;
+inline std::string bytes_of(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  EXPECT_TRUE(in) << path;
+  return {std::istreambuf_iterator<char>(in), {}};
 }
 
-}  // namespace epsim
+/// How a program ended and what it said.
+struct Outcome {
+  int status = -1;  ///< -1: it did not end by itself
+  std::string out, err;
+};
+
+/// Runs the program that was built beside the tests. `environment` is put before it, as a shell takes it.
+inline Outcome run_program(const std::vector<std::string>& arguments, const std::string& environment = "") {
+  const Workspace streams("epsim_streams");
+  std::string line = environment;
+  const auto add = [&line](const char* before, const std::string& word) {
+    line.append(before).push_back('\'');
+    for (const char c : word) {
+      if (c == '\'') line.append("'\\'");  // ends the quotes, a quote of its own, begins them again
+      line.push_back(c);
+    }
+    line.push_back('\'');
+  };
+  add(" ", EPSIM_PROGRAM);
+  for (const std::string& a : arguments) add(" ", a);
+  add(" >", (streams.root / "out").string());
+  add(" 2>", (streams.root / "err").string());
+  line.append(" </dev/null");
+  const int status = std::system(line.c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, bytes_of(streams.root / "out"), bytes_of(streams.root / "err")};
+}
+
+}  // namespace epsim::testing

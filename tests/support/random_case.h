@@ -9,11 +9,32 @@
 #include "base/rng.h"
 #include "policies/schedule.h"
 #include "sim/experiment.h"
+#include "tests/support/machines.h"
 #include "tests/support/part_from_yaml.h"
 
 namespace epsim::testing {
 
-/// A small random layer: topology, routing, placement with replicas and uneven (also empty) ranks, capacity limits that drop, and the plan they give.
+/// Ranks in nodes of different sizes, none empty, around one core.
+inline Topology uneven_nodes(int ranks, int nodes, Rng& rng) {
+  MachineBuilder b;
+  b.device = part_from_yaml(builtin_clusters(), "{single_switch: {ranks: 1, device: h100}}").device();
+  std::vector<int> sizes(static_cast<std::size_t>(nodes), 1);
+  for (int r = nodes; r < ranks; ++r) ++sizes[rng.below(sizes.size())];
+  std::vector<int> first{0};
+  for (int n = 0; n < nodes; ++n) {
+    first.push_back(first.back() + sizes[static_cast<std::size_t>(n)]);
+    for (int r = first[static_cast<std::size_t>(n)]; r < first.back(); ++r) b.rank(n);
+  }
+  const int core = b.a_switch();
+  for (int n = 0; n < nodes; ++n) {
+    const int hub = b.a_switch();
+    for (int r = first[static_cast<std::size_t>(n)]; r < first[static_cast<std::size_t>(n) + 1]; ++r) b.cable(r, hub, 4e11, Time{500'000});
+    b.cable(hub, core, 5e10, Time{2'000'000});
+  }
+  return b.build();
+}
+
+/// A small random layer: topology (also with uneven nodes), routing, placement with replicas and uneven (also empty) ranks, capacity limits that drop, and the plan they give.
 struct RandomCase {
   Topology topology;
   Plan plan;
@@ -25,6 +46,8 @@ struct RandomCase {
     const int nodes = pick(1, max_nodes), per_node = pick(1, max_ranks_per_node), ranks = nodes * per_node;
     const char* shapes[] = {"two_tier", "rail_fat_tree"};
     topology = part_from_yaml(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
+
+    if (Rng uneven(seed, Stream::test, 2); uneven.below(3) == 0) topology = uneven_nodes(ranks, nodes, uneven);
 
     const int k = pick(1, 8), experts = std::max(k, pick(1, 24)), slots = experts + pick(0, 12);
     Routing routing;
