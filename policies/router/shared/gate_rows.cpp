@@ -1,5 +1,9 @@
 #include "policies/router/shared/gate_rows.h"
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -19,7 +23,6 @@ constexpr int kLanes = 16;
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
 using Masks = std::int32_t __attribute__((vector_size(4 * kLanes)));
 using Flags = std::int8_t __attribute__((vector_size(kLanes)));
-using Bytes = std::uint8_t __attribute__((vector_size(kLanes)));
 
 int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -296,6 +299,23 @@ EPSIM_INLINE Masks load(const std::int32_t* from) {
 constexpr Masks kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr Masks kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
 
+constexpr Masks kHalves = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
+
+/// `fast_exp` and `fast_sigmoid` by lane, to the same bits.
+EPSIM_INLINE Lanes exp_lanes(Lanes x) {
+  x = (Lanes)_mm512_min_ps(_mm512_set1_ps(88.0F), _mm512_max_ps(_mm512_set1_ps(-87.0F), (__m512)x));
+  const Lanes shifted = x * 1.44269504F + 0x1.8p23F, n = shifted - 0x1.8p23F;
+  const Lanes r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  Lanes p = 0.0013941111F * r + 0.0083751264F;
+  p = p * r + 0.0416663529F;
+  p = p * r + 0.166664155F;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  return reinterpret_cast<Lanes>(reinterpret_cast<Masks>(p) + (reinterpret_cast<Masks>(shifted) << 23));
+}
+EPSIM_INLINE Lanes sigmoid_lanes(Lanes x) { return 1.0F / (1.0F + exp_lanes(-x)); }
+
 struct Tops {
   Masks high, low;
 };
@@ -328,6 +348,7 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
   const int group_vectors = rule.experts / groups / kLanes;
   std::int32_t* order = s.order.data();
   Tops tops[kShortWays];  // of each group, by lane
+  Masks largest_of[kShortWays];
   for (int g = 0; g < groups; ++g) {
     Tops top{Masks{} + std::numeric_limits<std::int32_t>::min(), Masks{} + std::numeric_limits<std::int32_t>::min()};
     for (int v = g * group_vectors; v < (g + 1) * group_vectors; ++v) {
@@ -338,33 +359,31 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
       top = {larger(top.high, mine), larger(top.low, smaller(top.high, mine))};
     }
     tops[g] = top;
+    largest_of[g] = top.high;
   }
 
   std::int32_t kept[kShortWays + 1] = {0};
   int groups_kept = 1;
   alignas(64) std::int32_t values[kLanes];
   if (grouped) {
-    Tops all[kShortWays];
-    for (int g = 0; g < groups; ++g) all[g] = tops[g];
     for (int left = groups, step = 0; step < 4; ++step) {
-      for (int i = 0; 2 * i < left; ++i) all[i] = merged(all[2 * i], all[2 * i + 1 < left ? 2 * i + 1 : 2 * i]);
+      for (int i = 0; 2 * i < left; ++i) tops[i] = merged(tops[2 * i], tops[2 * i + 1 < left ? 2 * i + 1 : 2 * i]);
       left = (left + 1) / 2;
     }
-    const Lanes high = score_of(all[0].high), low = score_of(all[0].low);
-    alignas(64) float score[kLanes], h[kLanes], l[kLanes];
-    std::memcpy(h, &high, sizeof h);
-    std::memcpy(l, &low, sizeof l);
+    const Lanes high = score_of(tops[0].high), low = score_of(tops[0].low);
+    Lanes score;
     if (rule.group_score == GateRule::GroupScore::max) {
-      for (int g = 0; g < kLanes; ++g) score[g] = h[g];
+      score = high;
+    } else if (rule.score == GateRule::Score::sigmoid && groups <= kLanes / 2) {
+      const Lanes both = sigmoid_lanes(__builtin_shuffle(high, low, kHalves));
+      score = both + __builtin_shuffle(both, both, kLane + kLanes / 2);
     } else if (rule.score == GateRule::Score::sigmoid) {
-      for (int g = 0; g < kLanes; ++g) score[g] = fast_sigmoid(h[g]) + fast_sigmoid(l[g]);
+      score = sigmoid_lanes(high) + sigmoid_lanes(low);
     } else {
-      const float top = largest(h, kLanes);  // lanes beyond the groups repeat some
-      for (int g = 0; g < kLanes; ++g) score[g] = fast_exp(h[g] - top) + fast_exp(l[g] - top);
+      const Lanes top = Lanes{} + _mm512_reduce_max_ps((__m512)high);  // lanes beyond the groups repeat some
+      score = exp_lanes(high - top) + exp_lanes(low - top);
     }
-    Lanes score_lanes;
-    std::memcpy(&score_lanes, score, sizeof score);
-    const Masks mine = order_of(score_lanes);
+    const Masks mine = order_of(score);
     std::memcpy(values, &mine, sizeof mine);
     Masks better{};
     for (int j = 0; j < groups; ++j) better -= ((Masks{} + values[j]) > mine) | (((Masks{} + values[j]) == mine) & (kLane > j));
@@ -377,57 +396,51 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
   }
 
   // The k-th largest of the lanes' largest: k experts reach it, and few more.
-  Masks lanes = tops[kept[0]].high;
-  for (int i = 1; i < groups_kept; ++i) lanes = larger(lanes, tops[kept[i]].high);
+  Masks lanes = largest_of[kept[0]];
+  for (int i = 1; i < groups_kept; ++i) lanes = larger(lanes, largest_of[kept[i]]);
   std::memcpy(values, &lanes, sizeof lanes);
   lanes = ranks_of(values) < k ? lanes : Masks{} + std::numeric_limits<std::int32_t>::max();
   for (int step = 0; step < 4; ++step) lanes = smaller(__builtin_shuffle(lanes, lanes, kEven), __builtin_shuffle(lanes, lanes, kEven + 1));
   const Masks enough = Masks{} + lanes[0];
 
-  // Eight vectors of candidates at a time become bits: bit 8 lane + vector.
   std::int32_t* ids = s.ids.data();
   std::int32_t* found = s.found.data();
-  int n = 0;
-  const int vectors = groups_kept * group_vectors;
-  for (int from = 0; from < vectors; from += 8) {
-    Masks reached{};
-    std::int32_t base[8];
-    for (int j = 0; j < 8 && from + j < vectors; ++j) {
-      base[j] = grouped ? (kept[(from + j) / group_vectors] * group_vectors + (from + j) % group_vectors) * kLanes : (from + j) * kLanes;
-      reached |= (load(order + base[j]) >= enough) & (1 << j);
+  int n = 0;  // candidates, ascending; the arrays have room for all experts and a vector more
+  for (int i = 0; i < groups_kept; ++i)
+    for (int v = kept[i] * group_vectors; v < (kept[i] + 1) * group_vectors; ++v) {
+      const Masks mine = load(order + v * kLanes), id = kLane + v * kLanes;
+      const __mmask16 reached = _mm512_cmpge_epi32_mask((__m512i)mine, (__m512i)enough);
+      _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(reached, (__m512i)mine));
+      _mm512_storeu_si512(ids + n, _mm512_maskz_compress_epi32(reached, (__m512i)id));
+      n += std::popcount(static_cast<std::uint32_t>(reached));
     }
-    const Bytes bytes = __builtin_convertvector(reached, Bytes);
-    std::uint64_t words[2];
-    std::memcpy(words, &bytes, sizeof words);
-    for (int w = 0; w < 2; ++w)
-      for (std::uint64_t bits = words[w]; bits != 0; bits &= bits - 1, ++n) {
-        const int bit = std::countr_zero(bits);
-        ids[n] = base[bit & 7] + 8 * w + (bit >> 3);
-        found[n] = order[ids[n]];
-      }
-  }
   if (n > kLanes) return false;
-  for (int i = 0; i < kLanes; ++i) values[i] = i < n ? found[i] : std::numeric_limits<std::int32_t>::min();
-  const Masks greater = ranks_of(values);
-  std::memcpy(values, &greater, sizeof greater);
-  std::int32_t best[kShortWays + 1];
-  for (int i = 0; i < k; ++i) best[i] = -1;
-  int placed = 0;
-  for (int i = 0; i < kLanes; ++i) {
-    const bool chosen = values[i] < k && i < n;
-    best[chosen ? values[i] : k] = i;
-    placed += chosen;
-  }
-  std::int32_t all = 0;
-  for (int i = 0; i < k; ++i) all |= best[i];
-  if (all < 0 || placed != k) return false;  // equals among the best
+  const Masks candidates = kLane < n ? load(found) : Masks{} + std::numeric_limits<std::int32_t>::min();
+  std::memcpy(values, &candidates, sizeof candidates);
+  const Masks rank = ranks_of(values);
   float* chosen = s.chosen.data();
+  bool distinct = true;
   for (int i = 0; i < k; ++i) {
-    const std::int32_t e = ids[best[i]];
+    const std::uint32_t at = _mm512_cmpeq_epi32_mask((__m512i)rank, _mm512_set1_epi32(i));  // of equals at the last place the lowest is first
+    distinct &= at != 0;
+    const std::int32_t e = ids[std::countr_zero(at | 0x8000U)];
     experts[i] = static_cast<std::uint16_t>(e);
     chosen[i] = logits[e];
   }
-  weigh(rule, logits, s, weights);
+  if (!distinct) return false;  // equals among the best
+  if (rule.score != GateRule::Score::sigmoid || !rule.renormalise) {
+    weigh(rule, logits, s, weights);
+    return true;
+  }
+  Lanes w;
+  std::memcpy(&w, chosen, sizeof w);
+  w = sigmoid_lanes(w);
+  std::memcpy(chosen, &w, sizeof w);
+  float sum = 0;
+  for (int i = 0; i < k; ++i) sum += chosen[i];
+  w = w / sum * rule.scale;
+  std::memcpy(chosen, &w, sizeof w);
+  for (int i = 0; i < k; ++i) weights[i] = chosen[i];
   return true;
 }
 
