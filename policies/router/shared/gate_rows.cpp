@@ -29,14 +29,14 @@ int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 /// Work space of one call: every array is padded, so that loops run over whole vectors.
 struct Scratch {
   std::vector<float> scores, high[2], low[2], exps, chosen, values;
-  std::vector<std::int32_t> ids, best, rank, mark, order, found;
+  std::vector<std::int32_t> ids, best, rank, mark;
   std::vector<std::uint8_t> flags;
 
   explicit Scratch(const GateRule& rule) {
     const auto n = static_cast<std::size_t>(padded(std::max(rule.experts, rule.groups)) + kLanes);
     for (std::vector<float>* v : {&scores, &high[0], &high[1], &low[0], &low[1], &exps, &values}) v->assign(n, kNone);
     chosen.assign(static_cast<std::size_t>(padded(rule.top_k)), 0.0F);
-    for (std::vector<std::int32_t>* v : {&ids, &best, &rank, &mark, &order, &found}) v->assign(n, 0);
+    for (std::vector<std::int32_t>* v : {&ids, &best, &rank, &mark}) v->assign(n, 0);
     flags.assign(n + 64, 0);
   }
 };
@@ -299,11 +299,12 @@ EPSIM_INLINE Masks load(const std::int32_t* from) {
 constexpr Masks kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr Masks kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
 
+constexpr __mmask16 kAllLanes = 0xffff;
 constexpr Masks kHalves = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
 
 /// `fast_exp` and `fast_sigmoid` by lane, to the same bits.
 EPSIM_INLINE Lanes exp_lanes(Lanes x) {
-  x = (Lanes)_mm512_min_ps(_mm512_set1_ps(88.0F), _mm512_max_ps(_mm512_set1_ps(-87.0F), (__m512)x));
+  x = (Lanes)_mm512_maskz_min_ps(kAllLanes, _mm512_set1_ps(88.0F), _mm512_maskz_max_ps(kAllLanes, _mm512_set1_ps(-87.0F), (__m512)x));
   const Lanes shifted = x * 1.44269504F + 0x1.8p23F, n = shifted - 0x1.8p23F;
   const Lanes r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
   Lanes p = 0.0013941111F * r + 0.0083751264F;
@@ -341,12 +342,24 @@ bool has_short_way(const GateRule& rule) {
          (rule.score == GateRule::Score::sigmoid || rule.renormalise);
 }
 
-/// As `gate_row`, for rules that have a short way; false where a row needs the long one.
-EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scratch& s, std::uint16_t* experts, float* weights) {
+/// What one step of the short way leaves to the next. Steps are taken for several rows each: a row's own chain of operations is long, and those of other rows
+/// fill the time it takes.
+struct ShortRow {
+  std::int32_t* order;         // [E]
+  std::int32_t *found, *ids;   // candidates
+  Masks lanes;                 // the largest of the kept groups, by lane
+  std::int32_t kept[kShortWays + 1];
+  int groups_kept, candidates;
+  bool done;                   // false: the row needs the long way
+};
+constexpr int kRowsAtOnce = 8;
+
+/// Ranks groups and keeps the best.
+EPSIM_INLINE void keep_groups_short(const GateRule& rule, const float* logits, ShortRow& row) {
   const bool grouped = rule.groups_kept < rule.groups;
-  const int groups = grouped ? rule.groups : 1, k = rule.top_k;
+  const int groups = grouped ? rule.groups : 1;
   const int group_vectors = rule.experts / groups / kLanes;
-  std::int32_t* order = s.order.data();
+  std::int32_t* order = row.order;
   Tops tops[kShortWays];  // of each group, by lane
   Masks largest_of[kShortWays];
   for (int g = 0; g < groups; ++g) {
@@ -362,10 +375,11 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
     largest_of[g] = top.high;
   }
 
-  std::int32_t kept[kShortWays + 1] = {0};
+  std::int32_t* kept = row.kept;
+  kept[0] = 0;
   int groups_kept = 1;
-  alignas(64) std::int32_t values[kLanes];
   if (grouped) {
+    alignas(64) std::int32_t values[kLanes];
     for (int left = groups, step = 0; step < 4; ++step) {
       for (int i = 0; 2 * i < left; ++i) tops[i] = merged(tops[2 * i], tops[2 * i + 1 < left ? 2 * i + 1 : 2 * i]);
       left = (left + 1) / 2;
@@ -380,7 +394,9 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
     } else if (rule.score == GateRule::Score::sigmoid) {
       score = sigmoid_lanes(high) + sigmoid_lanes(low);
     } else {
-      const Lanes top = Lanes{} + _mm512_reduce_max_ps((__m512)high);  // lanes beyond the groups repeat some
+      alignas(64) float heights[kLanes];
+      std::memcpy(heights, &high, sizeof high);
+      const Lanes top = Lanes{} + *std::max_element(heights, heights + groups);
       score = exp_lanes(high - top) + exp_lanes(low - top);
     }
     const Masks mine = order_of(score);
@@ -395,58 +411,87 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
     }
   }
 
-  // The k-th largest of the lanes' largest: k experts reach it, and few more.
   Masks lanes = largest_of[kept[0]];
   for (int i = 1; i < groups_kept; ++i) lanes = larger(lanes, largest_of[kept[i]]);
+  row.lanes = lanes;
+  row.groups_kept = groups_kept;
+}
+
+/// Lists the candidates, ascending: experts that reach the k-th largest of the lanes' largest. There are k of them and few more.
+EPSIM_INLINE void collect_short(const GateRule& rule, ShortRow& row) {
+  const int group_vectors = (rule.groups_kept < rule.groups ? rule.experts / rule.groups : rule.experts) / kLanes;
+  alignas(64) std::int32_t values[kLanes];
+  Masks lanes = row.lanes;
   std::memcpy(values, &lanes, sizeof lanes);
-  lanes = ranks_of(values) < k ? lanes : Masks{} + std::numeric_limits<std::int32_t>::max();
+  lanes = ranks_of(values) < rule.top_k ? lanes : Masks{} + std::numeric_limits<std::int32_t>::max();
   for (int step = 0; step < 4; ++step) lanes = smaller(__builtin_shuffle(lanes, lanes, kEven), __builtin_shuffle(lanes, lanes, kEven + 1));
   const Masks enough = Masks{} + lanes[0];
 
-  std::int32_t* ids = s.ids.data();
-  std::int32_t* found = s.found.data();
-  int n = 0;  // candidates, ascending; the arrays have room for all experts and a vector more
-  for (int i = 0; i < groups_kept; ++i)
-    for (int v = kept[i] * group_vectors; v < (kept[i] + 1) * group_vectors; ++v) {
-      const Masks mine = load(order + v * kLanes), id = kLane + v * kLanes;
+  std::int32_t *ids = row.ids, *found = row.found;
+  int n = 0;  // the arrays have room for all experts and a vector more
+  for (int i = 0; i < row.groups_kept; ++i)
+    for (int v = row.kept[i] * group_vectors; v < (row.kept[i] + 1) * group_vectors; ++v) {
+      const Masks mine = load(row.order + v * kLanes), id = kLane + v * kLanes;
       const __mmask16 reached = _mm512_cmpge_epi32_mask((__m512i)mine, (__m512i)enough);
       _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(reached, (__m512i)mine));
       _mm512_storeu_si512(ids + n, _mm512_maskz_compress_epi32(reached, (__m512i)id));
       n += std::popcount(static_cast<std::uint32_t>(reached));
     }
-  if (n > kLanes) return false;
-  const Masks candidates = kLane < n ? load(found) : Masks{} + std::numeric_limits<std::int32_t>::min();
+  row.candidates = n;
+}
+
+/// Sorts the candidates and takes the best.
+EPSIM_INLINE void choose_short(const GateRule& rule, const float* logits, ShortRow& row, std::uint16_t* experts, float* chosen) {
+  const Masks candidates = kLane < row.candidates ? load(row.found) : Masks{} + std::numeric_limits<std::int32_t>::min();
+  alignas(64) std::int32_t values[kLanes];
   std::memcpy(values, &candidates, sizeof candidates);
   const Masks rank = ranks_of(values);
-  float* chosen = s.chosen.data();
-  bool distinct = true;
-  for (int i = 0; i < k; ++i) {
+  row.done = row.candidates <= kLanes;
+  for (int i = 0; i < rule.top_k; ++i) {
     const std::uint32_t at = _mm512_cmpeq_epi32_mask((__m512i)rank, _mm512_set1_epi32(i));  // of equals at the last place the lowest is first
-    distinct &= at != 0;
-    const std::int32_t e = ids[std::countr_zero(at | 0x8000U)];
+    row.done &= at != 0;  // else equals among the best
+    const std::int32_t e = at != 0 ? row.ids[std::countr_zero(at)] : 0;
     experts[i] = static_cast<std::uint16_t>(e);
     chosen[i] = logits[e];
   }
-  if (!distinct) return false;  // equals among the best
+}
+
+EPSIM_INLINE void weigh_short(const GateRule& rule, const float* logits, Scratch& s, const float* chosen, float* weights) {
+  float* w = s.chosen.data();
   if (rule.score != GateRule::Score::sigmoid || !rule.renormalise) {
-    weigh(rule, logits, s, weights);
-    return true;
+    std::copy_n(chosen, rule.top_k, w);
+    return weigh(rule, logits, s, weights);
   }
-  Lanes w;
-  std::memcpy(&w, chosen, sizeof w);
-  w = sigmoid_lanes(w);
-  std::memcpy(chosen, &w, sizeof w);
+  Lanes lanes;
+  std::memcpy(&lanes, chosen, sizeof lanes);
+  lanes = sigmoid_lanes(lanes);
+  std::memcpy(w, &lanes, sizeof lanes);
   float sum = 0;
-  for (int i = 0; i < k; ++i) sum += chosen[i];
-  w = w / sum * rule.scale;
-  std::memcpy(chosen, &w, sizeof w);
-  for (int i = 0; i < k; ++i) weights[i] = chosen[i];
-  return true;
+  for (int i = 0; i < rule.top_k; ++i) sum += w[i];
+  lanes = lanes / sum * rule.scale;
+  std::memcpy(w, &lanes, sizeof lanes);
+  std::copy_n(w, rule.top_k, weights);
 }
 
 void gate_all_short(const GateRule& rule, std::int64_t count, const float* logits, Scratch& s, std::uint16_t* experts, float* weights) {
-  for (std::int64_t t = 0; t < count; ++t, logits += rule.experts, experts += rule.top_k, weights += rule.top_k)
-    if (!gate_row_short(rule, logits, s, experts, weights)) gate_all(rule, 1, logits, s, experts, weights);
+  const int k = rule.top_k, room = rule.experts + kLanes;
+  std::vector<std::int32_t> space(static_cast<std::size_t>(3 * kRowsAtOnce * room));
+  ShortRow rows[kRowsAtOnce];
+  float chosen[kRowsAtOnce][kShortWays] = {};
+  for (int i = 0; i < kRowsAtOnce; ++i) {
+    rows[i].order = space.data() + 3 * i * room;
+    rows[i].found = rows[i].order + room;
+    rows[i].ids = rows[i].found + room;
+  }
+  for (std::int64_t t = 0; t < count; t += kRowsAtOnce) {
+    const int some = static_cast<int>(std::min<std::int64_t>(count - t, kRowsAtOnce));
+    for (int i = 0; i < some; ++i) keep_groups_short(rule, logits + (t + i) * rule.experts, rows[i]);
+    for (int i = 0; i < some; ++i) collect_short(rule, rows[i]);
+    for (int i = 0; i < some; ++i) choose_short(rule, logits + (t + i) * rule.experts, rows[i], experts + (t + i) * k, chosen[i]);
+    for (int i = 0; i < some; ++i) weigh_short(rule, logits + (t + i) * rule.experts, s, chosen[i], weights + (t + i) * k);
+    for (int i = 0; i < some; ++i)
+      if (!rows[i].done) gate_all(rule, 1, logits + (t + i) * rule.experts, s, experts + (t + i) * k, weights + (t + i) * k);
+  }
 }
 #pragma GCC pop_options
 #endif
