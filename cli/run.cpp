@@ -36,7 +36,7 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
   RunMetrics metrics;
   Time offset;
   const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() > 1;
-  run(experiment, out ? Timeline::Detail::flow : Timeline::Detail::rank, [&](LayerRun& layer) {
+  run(experiment, Timeline::Detail::rank, [&](LayerRun& layer) {
     LayerMetrics measured = measure(experiment, layer);
     if (out) {
       if (static_cast<int>(metrics.layers.size()) < options.trace_layers) trace->add(layer, offset);

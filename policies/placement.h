@@ -27,7 +27,7 @@ struct Problem {
   int expert_groups = 1;
   std::uint64_t seed = 0;
   std::vector<int> layers;                    ///< model layer index of each layer in `counts`
-  std::vector<Matrix<std::int64_t>> counts;   ///< choices by layer: [source rank][expert] (a single row where sources are not known)
+  std::vector<Matrix<std::int64_t>> counts;   ///< copies to compute (choices that capacity keeps) by layer: [source rank][expert] (a single row where sources are not known)
   const Topology* topology = nullptr;         ///< null where only sizes are known
 
   /// Tokens of each expert of a layer, over all sources: [E].

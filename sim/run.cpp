@@ -1,5 +1,7 @@
 #include "sim/run.h"
 
+#include <algorithm>
+
 #include "policies/bound.h"
 #include "sim/engine.h"
 
@@ -12,7 +14,13 @@ Plan plan_layer(const Experiment& e, int layer, Routing routing) {
   problem.experts = e.model.num_experts, problem.ranks = e.topology.ranks(), problem.nodes = e.topology.nodes();
   problem.expert_groups = e.model.expert_groups, problem.seed = e.seed;
   problem.layers = {layer};
-  problem.counts.push_back(count_choices(routing));
+  // Experts compute what capacity keeps, so that is what a placement balances. Limits are per source and expert: no placement changes them.
+  Matrix<std::int64_t> counts = count_choices(routing);
+  if (e.capacity.limits) {
+    const Matrix<std::int64_t> limits = e.capacity.limits(counts, routing);
+    for (std::size_t i = 0; i < limits.cells.size(); ++i) counts.cells[i] = std::min(counts.cells[i], limits.cells[i]);
+  }
+  problem.counts.push_back(std::move(counts));
   problem.topology = &e.topology;
   Placement placement = std::move(e.placement.place(problem).front());
   placement.check(e.model.num_experts);

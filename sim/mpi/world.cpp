@@ -47,6 +47,8 @@ struct World::Requests::Handles {
 };
 
 World::World(int& argc, char**& argv) {
+  // MPI_Init may set these itself, so they are looked at before.
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "SLURM_STEP_NUM_TASKS"}) launched_ = launched_ || std::getenv(name);
   MPI_Init(&argc, &argv);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
@@ -61,8 +63,6 @@ World::~World() {
   // While an exception is on its way out other processes may wait for us for ever; the caller ends them with `abort`.
   if (std::uncaught_exceptions() == 0) MPI_Finalize();
 }
-
-bool World::launched() { return std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMIX_RANK") || std::getenv("PMI_RANK") || std::getenv("SLURM_STEP_NUM_TASKS"); }
 
 std::string World::library() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING];

@@ -21,7 +21,7 @@ class World {
   int rank() const { return rank_; }
   bool root() const { return rank_ == 0; }
   /// Whether a launcher (mpirun, srun) started this process.
-  static bool launched();
+  bool launched() const { return launched_; }
   static std::string library();  ///< name and version of the MPI library
 
   void barrier();
@@ -61,6 +61,7 @@ class World {
   void all_gather_of(std::span<T> values, std::span<const std::int64_t> counts);
   template <class T>
   std::vector<T> gather_of(std::span<const T> block, std::span<const std::int64_t> counts);
+  bool launched_ = false;
   int size_ = 1, rank_ = 0;
 };
 

@@ -1,4 +1,5 @@
 #include "base/npz.h"
+#include "tests/support/test_data.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -151,7 +152,7 @@ TEST(Npz, EveryCutIsRefused) {
 }
 
 TEST(Npz, ReadsTracesThatNumPyWrote) {
-  const std::string path = std::string(EPSIM_TEST_DATA) + "/traces/gpt-oss-20b-facts.npz";
+  const std::string path = test_data() + "/traces/gpt-oss-20b-facts.npz";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "no " << path;
   const auto arrays = read_npz(read_text(path));
   EXPECT_EQ(arrays.at("expert_ids").shape.size(), 3U);

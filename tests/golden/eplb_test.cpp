@@ -7,13 +7,14 @@
 
 #include "policies/placement.h"
 #include "tests/support/part_from_yaml.h"
+#include "tests/support/test_data.h"
 
 namespace epsim {
 namespace {
 
 TEST(EplbGolden, EqualsTheOriginalToEveryIndex) {
-  const std::filesystem::path folder = std::filesystem::path(EPSIM_TEST_DATA) / "eplb";
-  if (std::string(EPSIM_TEST_DATA).empty() || !std::filesystem::is_directory(folder))
+  const std::filesystem::path folder = std::filesystem::path(test_data()) / "eplb";
+  if (test_data().empty() || !std::filesystem::is_directory(folder))
     GTEST_SKIP() << "no EPLB vectors: set EPSIM_TEST_DATA to a folder that has eplb/*.json";
   int cases = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

@@ -13,6 +13,7 @@
 #include "base/npz.h"
 #include "base/rng.h"
 #include "policies/routing.h"
+#include "tests/support/test_data.h"
 
 namespace epsim {
 namespace {
@@ -223,7 +224,7 @@ TEST(Router, AgreesWithTheFrameworks) {
       {"deepseekv2_gate_seq_aux", "topk: {score: softmax_before, renormalise: false}", 64, 6},
       {"hf_llama4_e16k1", "topk: {score: sigmoid, renormalise: false}", 16, 1},
   };
-  const std::string folder = std::string(EPSIM_TEST_DATA) + "/routers/";
+  const std::string folder = test_data() + "/routers/";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no " << folder;
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);

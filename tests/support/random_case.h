@@ -9,21 +9,32 @@
 #include "base/rng.h"
 #include "policies/schedule.h"
 #include "sim/experiment.h"
+#include "tests/support/machines.h"
+#include "tests/support/part_from_yaml.h"
 
 namespace epsim::testing {
 
-inline Setting yaml(const std::string& text) { return parse_yaml(std::make_shared<SourceText>(SourceText{"test", text})); }
-
-/// A part made from its YAML value with the built-in catalogs.
-template <class Catalog, class... Context>
-auto make_part(const Catalog& catalog, const std::string& text, Context... context) {
-  Diagnostics problems;
-  auto part = catalog.make(yaml(text), problems, context...);
-  problems.check();
-  return part;
+/// Ranks in nodes of different sizes, none empty, around one core.
+inline Topology uneven_nodes(int ranks, int nodes, Rng& rng) {
+  MachineBuilder b;
+  b.device = part_from_yaml(builtin_clusters(), "{single_switch: {ranks: 1, device: h100}}").device();
+  std::vector<int> sizes(static_cast<std::size_t>(nodes), 1);
+  for (int r = nodes; r < ranks; ++r) ++sizes[rng.below(sizes.size())];
+  std::vector<int> first{0};
+  for (int n = 0; n < nodes; ++n) {
+    first.push_back(first.back() + sizes[static_cast<std::size_t>(n)]);
+    for (int r = first[static_cast<std::size_t>(n)]; r < first.back(); ++r) b.rank(n);
+  }
+  const int core = b.a_switch();
+  for (int n = 0; n < nodes; ++n) {
+    const int hub = b.a_switch();
+    for (int r = first[static_cast<std::size_t>(n)]; r < first[static_cast<std::size_t>(n) + 1]; ++r) b.cable(r, hub, 4e11, Time{500'000});
+    b.cable(hub, core, 5e10, Time{2'000'000});
+  }
+  return b.build();
 }
 
-/// A small random layer: topology, routing, placement with replicas and uneven (also empty) ranks, capacity limits that drop, and the plan they give.
+/// A small random layer: topology (also with uneven nodes), routing, placement with replicas and uneven (also empty) ranks, capacity limits that drop, and the plan they give.
 struct RandomCase {
   Topology topology;
   Plan plan;
@@ -34,7 +45,9 @@ struct RandomCase {
     const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
     const int nodes = pick(1, max_nodes), per_node = pick(1, max_ranks_per_node), ranks = nodes * per_node;
     const char* shapes[] = {"two_tier", "rail_fat_tree"};
-    topology = make_part(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
+    topology = part_from_yaml(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
+
+    if (Rng uneven(seed, Stream::test, 2); uneven.below(3) == 0) topology = uneven_nodes(ranks, nodes, uneven);
 
     const int k = pick(1, 8), experts = std::max(k, pick(1, 24)), slots = experts + pick(0, 12);
     Routing routing;
@@ -67,11 +80,11 @@ struct RandomCase {
       return limits;
     };
     shared_expert = rng.below(3) == 0;
-    const ReplicaRule replica = make_part(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+    const ReplicaRule replica = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
     plan = make_plan(3, std::move(routing), capacity, Placement::from_experts(std::move(placed), std::move(first_slot), experts), replica, topology);
   }
 
-  Exchange exchange(const std::string& text) const { return make_part(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
+  Exchange exchange(const std::string& text) const { return part_from_yaml(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
   Pricing pricing() const {
     Pricing p;
     p.hidden = 8, p.expert_ffn = 16, p.shared_ffn = shared_expert ? 16 : 0;

@@ -1,4 +1,5 @@
 #include "workloads/model.h"
+#include "tests/support/test_data.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -44,7 +45,7 @@ std::string with(std::string json, const std::string& from, const std::string& t
 }
 
 TEST(Model, PresetsEqualTheirConfigurationFiles) {
-  const std::string folder = std::string(EPSIM_TEST_DATA) + "/configs";
+  const std::string folder = test_data() + "/configs";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no " << folder;
   int compared = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

@@ -226,16 +226,45 @@ TEST(Source, LoadsAreMetInProportion) {
   for (std::size_t e = 4; e < 7; ++e) EXPECT_NEAR(third[e], 50'000 / 3.0, 4.5 * std::sqrt(50'000 * 2 / 9.0));
 }
 
+// I5: what a token wants does not depend on the tokens that are asked for with it.
+TEST(Source, ATokenWantsTheSameHoweverTokensAreAskedFor) {
+  constexpr std::int64_t kTokens = 50;
+  const File counts("pieces.json", R"({"logical_count": [[1, 2, 3, 4, 5, 6, 7, 12], [1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 9, 1, 1, 1, 0]]})");
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < kTokens * 3; ++i) ids.insert(ids.end(), {i % 8, (i + 1 + i / 8 % 7) % 8});
+  const File trace("pieces.npz", trace_bytes({kTokens, 3, 2}, ids));
+  for (const std::string& yaml : {std::string("uniform: {tokens: 50}"), std::string("zipf: {tokens: 50}"), std::string("lognormal: {tokens: 50, sigma: 1}"),
+                                  std::string("gate: {tokens: 50, skew: 1}"), "loads: {tokens: 50, file: " + counts.path() + "}", "trace: {file: " + trace.path() + "}"}) {
+    const Source s = good(yaml);
+    const bool scores = s.yields == Source::Yields::scores;
+    const auto wish = [&](std::int64_t first, std::int64_t count) {
+      std::vector<float> logits = scores ? logits_of(s, 3, first, count, 8) : std::vector<float>{};
+      std::vector<float> weights(static_cast<std::size_t>(count * 2));
+      std::vector<std::uint16_t> experts(weights.size());
+      if (!scores) s.choices(3, first, count, experts, weights);
+      logits.insert(logits.end(), experts.begin(), experts.end());
+      return logits;
+    };
+    const std::vector<float> whole = wish(0, kTokens);
+    const std::size_t of_token = scores ? 8 : 2;
+    for (const auto& [first, count] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 1}, {1, 1}, {7, 16}, {13, 37}, {49, 1}}) {
+      const std::vector<float> piece = wish(first, count);
+      for (std::size_t i = 0; i < static_cast<std::size_t>(count) * of_token; ++i)
+        ASSERT_EQ(piece[i], whole[static_cast<std::size_t>(first) * of_token + i]) << yaml << ": value " << i << " of " << count << " tokens from " << first;
+    }
+  }
+}
+
 TEST(Source, LoadRefusalsPointIntoTheFile) {
   const auto said = [](const std::string& json) {
     const File file("bad.json", json);
     return refusal("loads: {file: " + file.path() + ", tokens: 5}");
   };
-  EXPECT_THAT(said("{\"logical_count\": [[1, 2],\n [3, -4]]}"), HasSubstr("bad.json:2:6: `logical_count[1][1]` must be a count"));
-  EXPECT_THAT(said("{\"logical_count\": [[1, 2], [3]]}"), HasSubstr("bad.json:1:28: `logical_count[1]` must be a list of 2 counts"));
-  EXPECT_THAT(said("{\"logical_count\": 3}"), HasSubstr("bad.json:1:2: "));
-  EXPECT_THAT(said("{}"), HasSubstr("expected an object with `logical_count`"));
-  EXPECT_THAT(said("{\"logical_count\": [[1, 2]]"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(said("{\"logical_count\": [[1, 2],\n [3, -4]]}"), HasSubstr("bad.json:2:6: a count must be a whole number from 0 to 2^53, got -4"));
+  EXPECT_THAT(said("{\"logical_count\": [[1, 2], [3]]}"), HasSubstr("bad.json:1:28: this layer of `logical_count` has 1 experts, the first has 2"));
+  EXPECT_THAT(said("{\"logical_count\": 3}"), HasSubstr("bad.json:1:19: `logical_count` must be [[layer][expert]]"));
+  EXPECT_THAT(said("{}"), HasSubstr("has no key `logical_count` [[layer][expert]]"));
+  EXPECT_THAT(said("{\"logical_count\": [[1, 2]]"), HasSubstr("is no JSON"));
   EXPECT_THAT(said("{\"logical_count\": [[1, 2], [3, 4], [5, 6]]}"), HasSubstr("counts 2 experts, the model has 8"));
   EXPECT_THAT(said("{\"logical_count\": [[1,1,1,1,1,1,1,1]], \"layers\": [1]}"), HasSubstr("has no layer 3"));
   EXPECT_THAT(said("{\"logical_count\": [[1,0,0,0,0,0,0,0],[1,1,1,1,1,1,1,1],[1,1,1,1,1,1,1,1]]}"), HasSubstr("logical_count[0] has fewer than top_k = 2"));
