@@ -95,10 +95,11 @@ DropCounts drop_overflow(const HomeBlock& block, Capacity::Order order, std::spa
       int lost = 0;
       double weight = 0;  // of one token: what is added to the sum of all need not wait for every choice
       for (std::size_t j = i; j < i + k; ++j) {
-        const bool keep = fits(j);
-        block.slot[j] = keep ? 0 : -1;
-        lost += !keep;
-        weight += keep ? 0.0 : static_cast<double>(block.weight[j]);
+        // All ones where the choice is dropped: a branch on it could not be foreseen.
+        const std::int32_t dropped = static_cast<std::int32_t>(fits(j)) - 1;
+        block.slot[j] = dropped;
+        lost -= dropped;
+        weight += static_cast<double>(std::bit_cast<float>(std::bit_cast<std::int32_t>(block.weight[j]) & dropped));
       }
       drops.weight += weight;
       drops.choices += lost;
