@@ -79,7 +79,8 @@ std::vector<std::uint64_t> kept_below(const HomeBlock& block, std::span<const st
     at.next += at.step;
   }
   for (std::size_t e = 0; e < choices.size(); ++e)
-    if (choices[e] > limits[e]) below[e] = limits[e] == 0 ? 0 : nth_smallest(std::span(keys).subspan(first[e], first[e + 1] - first[e]), static_cast<std::size_t>(limits[e]));
+    if (choices[e] > limits[e])
+      below[e] = limits[e] == 0 ? 0 : nth_smallest(std::span(keys).subspan(first[e], first[e + 1] - first[e]), static_cast<std::size_t>(limits[e]));
   return below;
 }
 

@@ -274,9 +274,9 @@ EPSIM_VECTORISE void gate_all(const GateRule& rule, std::int64_t count, const fl
 }
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-// Where vectors have 512 bits the common shapes go another way to the same result: with scores as whole numbers of the same order, whose smaller and larger of two
-// are one instruction each, and with as few branches on data as can be. What is rare in it (equal scores among the best, many candidates) is left to `gate_all`.
-// Vector types are lowered before a function is cloned, so these functions say at once what they are compiled for.
+// Where vectors have 512 bits the common shapes go another way to the same result: with scores as whole numbers of the same order, whose smaller and larger of
+// two are one instruction each, and with as few branches on data as can be. What is rare in it (equal scores among the best, many candidates) is left to
+// `gate_all`. Vector types are lowered before a function is cloned, so these functions say at once what they are compiled for.
 #define EPSIM_SHORT_WAY 1
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
@@ -338,19 +338,19 @@ EPSIM_INLINE Masks ranks_of(const std::int32_t* values) {
 
 bool has_short_way(const GateRule& rule) {
   const bool grouped = rule.groups_kept < rule.groups;
-  return rule.bias.empty() && rule.top_k <= kShortWays && rule.experts % kLanes == 0 && (!grouped || (rule.groups <= kShortWays && rule.experts / rule.groups % kLanes == 0)) &&
-         (rule.score == GateRule::Score::sigmoid || rule.renormalise);
+  return rule.bias.empty() && rule.top_k <= kShortWays && rule.experts % kLanes == 0 &&
+         (!grouped || (rule.groups <= kShortWays && rule.experts / rule.groups % kLanes == 0)) && (rule.score == GateRule::Score::sigmoid || rule.renormalise);
 }
 
 /// What one step of the short way leaves to the next. Steps are taken for several rows each: a row's own chain of operations is long, and those of other rows
 /// fill the time it takes.
 struct ShortRow {
-  std::int32_t* order;         // [E]
-  std::int32_t *found, *ids;   // candidates
-  Masks lanes;                 // the largest of the kept groups, by lane
+  std::int32_t* order;        // [E]
+  std::int32_t *found, *ids;  // candidates
+  Masks lanes;                // the largest of the kept groups, by lane
   std::int32_t kept[kShortWays + 1];
   int groups_kept, candidates;
-  bool done;                   // false: the row needs the long way
+  bool done;  // false: the row needs the long way
 };
 constexpr int kRowsAtOnce = 8;
 
@@ -449,7 +449,7 @@ EPSIM_INLINE void choose_short(const GateRule& rule, const float* logits, ShortR
   row.done = row.candidates <= kLanes;
   for (int i = 0; i < rule.top_k; ++i) {
     const std::uint32_t at = _mm512_cmpeq_epi32_mask((__m512i)rank, _mm512_set1_epi32(i));  // of equals at the last place the lowest is first
-    row.done &= at != 0;  // else equals among the best
+    row.done &= at != 0;                                                                    // else equals among the best
     const std::int32_t e = at != 0 ? row.ids[std::countr_zero(at)] : 0;
     experts[i] = static_cast<std::uint16_t>(e);
     chosen[i] = logits[e];
