@@ -79,7 +79,8 @@ std::vector<std::uint64_t> kept_below(const HomeBlock& block, std::span<const st
     at.next += at.step;
   }
   for (std::size_t e = 0; e < choices.size(); ++e)
-    if (choices[e] > limits[e]) below[e] = limits[e] == 0 ? 0 : nth_smallest(std::span(keys).subspan(first[e], first[e + 1] - first[e]), static_cast<std::size_t>(limits[e]));
+    if (choices[e] > limits[e])
+      below[e] = limits[e] == 0 ? 0 : nth_smallest(std::span(keys).subspan(first[e], first[e + 1] - first[e]), static_cast<std::size_t>(limits[e]));
   return below;
 }
 
@@ -95,10 +96,11 @@ DropCounts drop_overflow(const HomeBlock& block, Capacity::Order order, std::spa
       int lost = 0;
       double weight = 0;  // of one token: what is added to the sum of all need not wait for every choice
       for (std::size_t j = i; j < i + k; ++j) {
-        const bool keep = fits(j);
-        block.slot[j] = keep ? 0 : -1;
-        lost += !keep;
-        weight += keep ? 0.0 : static_cast<double>(block.weight[j]);
+        // All ones where the choice is dropped: a branch on it could not be foreseen.
+        const std::int32_t dropped = static_cast<std::int32_t>(fits(j)) - 1;
+        block.slot[j] = dropped;
+        lost -= dropped;
+        weight += static_cast<double>(std::bit_cast<float>(std::bit_cast<std::int32_t>(block.weight[j]) & dropped));
       }
       drops.weight += weight;
       drops.choices += lost;

@@ -1,5 +1,9 @@
 #include "policies/router/shared/gate_rows.h"
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -19,21 +23,20 @@ constexpr int kLanes = 16;
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
 using Masks = std::int32_t __attribute__((vector_size(4 * kLanes)));
 using Flags = std::int8_t __attribute__((vector_size(kLanes)));
-using Bytes = std::uint8_t __attribute__((vector_size(kLanes)));
 
 int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 /// Work space of one call: every array is padded, so that loops run over whole vectors.
 struct Scratch {
   std::vector<float> scores, high[2], low[2], exps, chosen, values;
-  std::vector<std::int32_t> ids, best, rank, mark, order, found;
+  std::vector<std::int32_t> ids, best, rank, mark;
   std::vector<std::uint8_t> flags;
 
   explicit Scratch(const GateRule& rule) {
     const auto n = static_cast<std::size_t>(padded(std::max(rule.experts, rule.groups)) + kLanes);
     for (std::vector<float>* v : {&scores, &high[0], &high[1], &low[0], &low[1], &exps, &values}) v->assign(n, kNone);
     chosen.assign(static_cast<std::size_t>(padded(rule.top_k)), 0.0F);
-    for (std::vector<std::int32_t>* v : {&ids, &best, &rank, &mark, &order, &found}) v->assign(n, 0);
+    for (std::vector<std::int32_t>* v : {&ids, &best, &rank, &mark}) v->assign(n, 0);
     flags.assign(n + 64, 0);
   }
 };
@@ -271,9 +274,9 @@ EPSIM_VECTORISE void gate_all(const GateRule& rule, std::int64_t count, const fl
 }
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-// Where vectors have 512 bits the common shapes go another way to the same result: with scores as whole numbers of the same order, whose smaller and larger of two
-// are one instruction each, and with as few branches on data as can be. What is rare in it (equal scores among the best, many candidates) is left to `gate_all`.
-// Vector types are lowered before a function is cloned, so these functions say at once what they are compiled for.
+// Where vectors have 512 bits the common shapes go another way to the same result: with scores as whole numbers of the same order, whose smaller and larger of
+// two are one instruction each, and with as few branches on data as can be. What is rare in it (equal scores among the best, many candidates) is left to
+// `gate_all`. Vector types are lowered before a function is cloned, so these functions say at once what they are compiled for.
 #define EPSIM_SHORT_WAY 1
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
@@ -296,6 +299,24 @@ EPSIM_INLINE Masks load(const std::int32_t* from) {
 constexpr Masks kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr Masks kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
 
+constexpr __mmask16 kAllLanes = 0xffff;
+constexpr Masks kHalves = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
+
+/// `fast_exp` and `fast_sigmoid` by lane, to the same bits.
+EPSIM_INLINE Lanes exp_lanes(Lanes x) {
+  x = (Lanes)_mm512_maskz_min_ps(kAllLanes, _mm512_set1_ps(88.0F), _mm512_maskz_max_ps(kAllLanes, _mm512_set1_ps(-87.0F), (__m512)x));
+  const Lanes shifted = x * 1.44269504F + 0x1.8p23F, n = shifted - 0x1.8p23F;
+  const Lanes r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  Lanes p = 0.0013941111F * r + 0.0083751264F;
+  p = p * r + 0.0416663529F;
+  p = p * r + 0.166664155F;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  return reinterpret_cast<Lanes>(reinterpret_cast<Masks>(p) + (reinterpret_cast<Masks>(shifted) << 23));
+}
+EPSIM_INLINE Lanes sigmoid_lanes(Lanes x) { return 1.0F / (1.0F + exp_lanes(-x)); }
+
 struct Tops {
   Masks high, low;
 };
@@ -317,17 +338,30 @@ EPSIM_INLINE Masks ranks_of(const std::int32_t* values) {
 
 bool has_short_way(const GateRule& rule) {
   const bool grouped = rule.groups_kept < rule.groups;
-  return rule.bias.empty() && rule.top_k <= kShortWays && rule.experts % kLanes == 0 && (!grouped || (rule.groups <= kShortWays && rule.experts / rule.groups % kLanes == 0)) &&
-         (rule.score == GateRule::Score::sigmoid || rule.renormalise);
+  return rule.bias.empty() && rule.top_k <= kShortWays && rule.experts % kLanes == 0 &&
+         (!grouped || (rule.groups <= kShortWays && rule.experts / rule.groups % kLanes == 0)) && (rule.score == GateRule::Score::sigmoid || rule.renormalise);
 }
 
-/// As `gate_row`, for rules that have a short way; false where a row needs the long one.
-EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scratch& s, std::uint16_t* experts, float* weights) {
+/// What one step of the short way leaves to the next. Steps are taken for several rows each: a row's own chain of operations is long, and those of other rows
+/// fill the time it takes.
+struct ShortRow {
+  std::int32_t* order;        // [E]
+  std::int32_t *found, *ids;  // candidates
+  Masks lanes;                // the largest of the kept groups, by lane
+  std::int32_t kept[kShortWays + 1];
+  int groups_kept, candidates;
+  bool done;  // false: the row needs the long way
+};
+constexpr int kRowsAtOnce = 8;
+
+/// Ranks groups and keeps the best.
+EPSIM_INLINE void keep_groups_short(const GateRule& rule, const float* logits, ShortRow& row) {
   const bool grouped = rule.groups_kept < rule.groups;
-  const int groups = grouped ? rule.groups : 1, k = rule.top_k;
+  const int groups = grouped ? rule.groups : 1;
   const int group_vectors = rule.experts / groups / kLanes;
-  std::int32_t* order = s.order.data();
+  std::int32_t* order = row.order;
   Tops tops[kShortWays];  // of each group, by lane
+  Masks largest_of[kShortWays];
   for (int g = 0; g < groups; ++g) {
     Tops top{Masks{} + std::numeric_limits<std::int32_t>::min(), Masks{} + std::numeric_limits<std::int32_t>::min()};
     for (int v = g * group_vectors; v < (g + 1) * group_vectors; ++v) {
@@ -338,33 +372,34 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
       top = {larger(top.high, mine), larger(top.low, smaller(top.high, mine))};
     }
     tops[g] = top;
+    largest_of[g] = top.high;
   }
 
-  std::int32_t kept[kShortWays + 1] = {0};
+  std::int32_t* kept = row.kept;
+  kept[0] = 0;
   int groups_kept = 1;
-  alignas(64) std::int32_t values[kLanes];
   if (grouped) {
-    Tops all[kShortWays];
-    for (int g = 0; g < groups; ++g) all[g] = tops[g];
+    alignas(64) std::int32_t values[kLanes];
     for (int left = groups, step = 0; step < 4; ++step) {
-      for (int i = 0; 2 * i < left; ++i) all[i] = merged(all[2 * i], all[2 * i + 1 < left ? 2 * i + 1 : 2 * i]);
+      for (int i = 0; 2 * i < left; ++i) tops[i] = merged(tops[2 * i], tops[2 * i + 1 < left ? 2 * i + 1 : 2 * i]);
       left = (left + 1) / 2;
     }
-    const Lanes high = score_of(all[0].high), low = score_of(all[0].low);
-    alignas(64) float score[kLanes], h[kLanes], l[kLanes];
-    std::memcpy(h, &high, sizeof h);
-    std::memcpy(l, &low, sizeof l);
+    const Lanes high = score_of(tops[0].high), low = score_of(tops[0].low);
+    Lanes score;
     if (rule.group_score == GateRule::GroupScore::max) {
-      for (int g = 0; g < kLanes; ++g) score[g] = h[g];
+      score = high;
+    } else if (rule.score == GateRule::Score::sigmoid && groups <= kLanes / 2) {
+      const Lanes both = sigmoid_lanes(__builtin_shuffle(high, low, kHalves));
+      score = both + __builtin_shuffle(both, both, kLane + kLanes / 2);
     } else if (rule.score == GateRule::Score::sigmoid) {
-      for (int g = 0; g < kLanes; ++g) score[g] = fast_sigmoid(h[g]) + fast_sigmoid(l[g]);
+      score = sigmoid_lanes(high) + sigmoid_lanes(low);
     } else {
-      const float top = largest(h, kLanes);  // lanes beyond the groups repeat some
-      for (int g = 0; g < kLanes; ++g) score[g] = fast_exp(h[g] - top) + fast_exp(l[g] - top);
+      alignas(64) float heights[kLanes];
+      std::memcpy(heights, &high, sizeof high);
+      const Lanes top = Lanes{} + *std::max_element(heights, heights + groups);
+      score = exp_lanes(high - top) + exp_lanes(low - top);
     }
-    Lanes score_lanes;
-    std::memcpy(&score_lanes, score, sizeof score);
-    const Masks mine = order_of(score_lanes);
+    const Masks mine = order_of(score);
     std::memcpy(values, &mine, sizeof mine);
     Masks better{};
     for (int j = 0; j < groups; ++j) better -= ((Masks{} + values[j]) > mine) | (((Masks{} + values[j]) == mine) & (kLane > j));
@@ -376,64 +411,87 @@ EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scra
     }
   }
 
-  // The k-th largest of the lanes' largest: k experts reach it, and few more.
-  Masks lanes = tops[kept[0]].high;
-  for (int i = 1; i < groups_kept; ++i) lanes = larger(lanes, tops[kept[i]].high);
+  Masks lanes = largest_of[kept[0]];
+  for (int i = 1; i < groups_kept; ++i) lanes = larger(lanes, largest_of[kept[i]]);
+  row.lanes = lanes;
+  row.groups_kept = groups_kept;
+}
+
+/// Lists the candidates, ascending: experts that reach the k-th largest of the lanes' largest. There are k of them and few more.
+EPSIM_INLINE void collect_short(const GateRule& rule, ShortRow& row) {
+  const int group_vectors = (rule.groups_kept < rule.groups ? rule.experts / rule.groups : rule.experts) / kLanes;
+  alignas(64) std::int32_t values[kLanes];
+  Masks lanes = row.lanes;
   std::memcpy(values, &lanes, sizeof lanes);
-  lanes = ranks_of(values) < k ? lanes : Masks{} + std::numeric_limits<std::int32_t>::max();
+  lanes = ranks_of(values) < rule.top_k ? lanes : Masks{} + std::numeric_limits<std::int32_t>::max();
   for (int step = 0; step < 4; ++step) lanes = smaller(__builtin_shuffle(lanes, lanes, kEven), __builtin_shuffle(lanes, lanes, kEven + 1));
   const Masks enough = Masks{} + lanes[0];
 
-  // Eight vectors of candidates at a time become bits: bit 8 lane + vector.
-  std::int32_t* ids = s.ids.data();
-  std::int32_t* found = s.found.data();
-  int n = 0;
-  const int vectors = groups_kept * group_vectors;
-  for (int from = 0; from < vectors; from += 8) {
-    Masks reached{};
-    std::int32_t base[8];
-    for (int j = 0; j < 8 && from + j < vectors; ++j) {
-      base[j] = grouped ? (kept[(from + j) / group_vectors] * group_vectors + (from + j) % group_vectors) * kLanes : (from + j) * kLanes;
-      reached |= (load(order + base[j]) >= enough) & (1 << j);
+  std::int32_t *ids = row.ids, *found = row.found;
+  int n = 0;  // the arrays have room for all experts and a vector more
+  for (int i = 0; i < row.groups_kept; ++i)
+    for (int v = row.kept[i] * group_vectors; v < (row.kept[i] + 1) * group_vectors; ++v) {
+      const Masks mine = load(row.order + v * kLanes), id = kLane + v * kLanes;
+      const __mmask16 reached = _mm512_cmpge_epi32_mask((__m512i)mine, (__m512i)enough);
+      _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(reached, (__m512i)mine));
+      _mm512_storeu_si512(ids + n, _mm512_maskz_compress_epi32(reached, (__m512i)id));
+      n += std::popcount(static_cast<std::uint32_t>(reached));
     }
-    const Bytes bytes = __builtin_convertvector(reached, Bytes);
-    std::uint64_t words[2];
-    std::memcpy(words, &bytes, sizeof words);
-    for (int w = 0; w < 2; ++w)
-      for (std::uint64_t bits = words[w]; bits != 0; bits &= bits - 1, ++n) {
-        const int bit = std::countr_zero(bits);
-        ids[n] = base[bit & 7] + 8 * w + (bit >> 3);
-        found[n] = order[ids[n]];
-      }
-  }
-  if (n > kLanes) return false;
-  for (int i = 0; i < kLanes; ++i) values[i] = i < n ? found[i] : std::numeric_limits<std::int32_t>::min();
-  const Masks greater = ranks_of(values);
-  std::memcpy(values, &greater, sizeof greater);
-  std::int32_t best[kShortWays + 1];
-  for (int i = 0; i < k; ++i) best[i] = -1;
-  int placed = 0;
-  for (int i = 0; i < kLanes; ++i) {
-    const bool chosen = values[i] < k && i < n;
-    best[chosen ? values[i] : k] = i;
-    placed += chosen;
-  }
-  std::int32_t all = 0;
-  for (int i = 0; i < k; ++i) all |= best[i];
-  if (all < 0 || placed != k) return false;  // equals among the best
-  float* chosen = s.chosen.data();
-  for (int i = 0; i < k; ++i) {
-    const std::int32_t e = ids[best[i]];
+  row.candidates = n;
+}
+
+/// Sorts the candidates and takes the best.
+EPSIM_INLINE void choose_short(const GateRule& rule, const float* logits, ShortRow& row, std::uint16_t* experts, float* chosen) {
+  const Masks candidates = kLane < row.candidates ? load(row.found) : Masks{} + std::numeric_limits<std::int32_t>::min();
+  alignas(64) std::int32_t values[kLanes];
+  std::memcpy(values, &candidates, sizeof candidates);
+  const Masks rank = ranks_of(values);
+  row.done = row.candidates <= kLanes;
+  for (int i = 0; i < rule.top_k; ++i) {
+    const std::uint32_t at = _mm512_cmpeq_epi32_mask((__m512i)rank, _mm512_set1_epi32(i));  // of equals at the last place the lowest is first
+    row.done &= at != 0;                                                                    // else equals among the best
+    const std::int32_t e = at != 0 ? row.ids[std::countr_zero(at)] : 0;
     experts[i] = static_cast<std::uint16_t>(e);
     chosen[i] = logits[e];
   }
-  weigh(rule, logits, s, weights);
-  return true;
+}
+
+EPSIM_INLINE void weigh_short(const GateRule& rule, const float* logits, Scratch& s, const float* chosen, float* weights) {
+  float* w = s.chosen.data();
+  if (rule.score != GateRule::Score::sigmoid || !rule.renormalise) {
+    std::copy_n(chosen, rule.top_k, w);
+    return weigh(rule, logits, s, weights);
+  }
+  Lanes lanes;
+  std::memcpy(&lanes, chosen, sizeof lanes);
+  lanes = sigmoid_lanes(lanes);
+  std::memcpy(w, &lanes, sizeof lanes);
+  float sum = 0;
+  for (int i = 0; i < rule.top_k; ++i) sum += w[i];
+  lanes = lanes / sum * rule.scale;
+  std::memcpy(w, &lanes, sizeof lanes);
+  std::copy_n(w, rule.top_k, weights);
 }
 
 void gate_all_short(const GateRule& rule, std::int64_t count, const float* logits, Scratch& s, std::uint16_t* experts, float* weights) {
-  for (std::int64_t t = 0; t < count; ++t, logits += rule.experts, experts += rule.top_k, weights += rule.top_k)
-    if (!gate_row_short(rule, logits, s, experts, weights)) gate_all(rule, 1, logits, s, experts, weights);
+  const int k = rule.top_k, room = rule.experts + kLanes;
+  std::vector<std::int32_t> space(static_cast<std::size_t>(3 * kRowsAtOnce * room));
+  ShortRow rows[kRowsAtOnce];
+  float chosen[kRowsAtOnce][kShortWays] = {};
+  for (int i = 0; i < kRowsAtOnce; ++i) {
+    rows[i].order = space.data() + 3 * i * room;
+    rows[i].found = rows[i].order + room;
+    rows[i].ids = rows[i].found + room;
+  }
+  for (std::int64_t t = 0; t < count; t += kRowsAtOnce) {
+    const int some = static_cast<int>(std::min<std::int64_t>(count - t, kRowsAtOnce));
+    for (int i = 0; i < some; ++i) keep_groups_short(rule, logits + (t + i) * rule.experts, rows[i]);
+    for (int i = 0; i < some; ++i) collect_short(rule, rows[i]);
+    for (int i = 0; i < some; ++i) choose_short(rule, logits + (t + i) * rule.experts, rows[i], experts + (t + i) * k, chosen[i]);
+    for (int i = 0; i < some; ++i) weigh_short(rule, logits + (t + i) * rule.experts, s, chosen[i], weights + (t + i) * k);
+    for (int i = 0; i < some; ++i)
+      if (!rows[i].done) gate_all(rule, 1, logits + (t + i) * rule.experts, s, experts + (t + i) * k, weights + (t + i) * k);
+  }
 }
 #pragma GCC pop_options
 #endif
