@@ -1,50 +1,24 @@
 #include "analysis/measure.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "analysis/bottleneck.h"
 #include "analysis/memory.h"
 #include "analysis/traffic.h"
-#include "base/parallel.h"
+#include "policies/reach.h"
 
 namespace epsim {
 namespace {
 
-/// Sums, over the tokens of one home rank, of the distinct ranks and nodes that a token's kept copies go to.
-struct Spread {
-  std::int64_t tokens = 0, ranks = 0, nodes = 0;  ///< tokens with a kept copy
-};
-
-Spread spread_of(const Plan& plan, const std::vector<std::int32_t>& rank_of_slot, const Topology& topology, Rank home) {
-  Spread spread;
-  const std::int64_t k = plan.routing.top_k;
-  std::vector<std::int64_t> last_at_rank(topology.ranks(), -1), last_at_node(topology.nodes(), -1);
-  for (std::int64_t t = plan.routing.first_token[home]; t < plan.routing.first_token[home + 1]; ++t) {
-    bool kept = false;
-    for (std::int64_t c = t * k; c < (t + 1) * k; ++c) {
-      if (plan.slot[c] < 0) continue;
-      kept = true;
-      const Rank rank(rank_of_slot[plan.slot[c]]);
-      if (std::exchange(last_at_rank[rank], t) != t) ++spread.ranks;
-      if (std::exchange(last_at_node[topology.node_of(rank)], t) != t) ++spread.nodes;
-    }
-    spread.tokens += kept;
-  }
-  return spread;
-}
-
 void measure_spread(const Plan& plan, const Topology& topology, LayerMetrics& m) {
-  std::vector<std::int32_t> rank_of_slot(plan.placement.slots());
-  for (int r = 0; r < plan.ranks(); ++r)
-    for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) rank_of_slot[s] = r;
-  std::vector<Spread> by_home(plan.ranks());
-  parallel_for(plan.ranks(), [&](std::int64_t home) { by_home[home] = spread_of(plan, rank_of_slot, topology, Rank(home)); });
-  Spread all;
-  for (const Spread& s : by_home) all.tokens += s.tokens, all.ranks += s.ranks, all.nodes += s.nodes;
-  if (all.tokens == 0) return;
-  m.distinct_ranks_per_token = static_cast<double>(all.ranks) / static_cast<double>(all.tokens);
-  m.distinct_nodes_per_token = static_cast<double>(all.nodes) / static_cast<double>(all.tokens);
+  const Reach reach = reach_of(plan, topology);
+  const auto sum = [](const std::vector<std::int64_t>& counts) { return static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})); };
+  const double tokens = sum(reach.tokens);
+  if (tokens == 0) return;
+  m.distinct_ranks_per_token = sum(reach.ranks.cells) / tokens;
+  m.distinct_nodes_per_token = sum(reach.nodes.cells) / tokens;
 }
 
 }  // namespace

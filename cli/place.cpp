@@ -9,7 +9,7 @@
 
 #include "analysis/measure.h"
 #include "cli/cli.h"
-#include "cli/logical_count.h"
+#include "workloads/import/load_dump.h"
 
 namespace epsim::verb {
 namespace {
@@ -92,15 +92,15 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
     problems.add(typed("--ranks", std::to_string(o.ranks)).at, fmt::format("there must be from 1 to {} ranks, got {}", kMaxRanks, o.ranks));
   else if (o.nodes < 1 || o.nodes > o.ranks)
     problems.add(typed("--nodes", std::to_string(o.nodes)).at, fmt::format("{} ranks are on 1 to {} nodes, got {}", o.ranks, o.ranks, o.nodes));
-  LogicalCount loads;
+  LoadDump loads;
   try {
-    loads = read_logical_count(read_text(o.loads));
+    loads = read_load_dump(read_text(o.loads));
   } catch (const InputError& e) {
     problems.add(e);
   }
   // Settings are checked against what is known; a broken size must not hide a misspelt policy.
   Shape shape;
-  shape.experts = loads.count.empty() ? 0 : static_cast<int>(loads.count.front().size());
+  shape.experts = loads.experts();
   shape.top_k = 1;
   shape.ranks = static_cast<int>(std::clamp<std::int64_t>(o.ranks, 0, kMaxRanks));
   shape.nodes = static_cast<int>(std::clamp<std::int64_t>(o.nodes, 0, kMaxRanks));
@@ -112,20 +112,22 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
   problem.ranks = shape.ranks;
   problem.nodes = shape.nodes;
   problem.seed = o.seed;
+  if (loads.layers.empty())
+    for (std::size_t l = 0; l < loads.logical_count.size(); ++l) loads.layers.push_back(static_cast<int>(l));
   problem.layers = loads.layers;
-  for (const std::vector<std::int64_t>& row : loads.count) {
+  for (const std::vector<std::int64_t>& row : loads.logical_count) {
     Matrix<std::int64_t>& m = problem.counts.emplace_back(1, problem.experts);
     std::ranges::copy(row, m.cells.begin());
   }
   std::vector<Placement> placements = policy.place(problem);
-  ensure(placements.size() == loads.count.size(), "a placement policy answers for all layers");
+  ensure(placements.size() == loads.logical_count.size(), "a placement policy answers for all layers");
   std::vector<LayerResult> results;
   for (std::size_t l = 0; l < placements.size(); ++l) {
     placements[l].check(problem.experts);
     LayerResult& r = results.emplace_back(LayerResult{loads.layers[l], std::move(placements[l]), {}, {}});
     double choices = 0;
-    for (const std::int64_t n : loads.count[l]) choices += static_cast<double>(n);
-    r.rank_load = rank_loads(r.placement, loads.count[l]);
+    for (const std::int64_t n : loads.logical_count[l]) choices += static_cast<double>(n);
+    r.rank_load = rank_loads(r.placement, loads.logical_count[l]);
     r.metrics = shared_load_metrics(r.rank_load, choices);
   }
   return results;

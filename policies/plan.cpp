@@ -35,74 +35,116 @@ std::uint64_t priority_key(float weight, std::uint32_t choice) {
   return std::uint64_t{~ascending} << 32 | choice;
 }
 
-/// For each expert the last priority key that is kept; experts that keep all have the highest key there is.
-std::vector<std::uint64_t> last_kept(const HomeBlock& block, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
-  std::vector<std::uint64_t> last(choices.size(), ~std::uint64_t{0});
+/// The n-th smallest (n from 0) of keys that differ. A comparison in a sort cannot be foreseen, so elements are swapped to their side without a branch.
+std::uint64_t nth_smallest(std::span<std::uint64_t> keys, std::size_t n) {
+  constexpr std::size_t kFew = 24;
+  constexpr int kRounds = 64;  // unlucky pivots end here
+  for (int round = 0; keys.size() > kFew && round < kRounds; ++round) {
+    const std::uint64_t a = keys.front(), b = keys[keys.size() / 2], c = keys.back();
+    const std::uint64_t pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));  // their median: neither the smallest nor the largest
+    std::size_t below = 0;
+    for (std::uint64_t& key : keys) {
+      const std::uint64_t moved = key;
+      key = keys[below];
+      keys[below] = moved;
+      below += moved < pivot;
+    }
+    if (n < below) {
+      keys = keys.first(below);
+    } else {
+      keys = keys.subspan(below);
+      n -= below;
+    }
+  }
+  const auto nth = keys.begin() + static_cast<std::ptrdiff_t>(n);
+  std::nth_element(keys.begin(), nth, keys.end());
+  return *nth;
+}
+
+/// For each expert the priority key below which a choice is kept; experts that keep all have the highest key there is.
+std::vector<std::uint64_t> kept_below(const HomeBlock& block, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
+  std::vector<std::uint64_t> below(choices.size(), ~std::uint64_t{0});
   std::vector<std::size_t> first(choices.size() + 1);
   for (std::size_t e = 0; e < choices.size(); ++e) first[e + 1] = first[e] + (choices[e] > limits[e] ? static_cast<std::size_t>(choices[e]) : 0);
-  std::vector<std::uint64_t> keys(first.back());
-  std::vector<std::size_t> next(first.begin(), first.end() - 1);
-  for (std::size_t i = 0; i < block.expert.size(); ++i)
-    if (const std::size_t e = block.expert[i]; choices[e] > limits[e]) keys[next[e]++] = priority_key(block.weight[i], static_cast<std::uint32_t>(i));
-  for (std::size_t e = 0; e < choices.size(); ++e) {
-    if (choices[e] <= limits[e] || limits[e] == 0) continue;
-    const auto begin = keys.begin() + static_cast<std::ptrdiff_t>(first[e]);
-    const auto nth = begin + static_cast<std::ptrdiff_t>(limits[e] - 1);
-    std::nth_element(begin, nth, keys.begin() + static_cast<std::ptrdiff_t>(first[e + 1]));
-    last[e] = *nth;
+  // An expert that keeps all writes its keys, without a branch, over each other and behind the others'.
+  struct Cursor {
+    std::size_t next, step;
+  };
+  std::vector<Cursor> cursors(choices.size());
+  for (std::size_t e = 0; e < choices.size(); ++e) cursors[e] = choices[e] > limits[e] ? Cursor{first[e], 1} : Cursor{first.back(), 0};
+  std::vector<std::uint64_t> keys(first.back() + 1);
+  for (std::size_t i = 0; i < block.expert.size(); ++i) {
+    Cursor& at = cursors[block.expert[i]];
+    keys[at.next] = priority_key(block.weight[i], static_cast<std::uint32_t>(i));
+    at.next += at.step;
   }
-  return last;
+  for (std::size_t e = 0; e < choices.size(); ++e)
+    if (choices[e] > limits[e]) below[e] = limits[e] == 0 ? 0 : nth_smallest(std::span(keys).subspan(first[e], first[e + 1] - first[e]), static_cast<std::size_t>(limits[e]));
+  return below;
 }
 
 /// Writes -1 to the slots of the choices that do not fit and 0 to the others; gives what was lost.
 DropCounts drop_overflow(const HomeBlock& block, Capacity::Order order, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
   DropCounts drops;
   const bool by_weight = order == Capacity::Order::probability;
-  const std::vector<std::uint64_t> last = by_weight ? last_kept(block, choices, limits) : std::vector<std::uint64_t>{};
+  const std::vector<std::uint64_t> below = by_weight ? kept_below(block, choices, limits) : std::vector<std::uint64_t>{};
   std::vector<std::int64_t> taken(choices.size());
   const auto k = static_cast<std::size_t>(block.top_k);
-  for (std::size_t i = 0; i < block.expert.size(); i += k) {
-    int lost = 0;
-    for (std::size_t j = i; j < i + k; ++j) {
-      const std::size_t e = block.expert[j];
-      const bool fits = by_weight ? limits[e] > 0 && priority_key(block.weight[j], static_cast<std::uint32_t>(j)) <= last[e] : taken[e]++ < limits[e];
-      block.slot[j] = fits ? 0 : -1;
-      if (fits) continue;
-      ++lost;
-      drops.weight += static_cast<double>(block.weight[j]);
+  const auto drop = [&](auto&& fits) {
+    for (std::size_t i = 0; i < block.expert.size(); i += k) {
+      int lost = 0;
+      double weight = 0;  // of one token: what is added to the sum of all need not wait for every choice
+      for (std::size_t j = i; j < i + k; ++j) {
+        const bool keep = fits(j);
+        block.slot[j] = keep ? 0 : -1;
+        lost += !keep;
+        weight += keep ? 0.0 : static_cast<double>(block.weight[j]);
+      }
+      drops.weight += weight;
+      drops.choices += lost;
+      drops.partial_tokens += lost > 0 && lost < block.top_k;
+      drops.total_tokens += lost == block.top_k;
     }
-    drops.choices += lost;
-    drops.partial_tokens += lost > 0 && lost < block.top_k;
-    drops.total_tokens += lost == block.top_k;
-  }
+  };
+  if (by_weight)
+    drop([&](std::size_t j) { return priority_key(block.weight[j], static_cast<std::uint32_t>(j)) < below[block.expert[j]]; });
+  else
+    drop([&](std::size_t j) { return taken[block.expert[j]]++ < limits[block.expert[j]]; });
   return drops;
 }
 
 /// Replaces the 0 of each kept choice by the slot its copy goes to and counts copies by slot.
 void deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule::Deal& deal,
                  std::span<std::int64_t> copies) {
-  std::vector<std::size_t> next(kept.size() + 1);  // of each expert, into `dealt`; experts with one replica need no dealing
-  for (std::size_t e = 0; e < kept.size(); ++e) next[e + 1] = next[e] + (placement.slots_of_expert[e].size() > 1 ? static_cast<std::size_t>(kept[e]) : 0);
-  std::vector<std::uint16_t> dealt(next.back());
-  for (std::size_t e = 0; e < kept.size(); ++e)
-    if (next[e + 1] > next[e])
-      deal(source, Expert(static_cast<std::int64_t>(e)), placement.slots_of_expert[e], std::span(dealt).subspan(next[e], next[e + 1] - next[e]));
-
-  std::vector<std::int32_t> only(kept.size());  // the slot of an expert with one replica, else -1
-  for (std::size_t e = 0; e < kept.size(); ++e) only[e] = placement.slots_of_expert[e].size() == 1 ? placement.slots_of_expert[e].front().value : -1;
+  // The slots that each expert's copies go to, expert by expert; one slot for all of an expert with one replica. One more is read, not used, behind the last.
+  struct Cursor {
+    std::size_t next;
+    std::uint32_t step;
+  };
+  std::vector<Cursor> cursors(kept.size());
+  std::vector<std::int32_t> slots;
+  std::vector<std::uint16_t> dealt;
   bool legal = true;
-  for (std::size_t i = 0; i < block.expert.size(); ++i) {
-    if (block.slot[i] < 0) continue;
-    const std::size_t e = block.expert[i];
-    std::int32_t s = only[e];
-    if (s < 0) {
-      const std::vector<Slot>& replicas = placement.slots_of_expert[e];
-      const std::uint16_t choice = dealt[next[e]++];
+  for (std::size_t e = 0; e < kept.size(); ++e) {
+    const std::vector<Slot>& replicas = placement.slots_of_expert[e];
+    cursors[e] = {slots.size(), replicas.size() > 1 ? 1U : 0U};
+    if (replicas.size() == 1) slots.push_back(replicas.front());
+    if (replicas.size() <= 1 || kept[e] == 0) continue;
+    dealt.assign(static_cast<std::size_t>(kept[e]), 0);
+    deal(source, Expert(static_cast<std::int64_t>(e)), replicas, dealt);
+    for (const std::uint16_t choice : dealt) {
       legal &= choice < replicas.size();
-      s = replicas[std::min<std::size_t>(choice, replicas.size() - 1)];
+      slots.push_back(replicas[std::min<std::size_t>(choice, replicas.size() - 1)]);
     }
-    block.slot[i] = s;
-    ++copies[static_cast<std::size_t>(s)];
+  }
+  slots.push_back(0);
+  for (std::size_t i = 0; i < block.expert.size(); ++i) {
+    const bool keep = block.slot[i] >= 0;
+    Cursor& at = cursors[block.expert[i]];
+    const std::int32_t s = slots[at.next];
+    at.next += keep ? at.step : 0U;
+    block.slot[i] = keep ? s : -1;
+    copies[static_cast<std::size_t>(s)] += keep;
   }
   ensure(legal, "a replica rule deals to replicas that there are");
 }

@@ -18,7 +18,16 @@ Exchange one_row_a_copy(std::string_view summary) {
                                    {Kind::transfer, Stage::combine, "combine", {experts}},
                                    {Kind::reduce, Stage::combine, "add", {shared, experts, combine}}};
   const auto no_tree = [](const Plan&, const Topology&, Slot) { return std::vector<std::int32_t>{}; };
-  return make_exchange(summary, steps, experts, shared, no_tree, [terms = Terms()](const auto& token) mutable {
+  const auto count_home = [](const HomeCounts& h, Counter& counter) {
+    std::int64_t copies = 0;
+    for (const Rank r : ids<Rank>(h.topology.ranks())) {
+      counter.transfer(dispatch, h.home, r, h.copies[r]);
+      counter.transfer(combine, r, h.home, h.copies[r]);
+      copies += h.copies[r];
+    }
+    counter.reduce(add, h.home, copies + h.shared, h.tokens);
+  };
+  return make_exchange(summary, steps, experts, shared, no_tree, count_home, [terms = Terms()](const auto& token) mutable {
     terms.clear();
     for (const Copy& c : token.copies) {
       const RowRef out = token.sink.expert(c, token.sink.transfer(dispatch, token.home, c.rank, token.row));
@@ -39,7 +48,17 @@ Exchange one_row_a_rank(std::string_view summary) {
                                    {Kind::transfer, Stage::combine, "combine", {add_on_rank}},
                                    {Kind::reduce, Stage::combine, "add", {shared, add_on_rank, combine}}};
   const auto by_rank = [](const Plan& plan, const Topology&, Slot s) { return std::vector<std::int32_t>{plan.placement.rank_of(s)}; };
-  return make_exchange(summary, steps, experts, shared, by_rank, [terms = Terms(), on_rank = Terms()](const auto& token) mutable {
+  const auto count_home = [](const HomeCounts& h, Counter& counter) {
+    std::int64_t rows = 0;
+    for (const Rank r : ids<Rank>(h.topology.ranks())) {
+      counter.transfer(dispatch, h.home, r, h.reached[r]);
+      counter.reduce(add_on_rank, r, h.copies[r], h.reached[r]);
+      counter.transfer(combine, r, h.home, h.reached[r]);
+      rows += h.reached[r];
+    }
+    counter.reduce(add, h.home, rows + h.shared, h.tokens);
+  };
+  return make_exchange(summary, steps, experts, shared, by_rank, count_home, [terms = Terms(), on_rank = Terms()](const auto& token) mutable {
     terms.clear();
     for_each_group(token.copies, kAll, kRank, [&](Rank rank, auto each) {
       const RowRef in = token.sink.transfer(dispatch, token.home, rank, token.row);

@@ -46,7 +46,24 @@ Exchange reduced(std::string_view summary) {
     const Rank rank = plan.placement.rank_of(s);
     return std::vector<std::int32_t>{topology.node_of(rank), rank};
   };
-  return make_exchange(summary, steps, experts, shared, by_node_and_rank, [terms = Terms(), in_node = Terms(), on_rank = Terms()](const auto& token) mutable {
+  const auto count_home = [](const HomeCounts& h, Counter& counter) {
+    std::int64_t nodes = 0;
+    for (const Node node : ids<Node>(h.topology.nodes())) {
+      const std::int64_t rows = h.node_reached[node];
+      const Rank via = gateway(h.topology, h.home, node);
+      if (via != h.home) counter.transfer(dispatch, h.home, via, rows), counter.transfer(combine, via, h.home, rows);
+      for (const Rank r : h.topology.ranks_of(node)) {
+        counter.transfer(via == h.home ? dispatch : forward, via, r, h.reached[r]);
+        counter.reduce(add_on_rank, r, h.copies[r], h.reached[r]);
+        counter.transfer(gather, r, via, h.reached[r]);
+        counter.reduce(add_in_node, via, h.reached[r], 0);
+      }
+      counter.reduce(add_in_node, via, 0, rows);
+      nodes += rows;
+    }
+    counter.reduce(add, h.home, nodes + h.shared, h.tokens);
+  };
+  return make_exchange(summary, steps, experts, shared, by_node_and_rank, count_home, [terms = Terms(), in_node = Terms(), on_rank = Terms()](const auto& token) mutable {
     terms.clear();
     for_each_group(token.copies, kAll, kNode, [&](Node node, auto) {
       const Rank via = gateway(token.topology, token.home, node);
@@ -80,7 +97,21 @@ Exchange forwarded(std::string_view summary) {
     RowRef row;
     const Copy* copy;
   };
-  return make_exchange(summary, steps, experts, shared, no_tree, [terms = Terms(), results = std::vector<Result>()](const auto& token) mutable {
+  const auto count_home = [](const HomeCounts& h, Counter& counter) {
+    std::int64_t copies = 0;
+    for (const Node node : ids<Node>(h.topology.nodes())) {
+      const Rank via = gateway(h.topology, h.home, node);
+      if (via != h.home) counter.transfer(dispatch, h.home, via, h.node_reached[node]);
+      for (const Rank r : h.topology.ranks_of(node)) {
+        counter.transfer(via == h.home ? dispatch : forward, via, r, h.reached[r]);
+        counter.transfer(gather, r, via, h.copies[r]);
+        if (via != h.home) counter.transfer(combine, via, h.home, h.copies[r]);
+        copies += h.copies[r];
+      }
+    }
+    counter.reduce(add, h.home, copies + h.shared, h.tokens);
+  };
+  return make_exchange(summary, steps, experts, shared, no_tree, count_home, [terms = Terms(), results = std::vector<Result>()](const auto& token) mutable {
     results.clear();
     for_each_group(token.copies, kAll, kNode, [&](Node node, auto) {
       const Rank via = gateway(token.topology, token.home, node);

@@ -11,7 +11,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-using testing::make_part;
+using testing::part_from_yaml;
 
 /// Four nodes of two ranks; rows and kernels are set by hand and played by the real engine.
 struct Layer {
@@ -19,9 +19,9 @@ struct Layer {
   LayerRun run;
 
   explicit Layer(const std::string& cluster = "{two_tier: {nodes: 4, ranks_per_node: 2, device: h100, uplink: 10GB/s}}") {
-    experiment.topology = make_part(builtin_clusters(), cluster);
-    experiment.network = make_part(builtin_networks(), "fair");
-    experiment.compute = make_part(builtin_computes(), "roofline");
+    experiment.topology = part_from_yaml(builtin_clusters(), cluster);
+    experiment.network = part_from_yaml(builtin_networks(), "fair");
+    experiment.compute = part_from_yaml(builtin_computes(), "roofline");
     run.schedule.ranks = experiment.topology.ranks();
   }
   Phase& phase(Phase::Kind kind, Stage stage) {

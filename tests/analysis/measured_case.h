@@ -23,8 +23,8 @@ struct MeasuredCase {
     e.topology = layer.topology;
     e.source.first_token = layer.plan.routing.first_token;
     e.exchange = layer.exchange(exchange);
-    e.network = make_part(builtin_networks(), network);
-    e.compute = make_part(builtin_computes(), "roofline");
+    e.network = part_from_yaml(builtin_networks(), network);
+    e.compute = part_from_yaml(builtin_computes(), "roofline");
     e.pricing = layer.pricing();
     e.resolved = yaml("{seed: 7, placement: {eplb: {slots: 12}}, precision: {dispatch: fp8}, source: {zipf: {exponent: 1.25, path: '010'}}, list: [1, true]}");
     run = run_plan(e, layer.plan, Timeline::Detail::rank);

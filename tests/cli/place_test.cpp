@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/cli.h"
-#include "cli/logical_count.h"
+#include "workloads/import/load_dump.h"
 #include "tests/support/part_from_yaml.h"
 
 namespace epsim {
@@ -17,16 +17,16 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::input_error;
 
-LogicalCount read(const std::string& json) { return read_logical_count(std::make_shared<SourceText>(SourceText{"loads.json", json})); }
+LoadDump read(const std::string& json) { return read_load_dump(std::make_shared<SourceText>(SourceText{"loads.json", json})); }
 
-TEST(LogicalCount, ReadsLayersOfCounts) {
-  const LogicalCount c = read(R"({"model": {"logical_count": 1}, "layers": [3, 9], "logical_count": [[1, 2.0], [0, 1e3]], "note": [[["x"]]]})");
-  EXPECT_THAT(c.count, ElementsAre(ElementsAre(1, 2), ElementsAre(0, 1000)));
+TEST(LoadDump, ReadsLayersOfCounts) {
+  const LoadDump c = read(R"({"model": {"logical_count": 1}, "layers": [3, 9], "logical_count": [[1, 2.0], [0, 1e3]], "note": [[["x"]]]})");
+  EXPECT_THAT(c.logical_count, ElementsAre(ElementsAre(1, 2), ElementsAre(0, 1000)));
   EXPECT_THAT(c.layers, ElementsAre(3, 9));
-  EXPECT_THAT(read(R"({"logical_count": [[5], [6]]})").layers, ElementsAre(0, 1));
+  EXPECT_THAT(read(R"({"logical_count": [[5], [6]]})").layers, ::testing::IsEmpty());
 }
 
-TEST(LogicalCount, SaysWhereTheFileIsWrong) {
+TEST(LoadDump, SaysWhereTheFileIsWrong) {
   const auto error = [](const std::string& json) { return input_error([&] { read(json); }); };
   EXPECT_THAT(error("{\"logical_count\":\n [[1, -2]]}"), HasSubstr("loads.json:2:7: error: a count must be a whole number from 0 to 2^53, got -2"));
   EXPECT_THAT(error("{\"logical_count\": [[1, 2.5]]}"), HasSubstr("loads.json:1:24: error: a count must be a whole number"));

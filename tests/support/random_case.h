@@ -10,24 +10,14 @@
 #include "policies/schedule.h"
 #include "sim/experiment.h"
 #include "tests/support/machines.h"
+#include "tests/support/part_from_yaml.h"
 
 namespace epsim::testing {
-
-inline Setting yaml(const std::string& text) { return parse_yaml(std::make_shared<SourceText>(SourceText{"test", text})); }
-
-/// A part made from its YAML value with the built-in catalogs.
-template <class Catalog, class... Context>
-auto make_part(const Catalog& catalog, const std::string& text, Context... context) {
-  Diagnostics problems;
-  auto part = catalog.make(yaml(text), problems, context...);
-  problems.check();
-  return part;
-}
 
 /// Ranks in nodes of different sizes, none empty, around one core.
 inline Topology uneven_nodes(int ranks, int nodes, Rng& rng) {
   MachineBuilder b;
-  b.device = make_part(builtin_clusters(), "{single_switch: {ranks: 1, device: h100}}").device();
+  b.device = part_from_yaml(builtin_clusters(), "{single_switch: {ranks: 1, device: h100}}").device();
   std::vector<int> sizes(static_cast<std::size_t>(nodes), 1);
   for (int r = nodes; r < ranks; ++r) ++sizes[rng.below(sizes.size())];
   std::vector<int> first{0};
@@ -55,7 +45,7 @@ struct RandomCase {
     const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
     const int nodes = pick(1, max_nodes), per_node = pick(1, max_ranks_per_node), ranks = nodes * per_node;
     const char* shapes[] = {"two_tier", "rail_fat_tree"};
-    topology = make_part(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
+    topology = part_from_yaml(builtin_clusters(), fmt::format("{{{}: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", shapes[rng.below(2)], nodes, per_node));
 
     if (Rng uneven(seed, Stream::test, 2); uneven.below(3) == 0) topology = uneven_nodes(ranks, nodes, uneven);
 
@@ -90,11 +80,11 @@ struct RandomCase {
       return limits;
     };
     shared_expert = rng.below(3) == 0;
-    const ReplicaRule replica = make_part(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+    const ReplicaRule replica = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
     plan = make_plan(3, std::move(routing), capacity, Placement::from_experts(std::move(placed), std::move(first_slot), experts), replica, topology);
   }
 
-  Exchange exchange(const std::string& text) const { return make_part(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
+  Exchange exchange(const std::string& text) const { return part_from_yaml(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }
   Pricing pricing() const {
     Pricing p;
     p.hidden = 8, p.expert_ffn = 16, p.shared_ffn = shared_expert ? 16 : 0;

@@ -260,11 +260,11 @@ TEST(Source, LoadRefusalsPointIntoTheFile) {
     const File file("bad.json", json);
     return refusal("loads: {file: " + file.path() + ", tokens: 5}");
   };
-  EXPECT_THAT(said("{\"logical_count\": [[1, 2],\n [3, -4]]}"), HasSubstr("bad.json:2:6: `logical_count[1][1]` must be a count"));
-  EXPECT_THAT(said("{\"logical_count\": [[1, 2], [3]]}"), HasSubstr("bad.json:1:28: `logical_count[1]` must be a list of 2 counts"));
-  EXPECT_THAT(said("{\"logical_count\": 3}"), HasSubstr("bad.json:1:2: "));
-  EXPECT_THAT(said("{}"), HasSubstr("expected an object with `logical_count`"));
-  EXPECT_THAT(said("{\"logical_count\": [[1, 2]]"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(said("{\"logical_count\": [[1, 2],\n [3, -4]]}"), HasSubstr("bad.json:2:6: a count must be a whole number from 0 to 2^53, got -4"));
+  EXPECT_THAT(said("{\"logical_count\": [[1, 2], [3]]}"), HasSubstr("bad.json:1:28: this layer of `logical_count` has 1 experts, the first has 2"));
+  EXPECT_THAT(said("{\"logical_count\": 3}"), HasSubstr("bad.json:1:19: `logical_count` must be [[layer][expert]]"));
+  EXPECT_THAT(said("{}"), HasSubstr("has no key `logical_count` [[layer][expert]]"));
+  EXPECT_THAT(said("{\"logical_count\": [[1, 2]]"), HasSubstr("is no JSON"));
   EXPECT_THAT(said("{\"logical_count\": [[1, 2], [3, 4], [5, 6]]}"), HasSubstr("counts 2 experts, the model has 8"));
   EXPECT_THAT(said("{\"logical_count\": [[1,1,1,1,1,1,1,1]], \"layers\": [1]}"), HasSubstr("has no layer 3"));
   EXPECT_THAT(said("{\"logical_count\": [[1,0,0,0,0,0,0,0],[1,1,1,1,1,1,1,1],[1,1,1,1,1,1,1,1]]}"), HasSubstr("logical_count[0] has fewer than top_k = 2"));

@@ -15,7 +15,8 @@ struct LoadDump {
   int experts() const { return logical_count.empty() ? 0 : static_cast<int>(logical_count.front().size()); }
 };
 
-/// Reads JSON with `logical_count` [[layer][expert]] and optional `layers`; other keys are left alone. Throws InputError with every problem and its place.
+/// Reads JSON with `logical_count` [[layer][expert]] and optional `layers`; other keys are left alone. Counts are whole and not negative.
+/// Throws InputError with line and column.
 LoadDump read_load_dump(std::shared_ptr<const SourceText> file);
 
 }  // namespace epsim

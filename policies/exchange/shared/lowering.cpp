@@ -51,6 +51,17 @@ Recorder::Recorder(const std::vector<Step>& steps, int experts_step, int shared_
   }
 }
 
+void Recorder::check(const Counter& counts) const {
+  for (std::size_t p = 0; p < next_row_.size(); ++p)
+    for (std::int64_t s = 0; s < next_row_[p].rows; ++s)
+      for (std::int64_t d = 0; d < next_row_[p].columns; ++d)
+        ensure(s == d || next_row_[p](s, d) == counts.rows(static_cast<int>(p))(s, d), "a transfer has the rows that were counted");
+  for (std::size_t r = 0; r < rows_.size(); ++r)
+    for (std::size_t p = 0; p < rows_[r].phases.size(); ++p)
+      if (const RankRows::PhaseRows& mine = rows_[r].phases[p]; !mine.term_first.empty())
+        ensure(static_cast<std::int64_t>(mine.terms.size() + mine.term_first.size()) - 1 == counts.reduced(static_cast<int>(p))[r], "a reduce has the rows that were counted");
+}
+
 Schedule make_schedule(const std::vector<Step>& steps, int experts_step, int shared_step, const Plan& plan, Counter counts, const Pricing& pricing) {
   Schedule schedule;
   schedule.ranks = plan.ranks();

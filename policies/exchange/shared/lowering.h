@@ -1,12 +1,14 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "base/parallel.h"
+#include "base/check.h"
+#include "policies/reach.h"
 #include "policies/schedule.h"
 
 namespace epsim::lowering {
@@ -27,8 +29,8 @@ struct Step {
   std::vector<int> after;
 };
 
-/// One token as a walk sees it. A walk says for one token which rows go where; it is written once and played twice, by a sink that counts rows and by one that writes them down,
-/// so counts and rows cannot disagree.
+/// One token as a walk sees it. A walk says for one token which rows go where, to a sink that writes them down. How many rows that makes follows from fewer numbers (`HomeCounts`), and is
+/// said apart from it: rows that are written down are checked against it.
 template <class Sink>
 struct Token {
   Rank home;
@@ -42,21 +44,26 @@ struct Token {
 /// Room for the terms of one sum; walks keep one for each level of their tree, so that no memory is asked for per token.
 using Terms = std::vector<Term>;
 
-/// Counts rows. Refs mean nothing to it.
+/// All that an exchange's row counts depend on, for the tokens of one home rank.
+struct HomeCounts {
+  Rank home;
+  std::int64_t tokens;                      ///< all of them
+  std::int64_t shared;                      ///< those with a result of the shared expert: all or none
+  std::span<const std::int64_t> copies;     ///< [R] kept copies
+  std::span<const std::int64_t> reached;    ///< [R] tokens with a kept copy on the rank
+  std::span<const std::int64_t> node_reached;  ///< [N] tokens with a kept copy on the node
+  const Topology& topology;
+};
+
+/// Row counts by phase.
 class Counter {
  public:
   Counter(const std::vector<Step>& steps, int ranks) : reduced_(steps.size(), std::vector<std::int64_t>(ranks)) {
     for (const Step& s : steps) rows_.emplace_back(s.kind == Phase::Kind::transfer ? ranks : 0, ranks);
   }
-  RowRef transfer(int phase, Rank from, Rank to, RowRef) { return ++rows_[phase](from, to), RowRef{}; }
-  RowRef expert(const Copy&, RowRef) { return {}; }
-  RowRef reduce(int phase, Rank rank, std::span<const Term> terms) { return reduced_[phase][rank] += static_cast<std::int64_t>(terms.size()) + 1, RowRef{}; }
-  void add(const Counter& o) {
-    for (std::size_t p = 0; p < rows_.size(); ++p) {
-      for (std::size_t i = 0; i < rows_[p].cells.size(); ++i) rows_[p].cells[i] += o.rows_[p].cells[i];
-      for (std::size_t r = 0; r < reduced_[p].size(); ++r) reduced_[p][r] += o.reduced_[p][r];
-    }
-  }
+  void transfer(int phase, Rank from, Rank to, std::int64_t rows) { rows_[phase](from, to) += rows; }
+  /// Sums of `terms` rows in all, giving `sums` rows.
+  void reduce(int phase, Rank rank, std::int64_t terms, std::int64_t sums) { reduced_[phase][rank] += terms + sums; }
   Matrix<std::int64_t>& rows(int phase) { return rows_[phase]; }
   const Matrix<std::int64_t>& rows(int phase) const { return rows_[phase]; }
   const std::vector<std::int64_t>& reduced(int phase) const { return reduced_[phase]; }  ///< rows read and written, per rank
@@ -75,6 +82,7 @@ class Recorder {
     const std::int64_t n = next_row_[phase](from, to)++;
     if (wanted_[from]) {
       RankRows::PhaseRows& p = rows_[from].phases[phase];
+      ensure(p.send_first[to] + n < p.send_first[to + 1], "a transfer has the rows that were counted");
       p.send[static_cast<std::size_t>(p.send_first[to] + n)] = in;
     }
     return {1 + phase, wanted_[to] ? static_cast<std::int32_t>(rows_[to].phases[phase].receive_first[from] + n) : 0};
@@ -92,6 +100,8 @@ class Recorder {
     }
     return {1 + phase, static_cast<std::int32_t>(next_sum_[phase][rank]++)};
   }
+  /// Stops the program unless the rows written down are those that were counted, for every pair of ranks and every sum.
+  void check(const Counter& counts) const;
   std::vector<RankRows> take() { return std::move(rows_); }
 
  private:
@@ -124,36 +134,42 @@ void walk_tokens(const Plan& plan, const Topology& topology, int shared_step, bo
   }
 }
 
-/// Counts rows of all tokens, in parallel over blocks of home ranks. Integer counts: their sum does not depend on the blocks.
-template <class Walk>
-Counter count(const std::vector<Step>& steps, int shared_step, bool shared_expert, const Plan& plan, const Topology& topology, const Walk& walk) {
+/// Counts rows of all tokens: `count_home(home, counter)` adds those of one home rank.
+template <class CountHome>
+Counter count(const std::vector<Step>& steps, bool shared_expert, const Plan& plan, const Topology& topology, const CountHome& count_home) {
   const int ranks = plan.ranks();
-  const int blocks = std::clamp(thread_count(), 1, ranks);
-  std::vector<Counter> counters(blocks, Counter(steps, ranks));
-  parallel_for(blocks, [&](std::int64_t b) {
-    walk_tokens(plan, topology, shared_step, shared_expert, static_cast<int>(b * ranks / blocks), static_cast<int>((b + 1) * ranks / blocks), counters[b], walk);
-  });
-  for (int b = 1; b < blocks; ++b) counters[0].add(counters[b]);
-  return std::move(counters[0]);
+  const Reach reach = reach_of(plan, topology);
+  Counter counter(steps, ranks);
+  std::vector<std::int64_t> copies(ranks);
+  for (const Rank home : ids<Rank>(ranks)) {
+    for (int r = 0; r < ranks; ++r) {
+      const auto first = plan.copies.row(home).begin();
+      copies[r] = std::accumulate(first + plan.placement.first_slot[r], first + plan.placement.first_slot[r + 1], std::int64_t{0});
+    }
+    const std::int64_t tokens = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
+    count_home(HomeCounts{home, tokens, shared_expert ? tokens : 0, copies, reach.ranks.row(home), reach.nodes.row(home), topology}, counter);
+  }
+  return counter;
 }
 
 /// Prices counted steps.
 Schedule make_schedule(const std::vector<Step>& steps, int experts_step, int shared_step, const Plan& plan, Counter counts, const Pricing& pricing);
 
-/// An exchange from its steps, the keys of its adding tree and its walk. `experts_step` and `shared_step` are the kernel steps; the last step adds a token's result at home.
-template <class Walk>
+/// An exchange from its steps, the keys of its adding tree, its row counts and its walk. `experts_step` and `shared_step` are the kernel steps; the last step adds a token's result at home.
+template <class CountHome, class Walk>
 Exchange make_exchange(std::string_view summary, std::vector<Step> steps, int experts_step, int shared_step,
-                       std::function<std::vector<std::int32_t>(const Plan&, const Topology&, Slot)> tree, Walk walk) {
+                       std::function<std::vector<std::int32_t>(const Plan&, const Topology&, Slot)> tree, CountHome count_home, Walk walk) {
   Exchange x;
   x.summary = summary;
   x.tree = std::move(tree);
   x.schedule = [=](const Plan& plan, const Topology& topology, const Pricing& pricing) {
-    return make_schedule(steps, experts_step, shared_step, plan, count(steps, shared_step, pricing.shared_ffn > 0, plan, topology, walk), pricing);
+    return make_schedule(steps, experts_step, shared_step, plan, count(steps, pricing.shared_ffn > 0, plan, topology, count_home), pricing);
   };
   x.rows = [=](const Plan& plan, const Topology& topology, bool shared_expert, const std::vector<bool>& wanted) {
-    const Counter counts = count(steps, shared_step, shared_expert, plan, topology, walk);
+    const Counter counts = count(steps, shared_expert, plan, topology, count_home);
     Recorder recorder(steps, experts_step, shared_step, shared_expert, plan, counts, wanted);
     walk_tokens(plan, topology, shared_step, shared_expert, 0, plan.ranks(), recorder, walk);
+    recorder.check(counts);
     return recorder.take();
   };
   return x;

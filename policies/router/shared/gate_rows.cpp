@@ -19,20 +19,21 @@ constexpr int kLanes = 16;
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
 using Masks = std::int32_t __attribute__((vector_size(4 * kLanes)));
 using Flags = std::int8_t __attribute__((vector_size(kLanes)));
+using Bytes = std::uint8_t __attribute__((vector_size(kLanes)));
 
 int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 /// Work space of one call: every array is padded, so that loops run over whole vectors.
 struct Scratch {
   std::vector<float> scores, high[2], low[2], exps, chosen, values;
-  std::vector<std::int32_t> ids, best, rank, mark;
+  std::vector<std::int32_t> ids, best, rank, mark, order, found;
   std::vector<std::uint8_t> flags;
 
   explicit Scratch(const GateRule& rule) {
     const auto n = static_cast<std::size_t>(padded(std::max(rule.experts, rule.groups)) + kLanes);
     for (std::vector<float>* v : {&scores, &high[0], &high[1], &low[0], &low[1], &exps, &values}) v->assign(n, kNone);
     chosen.assign(static_cast<std::size_t>(padded(rule.top_k)), 0.0F);
-    for (std::vector<std::int32_t>* v : {&ids, &best, &rank, &mark}) v->assign(n, 0);
+    for (std::vector<std::int32_t>* v : {&ids, &best, &rank, &mark, &order, &found}) v->assign(n, 0);
     flags.assign(n + 64, 0);
   }
 };
@@ -269,10 +270,181 @@ EPSIM_VECTORISE void gate_all(const GateRule& rule, std::int64_t count, const fl
   for (std::int64_t t = 0; t < count; ++t) gate_row(rule, logits + t * rule.experts, s, experts + t * rule.top_k, weights + t * rule.top_k);
 }
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// Where vectors have 512 bits the common shapes go another way to the same result: with scores as whole numbers of the same order, whose smaller and larger of two
+// are one instruction each, and with as few branches on data as can be. What is rare in it (equal scores among the best, many candidates) is left to `gate_all`.
+// Vector types are lowered before a function is cloned, so these functions say at once what they are compiled for.
+#define EPSIM_SHORT_WAY 1
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4")
+
+constexpr int kShortWays = 16;  // groups and choices at most
+
+/// A whole number that is larger where the score is larger, and equal where it is equal.
+EPSIM_INLINE Masks order_of(Lanes x) {
+  const auto bits = reinterpret_cast<Masks>(x + 0.0F);  // -0 becomes 0
+  return bits ^ (bits >> 31 & 0x7fffffff);
+}
+EPSIM_INLINE Lanes score_of(Masks order) { return reinterpret_cast<Lanes>(order ^ (order >> 31 & 0x7fffffff)); }
+EPSIM_INLINE Masks larger(Masks a, Masks b) { return a > b ? a : b; }
+EPSIM_INLINE Masks smaller(Masks a, Masks b) { return a > b ? b : a; }
+EPSIM_INLINE Masks load(const std::int32_t* from) {
+  Masks x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+constexpr Masks kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr Masks kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+
+struct Tops {
+  Masks high, low;
+};
+
+/// The two largest of neighbours in a and b: lanes 0-7 from a, 8-15 from b.
+EPSIM_INLINE Tops merged(const Tops& a, const Tops& b) {
+  const Masks p = __builtin_shuffle(a.high, b.high, kEven), q = __builtin_shuffle(a.high, b.high, kEven + 1);
+  const Masks r = __builtin_shuffle(a.low, b.low, kEven), s = __builtin_shuffle(a.low, b.low, kEven + 1);
+  return {larger(p, q), larger(smaller(p, q), larger(r, s))};
+}
+
+/// How many of values[0..16) are greater than each.
+EPSIM_INLINE Masks ranks_of(const std::int32_t* values) {
+  const Masks mine = load(values);
+  Masks greater{};
+  for (int j = 0; j < kLanes; ++j) greater -= (Masks{} + values[j]) > mine;
+  return greater;
+}
+
+bool has_short_way(const GateRule& rule) {
+  const bool grouped = rule.groups_kept < rule.groups;
+  return rule.bias.empty() && rule.top_k <= kShortWays && rule.experts % kLanes == 0 && (!grouped || (rule.groups <= kShortWays && rule.experts / rule.groups % kLanes == 0)) &&
+         (rule.score == GateRule::Score::sigmoid || rule.renormalise);
+}
+
+/// As `gate_row`, for rules that have a short way; false where a row needs the long one.
+EPSIM_INLINE bool gate_row_short(const GateRule& rule, const float* logits, Scratch& s, std::uint16_t* experts, float* weights) {
+  const bool grouped = rule.groups_kept < rule.groups;
+  const int groups = grouped ? rule.groups : 1, k = rule.top_k;
+  const int group_vectors = rule.experts / groups / kLanes;
+  std::int32_t* order = s.order.data();
+  Tops tops[kShortWays];  // of each group, by lane
+  for (int g = 0; g < groups; ++g) {
+    Tops top{Masks{} + std::numeric_limits<std::int32_t>::min(), Masks{} + std::numeric_limits<std::int32_t>::min()};
+    for (int v = g * group_vectors; v < (g + 1) * group_vectors; ++v) {
+      Lanes x;
+      std::memcpy(&x, logits + v * kLanes, sizeof x);
+      const Masks mine = order_of(x);
+      std::memcpy(order + v * kLanes, &mine, sizeof mine);
+      top = {larger(top.high, mine), larger(top.low, smaller(top.high, mine))};
+    }
+    tops[g] = top;
+  }
+
+  std::int32_t kept[kShortWays + 1] = {0};
+  int groups_kept = 1;
+  alignas(64) std::int32_t values[kLanes];
+  if (grouped) {
+    Tops all[kShortWays];
+    for (int g = 0; g < groups; ++g) all[g] = tops[g];
+    for (int left = groups, step = 0; step < 4; ++step) {
+      for (int i = 0; 2 * i < left; ++i) all[i] = merged(all[2 * i], all[2 * i + 1 < left ? 2 * i + 1 : 2 * i]);
+      left = (left + 1) / 2;
+    }
+    const Lanes high = score_of(all[0].high), low = score_of(all[0].low);
+    alignas(64) float score[kLanes], h[kLanes], l[kLanes];
+    std::memcpy(h, &high, sizeof h);
+    std::memcpy(l, &low, sizeof l);
+    if (rule.group_score == GateRule::GroupScore::max) {
+      for (int g = 0; g < kLanes; ++g) score[g] = h[g];
+    } else if (rule.score == GateRule::Score::sigmoid) {
+      for (int g = 0; g < kLanes; ++g) score[g] = fast_sigmoid(h[g]) + fast_sigmoid(l[g]);
+    } else {
+      const float top = largest(h, kLanes);  // lanes beyond the groups repeat some
+      for (int g = 0; g < kLanes; ++g) score[g] = fast_exp(h[g] - top) + fast_exp(l[g] - top);
+    }
+    Lanes score_lanes;
+    std::memcpy(&score_lanes, score, sizeof score);
+    const Masks mine = order_of(score_lanes);
+    std::memcpy(values, &mine, sizeof mine);
+    Masks better{};
+    for (int j = 0; j < groups; ++j) better -= ((Masks{} + values[j]) > mine) | (((Masks{} + values[j]) == mine) & (kLane > j));
+    std::memcpy(values, &better, sizeof better);
+    groups_kept = 0;
+    for (int g = 0; g < groups; ++g) {
+      kept[groups_kept] = g;
+      groups_kept += values[g] < rule.groups_kept;
+    }
+  }
+
+  // The k-th largest of the lanes' largest: k experts reach it, and few more.
+  Masks lanes = tops[kept[0]].high;
+  for (int i = 1; i < groups_kept; ++i) lanes = larger(lanes, tops[kept[i]].high);
+  std::memcpy(values, &lanes, sizeof lanes);
+  lanes = ranks_of(values) < k ? lanes : Masks{} + std::numeric_limits<std::int32_t>::max();
+  for (int step = 0; step < 4; ++step) lanes = smaller(__builtin_shuffle(lanes, lanes, kEven), __builtin_shuffle(lanes, lanes, kEven + 1));
+  const Masks enough = Masks{} + lanes[0];
+
+  // Eight vectors of candidates at a time become bits: bit 8 lane + vector.
+  std::int32_t* ids = s.ids.data();
+  std::int32_t* found = s.found.data();
+  int n = 0;
+  const int vectors = groups_kept * group_vectors;
+  for (int from = 0; from < vectors; from += 8) {
+    Masks reached{};
+    std::int32_t base[8];
+    for (int j = 0; j < 8 && from + j < vectors; ++j) {
+      base[j] = grouped ? (kept[(from + j) / group_vectors] * group_vectors + (from + j) % group_vectors) * kLanes : (from + j) * kLanes;
+      reached |= (load(order + base[j]) >= enough) & (1 << j);
+    }
+    const Bytes bytes = __builtin_convertvector(reached, Bytes);
+    std::uint64_t words[2];
+    std::memcpy(words, &bytes, sizeof words);
+    for (int w = 0; w < 2; ++w)
+      for (std::uint64_t bits = words[w]; bits != 0; bits &= bits - 1, ++n) {
+        const int bit = std::countr_zero(bits);
+        ids[n] = base[bit & 7] + 8 * w + (bit >> 3);
+        found[n] = order[ids[n]];
+      }
+  }
+  if (n > kLanes) return false;
+  for (int i = 0; i < kLanes; ++i) values[i] = i < n ? found[i] : std::numeric_limits<std::int32_t>::min();
+  const Masks greater = ranks_of(values);
+  std::memcpy(values, &greater, sizeof greater);
+  std::int32_t best[kShortWays + 1];
+  for (int i = 0; i < k; ++i) best[i] = -1;
+  int placed = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    const bool chosen = values[i] < k && i < n;
+    best[chosen ? values[i] : k] = i;
+    placed += chosen;
+  }
+  std::int32_t all = 0;
+  for (int i = 0; i < k; ++i) all |= best[i];
+  if (all < 0 || placed != k) return false;  // equals among the best
+  float* chosen = s.chosen.data();
+  for (int i = 0; i < k; ++i) {
+    const std::int32_t e = ids[best[i]];
+    experts[i] = static_cast<std::uint16_t>(e);
+    chosen[i] = logits[e];
+  }
+  weigh(rule, logits, s, weights);
+  return true;
+}
+
+void gate_all_short(const GateRule& rule, std::int64_t count, const float* logits, Scratch& s, std::uint16_t* experts, float* weights) {
+  for (std::int64_t t = 0; t < count; ++t, logits += rule.experts, experts += rule.top_k, weights += rule.top_k)
+    if (!gate_row_short(rule, logits, s, experts, weights)) gate_all(rule, 1, logits, s, experts, weights);
+}
+#pragma GCC pop_options
+#endif
+
 }  // namespace
 
 void gate_rows(const GateRule& rule, std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts, std::span<float> weights) {
   Scratch scratch(rule);
+#ifdef EPSIM_SHORT_WAY
+  if (__builtin_cpu_supports("x86-64-v4") && has_short_way(rule)) return gate_all_short(rule, count, logits.data(), scratch, experts.data(), weights.data());
+#endif
   gate_all(rule, count, logits.data(), scratch, experts.data(), weights.data());
 }
 
