@@ -26,8 +26,8 @@ struct MeasuredCase {
     e.network = part_from_yaml(builtin_networks(), network);
     e.compute = part_from_yaml(builtin_computes(), "roofline");
     e.pricing = layer.pricing();
-    e.resolved = parse_yaml(std::make_shared<SourceText>(SourceText{"case.yaml",
-                                                                    "{seed: 7, placement: {eplb: {slots: 12}}, precision: {dispatch: fp8}, source: {zipf: {exponent: 1.25, path: '010'}}, list: [1, true]}"}));
+    e.resolved = parse_yaml(std::make_shared<SourceText>(
+        SourceText{"test", "{seed: 7, placement: {eplb: {slots: 12}}, precision: {dispatch: fp8}, source: {zipf: {exponent: 1.25, path: '010'}}, list: [1, true]}"}));
     run = run_plan(e, layer.plan, Timeline::Detail::rank);
   }
   LayerMetrics metrics() const { return measure(experiment, run); }
