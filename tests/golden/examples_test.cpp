@@ -1,4 +1,5 @@
-// Every example against its expected summary, and its files against themselves. EPSIM_UPDATE_GOLDEN=1 writes the expected summaries anew; the diff is to be reviewed.
+// Every example against its expected summary, and its files against themselves. EPSIM_UPDATE_GOLDEN=1 writes the expected summaries anew; the diff is to be
+// reviewed.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -43,9 +44,9 @@ Json summary_of(const Json& metrics) {
   };
   Json summary = pick(metrics, {"total_s", "slowest_layer", "bottleneck"});
   for (const Json& layer : metrics.at("layers"))
-    summary["layers"].push_back(pick(layer, {"layer", "dispatch_s", "compute_s", "combine_s", "layer_s", "lower_bound_s", "choices", "dropped_choices",
-                                             "rank_load_max_over_mean", "dispatch_bytes", "dispatch_cross_node_bytes", "combine_bytes",
-                                             "combine_cross_node_bytes", "max_rank_activations_bytes", "bottleneck"}));
+    summary["layers"].push_back(
+        pick(layer, {"layer", "dispatch_s", "compute_s", "combine_s", "layer_s", "lower_bound_s", "choices", "dropped_choices", "rank_load_max_over_mean",
+                     "dispatch_bytes", "dispatch_cross_node_bytes", "combine_bytes", "combine_cross_node_bytes", "max_rank_activations_bytes", "bottleneck"}));
   return summary;
 }
 
