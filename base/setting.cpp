@@ -248,6 +248,8 @@ void apply_override(Setting& root, std::string_view assignment, const PartKeys& 
       spell_out_part(*target, part->second);
       if (!only_entry(*target)) throw InputError(target->at, fmt::format("`{}` must name one part before its settings can be set", key));
       target = &only_entry(*target)->value;
+    } else if (target->is_scalar()) {
+      throw InputError(at, fmt::format("`{}` is a value: it has no settings of its own", key));
     }
     make_map(*target);
     path = path.substr(dot + 1);

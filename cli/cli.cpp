@@ -4,6 +4,7 @@
 #include <google/protobuf/stubs/common.h>
 
 #include <iostream>
+#include <new>
 
 #include <CLI/CLI.hpp>
 #include <boost/version.hpp>
@@ -88,6 +89,9 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   } catch (const InputError& error) {
     print_problems(error);
     return kBadInput;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "epsim: failed: out of memory: take fewer tokens, ranks or layers at a time\n");
+    return kFailed;
   } catch (const std::exception& error) {
     fmt::print(stderr, "epsim: failed: {}\n", error.what());
     return kFailed;

@@ -12,7 +12,7 @@ class App;
 namespace epsim {
 
 /// Exit codes of the program.
-enum ExitCode : int { kOk = 0, kFailed = 1, kBadInput = 2, kCheckFailed = 3, kInterrupted = 130 };
+enum ExitCode : int { kOk = 0, kFailed = 1, kBadInput = 2, kCheckFailed = 3 };
 
 /// The whole program: parses the command line, runs a verb, prints results on stdout and everything else on stderr. Gives the exit code.
 int cli(int argc, char** argv, const Catalogs& catalogs);

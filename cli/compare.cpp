@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -60,18 +61,21 @@ std::vector<Experiment> read_points(const Options& options, const std::vector<Ax
   const auto file = read_text(options.file);
   std::vector<Experiment> experiments;
   std::vector<Diagnostic> problems;
-  std::vector<std::string> said;
+  std::set<std::string> said;
   for (const auto& values : points) {
     std::vector<std::string> overrides = options.set;
     for (std::size_t a = 0; a < axes.size(); ++a) overrides.push_back(axes[a].key + "=" + values[a]);
+    const auto varied = overrides.begin() + static_cast<std::ptrdiff_t>(options.set.size());
     try {
       experiments.push_back(read_experiment(file, overrides, catalogs));
     } catch (const InputError& error) {
-      for (const Diagnostic& problem : error.problems())
-        if (const std::string text = render(problem); std::find(said.begin(), said.end(), text) == said.end()) {
-          said.push_back(text);
-          problems.push_back(problem);
-        }
+      for (Diagnostic problem : error.problems()) {
+        const bool typed_as_set = problem.at.source && problem.at.source->name == "--set" && std::find(overrides.begin(), varied, problem.at.source->text) != varied;
+        const bool of_axis = problem.at.source && problem.at.source->name == "--set" && !typed_as_set;
+        if (of_axis) problem.at.source = std::make_shared<SourceText>(SourceText{"--over", problem.at.source->text});
+        // What is wrong with an axis's key is wrong at each of its values: the message alone tells problems apart there.
+        if (said.insert(of_axis ? problem.message : render(problem)).second) problems.push_back(problem);
+      }
     }
   }
   if (!problems.empty()) throw InputError(std::move(problems));
@@ -160,13 +164,13 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
   const std::vector<RunMetrics> runs = run_points(experiments);
   for (std::size_t i = 0; i < runs.size(); ++i) comparison.points.push_back(compared_point(points[i], runs[i]));
 
-  write(std::cout, comparison, options.format);
   if (folder) {
     write(folder->file("compare.csv"), comparison, "csv");
     write(folder->file("compare.json"), comparison, "json");
     folder->write("compare.svg", to_svg(figure(comparison)));
     folder->commit();
   }
+  write(std::cout, comparison, options.format);  // after the folder: whoever reads this may stop reading
   return kOk;
 }
 
@@ -178,7 +182,7 @@ void verb::compare(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("FILE", options->file, "experiment file (YAML)")->required();
   sub->add_option("--over", options->over, "a setting and the values to compare; give it again for a grid")->required()->allow_extra_args(false)->type_name("KEY=A,B,...");
   sub->add_option("--set", options->set, "override a setting at every point")->allow_extra_args(false)->type_name("KEY=VALUE");
-  sub->add_option("--out", options->out, "write compare.csv, compare.json and compare.svg here")->type_name("DIR");
+  sub->add_option("--out", options->out, "write compare.csv, compare.json and compare.svg here")->type_name("DIR")->check(names_a_folder);
   sub->add_option("--format", options->format, "what to print")->check(CLI::IsMember({"text", "json", "csv"}))->capture_default_str();
   sub->footer("Example: epsim compare examples/deepseek-v3.yaml --over placement=contiguous,eplb --over capacity.factor=1,1.25,2 --out results");
   sub->callback([options, &catalogs, &result] { result = compare_points(*options, catalogs); });

@@ -1,5 +1,6 @@
 #include <cstdlib>
 #include <iostream>
+#include <optional>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -7,6 +8,7 @@
 
 #include "base/parallel.h"
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "sim/mpi/dump.h"
 #include "sim/mpi/execute.h"
 
@@ -79,14 +81,17 @@ int run_execute(const Options& options, const Catalogs& catalogs) {
   World world(count, values);
   try {
     Experiment experiment;
+    std::optional<InputError> problem;
     try {
       experiment = read_experiment(read_text(options.file), options.overrides, catalogs);
       check_execution(world, experiment, options.execute);
-    } catch (const InputError& error) {  // every process sees the same file and finds the same problems
-      if (world.root()) print_problems(error);
-      world.barrier();
-      return kBadInput;
+    } catch (const InputError& error) {
+      problem = error;
     }
+    // Mostly every process finds the same; but a file may be unreadable for one of them alone, and then all must stop. The first that has something to say says it.
+    const double speaker = -world.max(problem ? -world.rank() : -world.size());
+    if (speaker == world.rank()) print_problems(*problem);
+    if (speaker < world.size()) return kBadInput;
     bool dump_writable = true;
     if (world.root() && !options.execute.dump.empty()) {
       try {
@@ -122,7 +127,7 @@ void verb::execute(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("file", options->file, "Experiment file (YAML)")->required();
   sub->add_option("--set", options->overrides, "Override a setting: key=value, such as placement=eplb or placement.slots=20 (repeatable)");
   sub->add_option("--format", options->format, "text or json")->check(CLI::IsMember({"text", "json"}));
-  sub->add_option("--dump", options->execute.dump, "Folder for dump.npz: everything needed to recompute the layer");
+  sub->add_option("--dump", options->execute.dump, "Folder for dump.npz: everything needed to recompute the layer")->check(names_a_folder);
   sub->add_option("--repeat", options->execute.repeats, "Play each layer this many times and report the median")->check(CLI::Range(1, 1'000'000));
   sub->callback([options, &catalogs, &result] { result = run_execute(*options, catalogs); });
 }

@@ -55,7 +55,9 @@ Bytes whole_bytes(double value) {
 }
 
 Matrix<Bytes> read_matrix_csv(const std::shared_ptr<const SourceText>& source) {
-  const std::vector<std::string_view> lines = lines_of(source->text);
+  std::string_view text = source->text;
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark that spreadsheets write
+  const std::vector<std::string_view> lines = lines_of(text);
   Diagnostics problems;
   const auto report = [&](int line, int column, std::string message) {
     if (problems.size() == kMostProblems) {
@@ -75,7 +77,7 @@ Matrix<Bytes> read_matrix_csv(const std::shared_ptr<const SourceText>& source) {
       if (row.back() < 0) report(line, cell.column, fmt::format("expected a byte count (a whole number from 0 to 1e15), got `{}`", cell.text.substr(0, 40)));
     }
     if (row.size() != lines.size())
-      report(line, 0, fmt::format("row {} has {} values, but there are {} rows: expected a square matrix", i + 1, row.size(), lines.size()));
+      report(line, 1, fmt::format("row {} has {} values, but the number of rows is {}: expected a square matrix", i + 1, row.size(), lines.size()));
   }
   problems.check();
 

@@ -1,6 +1,8 @@
 #include "cli/output.h"
 
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 
@@ -18,11 +20,32 @@ namespace fs = std::filesystem;
   throw InputError({std::make_shared<SourceText>(SourceText{option + " " + path.string(), ""}), 0, 0}, why);
 }
 
+/// What an interrupted program leaves behind: files, then folders, innermost first. Once published it never changes, so that a signal handler may read it at any moment.
+struct Litter {
+  std::vector<std::string> files, folders;
+};
+std::atomic<const Litter*> litter{nullptr};
+constexpr int kEndings[] = {SIGINT, SIGTERM, SIGHUP};
+
+/// Only calls that POSIX allows in a handler. The signal then ends the program as it would have.
+extern "C" void clean_up(int signal) {
+  if (const Litter* const all = litter.load()) {
+    for (const std::string& file : all->files) ::unlink(file.c_str());
+    for (const std::string& folder : all->folders) ::rmdir(folder.c_str());
+  }
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
 }  // namespace
 
 struct OutputFolder::File {
   std::string name;
   std::ofstream stream;
+};
+
+struct OutputFolder::Interrupted {
+  std::vector<std::unique_ptr<Litter>> published;  // the handler may still be reading an old one
 };
 
 OutputFolder::OutputFolder(const std::string& path, const std::string& option) : option_(option) {
@@ -48,6 +71,27 @@ OutputFolder::OutputFolder(const std::string& path, const std::string& option) :
     }
     refuse(option, path, fmt::format("cannot be written: {}", error ? error.message() : "a folder of ours is already there"));
   }
+  interrupted_ = std::make_unique<Interrupted>();
+  publish("");
+  for (const int signal : kEndings)
+    if (std::signal(signal, clean_up) == SIG_IGN) std::signal(signal, SIG_IGN);  // as under nohup
+}
+
+void OutputFolder::publish(const std::string& new_file) {
+  auto next = interrupted_->published.empty() ? std::make_unique<Litter>() : std::make_unique<Litter>(*interrupted_->published.back());
+  if (next->folders.empty()) {
+    next->folders.push_back(pending_.string());
+    for (auto parent = made_.rbegin(); parent != made_.rend(); ++parent) next->folders.push_back(parent->string());
+  }
+  if (!new_file.empty()) next->files.push_back((pending_ / new_file).string());
+  litter = next.get();
+  interrupted_->published.push_back(std::move(next));
+}
+
+void OutputFolder::forget() {
+  litter = nullptr;
+  for (const int signal : kEndings)
+    if (std::signal(signal, SIG_DFL) == SIG_IGN) std::signal(signal, SIG_IGN);
 }
 
 OutputFolder::~OutputFolder() {
@@ -55,11 +99,13 @@ OutputFolder::~OutputFolder() {
   if (pending_.empty()) return;
   std::error_code ignored;
   fs::remove_all(pending_, ignored);
+  forget();
   for (auto parent = made_.rbegin(); parent != made_.rend(); ++parent) fs::remove(*parent, ignored);
 }
 
 std::ostream& OutputFolder::file(const std::string& name) {
   if (existed_ && fs::is_directory(final_ / name)) refuse(option_, final_ / name, "is a folder, but a file of this name is to be written");
+  publish(name);
   files_.push_back(std::make_unique<File>(File{name, std::ofstream(pending_ / name, std::ios::binary)}));
   if (!files_.back()->stream) throw std::runtime_error(fmt::format("{}: cannot be written: {}", (pending_ / name).string(), std::strerror(errno)));
   return files_.back()->stream;
@@ -76,6 +122,7 @@ void OutputFolder::commit() {
   } else {
     fs::rename(pending_, final_);
   }
+  forget();
   files_.clear();
   pending_.clear();
   made_.clear();

@@ -7,8 +7,11 @@
 
 namespace epsim {
 
-/// A folder of results that appears all at once. Files are written to a hidden folder beside the final place and moved in `commit`; without it, also when an exception passes,
-/// nothing is left. Existing files of the same names are replaced, others stay.
+/// What is wrong with a folder's name on the command line (an empty one would mean "none" by accident); nothing when it can be one.
+inline std::string names_a_folder(const std::string& name) { return name.empty() ? "expected the name of a folder" : ""; }
+
+/// A folder of results that appears all at once. Files are written to a hidden folder beside the final place and moved in `commit`; without it, also when an exception passes or the
+/// program is interrupted (SIGINT, SIGTERM, SIGHUP), nothing is left. One at a time. Existing files of the same names are replaced, others stay.
 class OutputFolder {
  public:
   /// Checks now that `path` can be made and written, so that nothing is computed in vain. Throws InputError naming `option`, such as "--out".
@@ -26,11 +29,16 @@ class OutputFolder {
 
  private:
   struct File;
+  struct Interrupted;
+  /// Tells the handler of signals what to remove: what it knew and this file.
+  void publish(const std::string& new_file);
+  void forget();
   std::filesystem::path final_, pending_;
   std::string option_;
   bool existed_ = false;
   std::vector<std::filesystem::path> made_;  ///< parents that were missing, outermost first
   std::vector<std::unique_ptr<File>> files_;
+  std::unique_ptr<Interrupted> interrupted_;
 };
 
 }  // namespace epsim

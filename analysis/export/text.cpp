@@ -68,7 +68,7 @@ std::string longest_stages(const RunMetrics& run) {
 
 void write_text(std::ostream& out, const Experiment& experiment, const RunMetrics& run) {
   const Topology& topology = experiment.topology;
-  fmt::print(out, "{}: {} on {} ranks in {} {} of {}, {} tokens a layer, seed {}\n", experiment.name, experiment.model.name, topology.ranks(), topology.nodes(),
+  fmt::print(out, "{}: {} on {} {} in {} {} of {}, {} tokens a layer, seed {}\n", experiment.name, experiment.model.name, topology.ranks(), topology.ranks() == 1 ? "rank" : "ranks", topology.nodes(),
              topology.nodes() == 1 ? "node" : "nodes", topology.device().name, experiment.source.tokens(), experiment.seed);
   for (const char* kind : {"capacity", "placement", "replica", "exchange", "network", "compute"})
     fmt::print(out, "{}{} {}", std::string_view(kind) == "capacity" ? "  " : " | ", kind, experiment.part(kind));

@@ -9,6 +9,7 @@
 #include <set>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "sim/engine.h"
 #include "sim/moe/buffers.h"
@@ -114,6 +115,7 @@ class Player {
   void exchange(int phase) {
     const std::int64_t h = bank_.hidden();
     World::Requests requests;
+    std::vector<std::int64_t*> counts;  // of each receive, in order
     Matrix<std::int64_t>& arrived = received_[static_cast<std::size_t>(phase)];
     for (int s = 0; s < schedule_.ranks; ++s)
       for (int r = begin_; r < end_; ++r) {
@@ -122,7 +124,7 @@ class Player {
         if (n == 0 || (s >= begin_ && s < end_)) continue;
         const int peer = hosts_.process_of(s);
         requests.receive(buffers(r).buffer(phase).subspan(static_cast<std::size_t>(first * h), static_cast<std::size_t>(n * h)), peer, next_tag(peer, false));
-        arrived(r - begin_, s) = n;
+        counts.push_back(&arrived(r - begin_, s));
       }
     std::vector<std::vector<float>> outgoing;
     for (int r = begin_; r < end_; ++r)
@@ -141,7 +143,9 @@ class Player {
           requests.send(data, peer, next_tag(peer, true));
         }
       }
-    requests.wait();
+    // What MPI says came, not what there was room for: this is compared with the plan.
+    const std::vector<std::int64_t> brought = requests.wait();
+    for (std::size_t i = 0; i < counts.size(); ++i) *counts[i] = brought[i] % h == 0 ? brought[i] / h : -1;
   }
 
   World& world_;
@@ -156,6 +160,12 @@ class Player {
   std::vector<std::array<int, 2>> messages_;  // by peer: received, sent
   std::vector<Matrix<std::int64_t>> received_;
 };
+
+/// Bytes that the first process needs at the least: its share of the experts, and the tokens, their result and the two references.
+double least_memory(const World& world, const Experiment& e) {
+  const double expert = 3.0 * static_cast<double>(e.execute_hidden) * static_cast<double>(e.execute_ffn), tokens = static_cast<double>(e.source.tokens());
+  return static_cast<double>(sizeof(float)) * (expert * e.model.num_experts / world.size() + 4 * tokens * static_cast<double>(e.execute_hidden));
+}
 
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
@@ -252,6 +262,11 @@ void check_execution(const World& world, const Experiment& e, const ExecuteOptio
   if (world.size() > ranks) problems.add({}, fmt::format("{} processes cannot share {} plan ranks: start at most {} (mpirun -n {})", world.size(), ranks, ranks, ranks));
   if (!options.dump.empty() && e.layers.size() != 1)
     problems.add({}, fmt::format("--dump writes one layer and the experiment has {}: choose one, such as --set layers={}", e.layers.size(), e.layers.front()));
+  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)), least = least_memory(world, e);
+  if (memory > 0 && least > memory)
+    problems.add({}, fmt::format("real experts and tokens of this size need more than {} on the first process and this machine has {}: shrink them, such as --set execute.hidden=256 --set "
+                                 "execute.ffn=64, or take fewer tokens",
+                                 format_bytes(least), format_bytes(memory)));
   problems.check();
 }
 

@@ -34,7 +34,7 @@ struct ExecuteOptions {
 /// The prices of what `execute` really moves and computes: float32 rows, no extra bytes, the real experts' sizes.
 Pricing execute_pricing(const Experiment& experiment);
 
-/// Throws InputError where there are more processes than plan ranks, or a dump is wanted of more than one layer. All processes agree on it.
+/// Throws InputError where there are more processes than plan ranks, a dump is wanted of more than one layer, or this machine cannot hold the layer. All processes agree on it.
 void check_execution(const World& world, const Experiment& experiment, const ExecuteOptions& options);
 
 /// Executes every layer of the experiment with real experts on the processes of `world`, each hosting a contiguous block of plan ranks, and compares with the serial reference.

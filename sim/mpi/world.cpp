@@ -44,6 +44,7 @@ struct Blocks {
 
 struct World::Requests::Handles {
   std::vector<MPI_Request> list;
+  std::vector<bool> receives;
 };
 
 World::World(int& argc, char**& argv) {
@@ -118,22 +119,33 @@ World::Requests::~Requests() { delete handles_; }
 void World::Requests::send(std::span<const float> data, int to, int tag) {
   if (data.size() > INT32_MAX) throw std::runtime_error("a message holds more than 2^31 values: run fewer tokens");
   MPI_Isend(data.data(), static_cast<int>(data.size()), MPI_FLOAT, to, tag, MPI_COMM_WORLD, &handles_->list.emplace_back());
+  handles_->receives.push_back(false);
 }
 
 void World::Requests::receive(std::span<float> data, int from, int tag) {
   if (data.size() > INT32_MAX) throw std::runtime_error("a message holds more than 2^31 values: run fewer tokens");
   MPI_Irecv(data.data(), static_cast<int>(data.size()), MPI_FLOAT, from, tag, MPI_COMM_WORLD, &handles_->list.emplace_back());
+  handles_->receives.push_back(true);
 }
 
-void World::Requests::wait() {
+std::vector<std::int64_t> World::Requests::wait() {
   int done = 0;
+  std::vector<MPI_Status> statuses(handles_->list.size());
   while (true) {
-    MPI_Testall(static_cast<int>(handles_->list.size()), handles_->list.data(), &done, MPI_STATUSES_IGNORE);
+    MPI_Testall(static_cast<int>(handles_->list.size()), handles_->list.data(), &done, statuses.data());
     if (done) break;
     const timespec nap{0, 30'000};
     nanosleep(&nap, nullptr);
   }
+  std::vector<std::int64_t> brought(statuses.size(), -1);
+  for (std::size_t i = 0; i < statuses.size(); ++i) {
+    int values = -1;
+    if (handles_->receives[i]) MPI_Get_count(&statuses[i], MPI_FLOAT, &values);
+    brought[i] = values;
+  }
   handles_->list.clear();
+  handles_->receives.clear();
+  return brought;
 }
 
 void World::abort(int code) {

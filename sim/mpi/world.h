@@ -45,7 +45,8 @@ class World {
     Requests& operator=(const Requests&) = delete;
     void send(std::span<const float> data, int to, int tag);
     void receive(std::span<float> data, int from, int tag);
-    void wait();
+    /// Gives the number of values that each message brought, in the order of the calls; -1 for those sent. A message may be shorter than the room for it.
+    std::vector<std::int64_t> wait();
 
    private:
     struct Handles;

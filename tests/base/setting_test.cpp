@@ -78,6 +78,8 @@ TEST(Setting, AnOverrideReplacesAPartOrSetsItsSetting) {
   EXPECT_EQ(overridden("{}", "precision.dispatch=fp8"), "{precision: {dispatch: fp8}}");
   EXPECT_EQ(overridden("{}", "layers=[1, 4-6]"), "{layers: [1, 4-6]}");
   for (const char* bad : {"seed", "=1", ".a=1", "a..b=1", "a=[1"}) EXPECT_THROW(overridden("{}", bad), InputError) << bad;
+  EXPECT_THROW(overridden("{seed: 1}", "seed.x=2"), InputError);
+  EXPECT_THROW(overridden("{placement: {eplb: {slots: 288}}}", "placement.slots.x=2"), InputError);
 }
 
 TEST(Setting, AnOverridesLocationPointsIntoWhatWasTyped) {

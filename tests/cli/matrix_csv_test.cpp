@@ -24,9 +24,11 @@ TEST(MatrixCsv, ReadsWholeNumbersHoweverTheyAreWritten) {
   EXPECT_THAT(m.cells, testing::ElementsAre(0, 1'000'000, 1500, 4, 0, kMostPairBytes, 7, 8, 0));
 }
 
+TEST(MatrixCsv, PassesOverAByteOrderMark) { EXPECT_THAT(read("\xEF\xBB\xBF" "1,2\n3,4\n").cells, testing::ElementsAre(1, 2, 3, 4)); }
+
 TEST(MatrixCsv, SaysEveryProblemWithItsPlace) {
   EXPECT_THAT(problems_of("0,-1\n1.5,  x\n"), testing::ElementsAre(testing::StartsWith("1:3 expected a byte count"), testing::StartsWith("2:1 expected a byte count"), testing::StartsWith("2:7 ")));
-  EXPECT_THAT(problems_of("0,1,2\n3,0\n"), testing::ElementsAre(testing::StartsWith("1:0 row 1 has 3 values, but there are 2 rows")));
+  EXPECT_THAT(problems_of("0,1,2\n3,0\n"), testing::ElementsAre(testing::StartsWith("1:1 row 1 has 3 values, but the number of rows is 2")));
   EXPECT_THAT(problems_of(""), testing::ElementsAre(testing::HasSubstr("empty")));
   EXPECT_THAT(problems_of("1e16"), testing::SizeIs(1));
   EXPECT_THAT(problems_of("0,,0\n0,0,0\n0,0,0"), testing::ElementsAre(testing::StartsWith("1:3 ")));

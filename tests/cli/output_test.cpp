@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <csignal>
 #include <fstream>
 #include <iterator>
 
@@ -61,6 +62,19 @@ TEST_F(OutputFolderTest, LeavesNothingWithoutCommit) {
   }
   EXPECT_EQ(entries(root_), 0U);
   { OutputFolder out(root_.string(), "--out"); out.write("x.txt", "half"); }
+  EXPECT_EQ(entries(root_), 0U);
+}
+
+TEST_F(OutputFolderTest, LeavesNothingWhenInterrupted) {
+  const auto interrupted = [&](const fs::path& path, int signal) {
+    OutputFolder out(path.string(), "--out");
+    out.write("x.txt", "half");
+    out.write("y.txt", "half");
+    std::raise(signal);
+  };
+  EXPECT_EXIT(interrupted(root_ / "a" / "b", SIGINT), ::testing::KilledBySignal(SIGINT), "");
+  EXPECT_EXIT(interrupted(root_ / "a", SIGTERM), ::testing::KilledBySignal(SIGTERM), "");
+  EXPECT_EXIT(interrupted(root_, SIGHUP), ::testing::KilledBySignal(SIGHUP), "");
   EXPECT_EQ(entries(root_), 0U);
 }
 
