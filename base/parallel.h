@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -10,12 +9,8 @@
 
 namespace epsim {
 
-/// Threads to use: the machine's, or the environment's EPSIM_THREADS.
-inline int thread_count() {
-  if (const char* wish = std::getenv("EPSIM_THREADS"))
-    if (const int n = std::atoi(wish); n > 0) return std::min(n, 256);
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
+/// Threads to use: the machine's, or the environment's EPSIM_THREADS (1 to 256; throws InputError on anything else).
+int thread_count();
 
 /// Calls `work(i)` for i in 0 .. count-1 on several threads. Work items must write to places of their own; then the result does not depend on the number of threads.
 template <class Work>

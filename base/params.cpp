@@ -46,13 +46,13 @@ std::int64_t Params::integer(std::string_view key, std::string_view help, std::o
                                in_range, std::max<std::int64_t>(min, 1));
 }
 
-double Params::number(std::string_view key, std::string_view help, std::optional<double> fallback, double min, double max) {
+double Params::number(std::string_view key, std::string_view help, std::optional<double> fallback, double min, double max, std::string_view fallback_text) {
   const std::string type = max >= 1e300 ? fmt::format("a number of at least {}", min) : fmt::format("a number from {} to {}", min, max);
   const auto in_range = [&](std::string_view s) -> std::optional<double> {
     const auto v = parse_number(s);
     return v && *v >= min && *v <= max ? v : std::nullopt;
   };
-  return quantity<double>(key, type, help, fallback, fallback ? format_number(*fallback) : "", in_range, min);
+  return quantity<double>(key, type, help, fallback, in_words(fallback_text, fallback ? format_number(*fallback) : ""), in_range, min);
 }
 
 bool Params::flag(std::string_view key, std::string_view help, std::optional<bool> fallback) {
@@ -66,7 +66,7 @@ bool Params::flag(std::string_view key, std::string_view help, std::optional<boo
 
 std::string Params::text(std::string_view key, std::string_view help, std::optional<std::string> fallback) {
   const auto parse = [](std::string_view s) -> std::optional<std::string> { return std::string(s); };
-  return quantity<std::string>(key, "a text", help, fallback, fallback.value_or(""), parse, "");
+  return quantity<std::string>(key, "a text", help, fallback, fallback && fallback->empty() ? "none" : fallback.value_or(""), parse, "");
 }
 
 std::string Params::choice(std::string_view key, std::string_view help, const std::vector<std::string>& names, std::optional<std::string> fallback) {
@@ -81,7 +81,7 @@ std::string Params::choice(std::string_view key, std::string_view help, const st
 
 std::string Params::path(std::string_view key, std::string_view help, std::optional<std::string> fallback) {
   const auto parse = [](std::string_view s) -> std::optional<std::string> { return s.empty() ? std::nullopt : std::optional<std::string>(s); };
-  const std::string file = quantity<std::string>(key, "a path", help, fallback, fallback.value_or(""), parse, "");
+  const std::string file = quantity<std::string>(key, "a path", help, fallback, fallback && fallback->empty() ? "none" : fallback.value_or(""), parse, "");
   return has(key) ? resolve_path(file, at(key)) : file;
 }
 

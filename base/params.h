@@ -28,7 +28,7 @@ class Params {
 
   std::int64_t integer(std::string_view key, std::string_view help, std::optional<std::int64_t> fallback = {}, std::int64_t min = 0,
                        std::int64_t max = std::int64_t{1} << 40, std::string_view fallback_text = {});
-  double number(std::string_view key, std::string_view help, std::optional<double> fallback = {}, double min = 0, double max = 1e300);
+  double number(std::string_view key, std::string_view help, std::optional<double> fallback = {}, double min = 0, double max = 1e300, std::string_view fallback_text = {});
   bool flag(std::string_view key, std::string_view help, std::optional<bool> fallback = {});
   std::string text(std::string_view key, std::string_view help, std::optional<std::string> fallback = {});
   /// One of `names`.

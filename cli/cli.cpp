@@ -55,6 +55,10 @@ int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
 
 }  // namespace
 
+void print_notes(const Experiment& experiment) {
+  for (const std::string& note : experiment.notes) fmt::print(stderr, "note: {}\n", note);
+}
+
 void print_problems(const InputError& error) {
   for (const Diagnostic& d : error.problems()) fmt::print(stderr, "{}\n", render(d));
   if (error.problems().size() > 1) fmt::print(stderr, "{} problems; nothing was run\n", error.problems().size());

@@ -17,6 +17,8 @@ enum ExitCode : int { kOk = 0, kFailed = 1, kBadInput = 2, kCheckFailed = 3 };
 /// The whole program: parses the command line, runs a verb, prints results on stdout and everything else on stderr. Gives the exit code.
 int cli(int argc, char** argv, const Catalogs& catalogs);
 
+/// Prints what an experiment's reader guessed or wants known, on stderr.
+void print_notes(const Experiment& experiment);
 /// Prints every problem of an InputError on stderr.
 void print_problems(const InputError& error);
 

@@ -155,6 +155,7 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
   if (!options.out.empty()) folder = std::make_unique<OutputFolder>(options.out, "--out");
 
   const Experiment& first = experiments.front();
+  print_notes(first);
   comparison.name = first.name;
   comparison.model = first.model.name;
   comparison.machine = fmt::format("{} ranks in {} {} of {}", first.topology.ranks(), first.topology.nodes(), first.topology.nodes() == 1 ? "node" : "nodes",

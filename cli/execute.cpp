@@ -102,6 +102,7 @@ int run_execute(const Options& options, const Catalogs& catalogs) {
       }
     }
     if (!world.all(dump_writable)) return kBadInput;
+    if (world.root()) print_notes(experiment);
     if (world.root() && !world.launched())
       fmt::print(stderr, "note: not started by mpirun, so one process hosts all {} plan ranks; try mpirun -n {} epsim execute ...\n", experiment.topology.ranks(), std::min(4, experiment.topology.ranks()));
 

@@ -10,6 +10,10 @@
 namespace epsim {
 namespace {
 
+void print_settings(const std::vector<ParamDoc>& docs) {
+  for (const ParamDoc& d : docs) fmt::print("      {:<24} {}{} ({})\n", d.key, d.help, d.fallback.empty() ? "; required" : "; default " + d.fallback, d.type);
+}
+
 /// Prints the parts of a kind; with `settings`, everything that can be set on each.
 template <class Part, class... Context>
 void print_kind(const Catalog<Part, Context...>& catalog, bool settings) {
@@ -18,8 +22,7 @@ void print_kind(const Catalog<Part, Context...>& catalog, bool settings) {
     const Part part = entry.make(listing, Context{}...);
     fmt::print("  {:<14} {}\n", entry.name, part.summary);
     if (!settings) continue;
-    for (const ParamDoc& d : listing.docs())
-      fmt::print("      {:<18} {}{} ({})\n", d.key, d.help, d.fallback.empty() ? "; required" : "; default " + d.fallback, d.type);
+    print_settings(listing.docs());
   }
 }
 
@@ -63,6 +66,10 @@ void print_list(const std::string& wanted, const Catalogs& c) {
     print(!all);
   };
   const auto parts = [&](const auto& catalog) { section(catalog.kind(), [&](bool settings) { print_kind(catalog, settings); }); };
+  section("experiment", [](bool settings) {
+    fmt::print("  {:<14} {}\n", "(the file)", "the settings that belong to no part; one key for each kind below comes beside them");
+    if (settings) print_settings(experiment_settings());
+  });
   section("model", print_models);
   section("device", print_devices);
   parts(c.cluster), parts(c.source), parts(c.router), parts(c.capacity), parts(c.placement), parts(c.replica), parts(c.exchange), parts(c.network), parts(c.compute);
@@ -76,7 +83,7 @@ void verb::list(CLI::App& app, const Catalogs& catalogs, int&) {
   CLI::App* sub = app.add_subcommand("list", "List models, devices and the parts of every kind, or one kind with all its settings");
   sub->footer("Example: epsim list placement");
   auto kind = std::make_shared<std::string>();
-  sub->add_option("kind", *kind, "model, device, cluster, source, router, capacity, placement, replica, exchange, network or compute");
+  sub->add_option("kind", *kind, "experiment, model, device, cluster, source, router, capacity, placement, replica, exchange, network or compute");
   sub->callback([kind, &catalogs] { print_list(*kind, catalogs); });
 }
 

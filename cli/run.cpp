@@ -24,6 +24,7 @@ struct Options {
 
 void run_experiment(const Options& options, const Catalogs& catalogs) {
   const Experiment experiment = read_experiment(read_text(options.file), options.set, catalogs);
+  print_notes(experiment);
   std::optional<OutputFolder> out;
   std::optional<TraceWriter> trace;
   std::optional<MatrixCollector> matrices;

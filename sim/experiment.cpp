@@ -41,7 +41,45 @@ std::vector<int> chosen_layers(const Model& model, const std::optional<std::vect
   return *wish;
 }
 
+/// Reads the settings that belong to no part into `e`; gives the documentation of all of them. `model` is null while listing and when the model itself is broken.
+std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, std::optional<std::vector<int>>& layers) {
+  e.seed = static_cast<std::uint64_t>(top.integer("seed", "random seed: same seed, same bytes out", 42, 0, INT64_MAX));
+  top.text("model", "a preset (see `epsim list model`) or the path of a Hugging Face config.json");
+  layers = top.ranges("layers", "indices of the MoE layers to run");
+
+  Params precision = top.section("precision", "number formats on the wire and in the experts");
+  const Precision own = model ? model->weights : Precision::bf16;
+  e.pricing.weights = precision_from_name(precision.choice("weights", "format of the experts' weights; the model's own unless given", precision_names(), std::string(name_of(own))));
+  e.compute_precision = precision_from_name(precision.choice("compute", "format the experts compute in; that of the weights unless given, but bf16 for fp4", precision_names(),
+                                                             std::string(name_of(computing_precision(e.pricing.weights)))));
+  e.pricing.dispatch = precision_from_name(precision.choice("dispatch", "format of rows to the experts", precision_names(), "bf16"));
+  e.pricing.combine = precision_from_name(precision.choice("combine", "format of rows back from the experts", precision_names(), "bf16"));
+  e.pricing.dispatch_extra = precision.bytes("dispatch_extra", "added to each dispatched row, such as scales and ids", Bytes{0});
+  e.pricing.combine_extra = precision.bytes("combine_extra", "added to each returned row", Bytes{0});
+  precision.finish();
+
+  Params execute = top.section("execute", "sizes of the real experts, where they should be smaller than the model's");
+  e.execute_hidden = execute.integer("hidden", "length of a token vector in `epsim execute`", model ? model->hidden : 1, 1, 1 << 20, "the model's");
+  e.execute_ffn = execute.integer("ffn", "inner width of an expert in `epsim execute`", model ? model->expert_ffn : 1, 1, 1 << 20, "the model's");
+  execute.finish();
+
+  std::vector<ParamDoc> docs;
+  const auto add = [&docs](const std::string& prefix, const Params& params) {
+    for (const ParamDoc& d : params.docs())
+      if (d.type != "a map") docs.push_back({prefix + d.key, d.type, d.fallback, d.help});
+  };
+  add("", top), add("precision.", precision), add("execute.", execute);
+  return docs;
+}
+
 }  // namespace
+
+std::vector<ParamDoc> experiment_settings() {
+  Params listing;
+  Experiment ignored;
+  std::optional<std::vector<int>> layers;
+  return read_top(listing, nullptr, ignored, layers);
+}
 
 Catalogs builtin_catalogs() {
   return {builtin_clusters(),   builtin_sources(),       builtin_routers(),   builtin_capacities(), builtin_placements(),
@@ -95,49 +133,20 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   settings.at = {file, 1, 1};
 
   Params top(settings, "an experiment", problems);
-  e.seed = static_cast<std::uint64_t>(top.integer("seed", "random seed: same seed, same bytes out", 42, 0, INT64_MAX));
-  top.text("model", "a preset (see `epsim list model`) or the path of a Hugging Face config.json");
-  const auto layers = top.ranges("layers", "indices of the MoE layers to run");
+  std::optional<std::vector<int>> layers;
+  read_top(top, model_known ? &e.model : nullptr, e, layers);
   if (!top.has("cluster")) problems.add(settings.at, fmt::format("an experiment needs `cluster`: {}", fmt::join(catalogs.cluster.names(), ", ")));
   if (!top.has("source")) problems.add(settings.at, fmt::format("an experiment needs `source`: {}", fmt::join(catalogs.source.names(), ", ")));
-
-  Params precision = top.section("precision", "number formats on the wire and in the experts");
-  const Precision weights = precision_from_name(precision.choice("weights", "experts' weights in memory", precision_names(), std::string(name_of(e.model.weights))));
-  e.pricing.weights = weights;
-  e.compute_precision = precision_from_name(precision.choice("compute", "experts' arithmetic", precision_names(), std::string(name_of(computing_precision(weights)))));
-  e.pricing.dispatch = precision_from_name(precision.choice("dispatch", "rows to the experts", precision_names(), "bf16"));
-  e.pricing.combine = precision_from_name(precision.choice("combine", "rows back from the experts", precision_names(), "bf16"));
-  e.pricing.dispatch_extra = precision.bytes("dispatch_extra", "bytes added to each dispatched row, such as scales and ids", Bytes{0});
-  e.pricing.combine_extra = precision.bytes("combine_extra", "bytes added to each returned row", Bytes{0});
-  precision.finish();
-
-  Params execute = top.section("execute", "sizes of the real experts, where they should be smaller than the model's");
-  e.execute_hidden = execute.integer("hidden", "length of a token vector", model_known ? e.model.hidden : 1, 1, 1 << 20);
-  e.execute_ffn = execute.integer("ffn", "inner width of an expert", model_known ? e.model.expert_ffn : 1, 1, 1 << 20);
-  execute.finish();
-
   for (const auto& [kind, fallback] : part_keys()) top.know(kind);  // the catalogs read these
   top.finish();
 
-  if (const Setting* cluster = settings.find("cluster")) {
-    try {
-      e.topology = catalogs.cluster.make(*cluster, problems);
-    } catch (const InputError& error) {
-      problems.add(error);
-    }
-  }
+  if (const Setting* cluster = settings.find("cluster")) e.topology = catalogs.cluster.make(*cluster, problems);
   // A broken cluster counts as one rank, so that what can be checked against the model alone still is.
   const int ranks = std::max(1, e.topology.ranks()), nodes = std::max(1, e.topology.nodes());
   if (model_known) e.layers = chosen_layers(e.model, layers, top);
 
   const SourceContext source_context{e.model.num_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.model.moe_layers};
-  if (const Setting* source = settings.find("source")) {
-    try {
-      e.source = catalogs.source.make(*source, problems, model_known ? &source_context : nullptr);
-    } catch (const InputError& error) {
-      problems.add(error);
-    }
-  }
+  if (const Setting* source = settings.find("source")) e.source = catalogs.source.make(*source, problems, model_known ? &source_context : nullptr);
   if (e.source.gate && model_known && e.execute_hidden != e.model.hidden)
     problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");
 
@@ -147,13 +156,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   const auto make = [&](const auto& catalog, auto... context) {
     const Setting* s = settings.find(catalog.kind());
     using Part = decltype(catalog.make(*s, problems, context...));
-    if (!s) return Part{};
-    try {
-      return catalog.make(*s, problems, context...);
-    } catch (const InputError& error) {
-      problems.add(error);
-      return Part{};
-    }
+    return s ? catalog.make(*s, problems, context...) : Part{};
   };
   if (has_choices) {
     if (const Setting* router = with_overrides.find("router"))
@@ -170,6 +173,9 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   e.compute = make(catalogs.compute);
   problems.check();
 
+  e.notes = e.model.warnings;
+  if (e.compute_precision == Precision::fp8 && e.topology.device().flops_fp8.value == 0)
+    e.notes.push_back(fmt::format("{} has no fp8 units: experts compute at the bf16 rate", e.topology.device().name));
   e.pricing.hidden = e.model.hidden, e.pricing.expert_ffn = e.model.expert_ffn, e.pricing.shared_ffn = e.model.shared_ffn;
   e.pricing.expert_matrices = e.model.expert_matrices;
   e.resolved = std::move(settings);

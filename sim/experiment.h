@@ -42,11 +42,15 @@ struct Experiment {
   Pricing pricing;
   Precision compute_precision = Precision::bf16;
   std::int64_t execute_hidden = 0, execute_ffn = 0;  ///< sizes that `execute` computes with; the model's unless the file says less
+  std::vector<std::string> notes;  ///< what the reader guessed or should know; for stderr
   Setting resolved;         ///< the settings in force: the file's over the model's defaults, overrides applied
 
   /// The part in force for a kind, as the resolved settings spell it: "eplb" or "eplb {slots: 288}".
   std::string part(std::string_view kind) const;
 };
+
+/// The settings of an experiment that belong to no part (seed, layers, precision, ...), for listings.
+std::vector<ParamDoc> experiment_settings();
 
 /// Reads an experiment. Finds every problem in one pass and throws them as one InputError.
 Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::vector<std::string>& overrides, const Catalogs& catalogs);

@@ -14,8 +14,8 @@ std::vector<std::int64_t> token_blocks(std::int64_t tokens, int ranks) {
 
 std::vector<std::int64_t> read_token_blocks(Params& params, const SourceContext* context) {
   constexpr std::int64_t kMost = std::int64_t{1} << 36;
-  const std::int64_t per_rank = params.integer("tokens_per_rank", "tokens of each rank's batch (or give `tokens`)", 0, 1, kMost);
-  const std::int64_t total = params.integer("tokens", "tokens of all ranks together, in contiguous blocks (or give `tokens_per_rank`)", 0, 1, kMost);
+  const std::int64_t per_rank = params.integer("tokens_per_rank", "tokens of each rank's batch (or give `tokens`)", 0, 1, kMost, "none");
+  const std::int64_t total = params.integer("tokens", "tokens of all ranks together, in contiguous blocks (or give `tokens_per_rank`)", 0, 1, kMost, "none");
   const bool has_per_rank = params.has("tokens_per_rank"), has_total = params.has("tokens");
   if (!params.listing() && has_per_rank == has_total)
     params.error(has_total ? "tokens" : "", has_total ? "give `tokens` or `tokens_per_rank`, not both" : "how many tokens? give `tokens_per_rank` or `tokens`");

@@ -116,9 +116,8 @@ PlacementPolicy eplb(Params& p, const Shape* shape) {
       "DeepSeek's EPLB: replicates the heaviest experts into redundant slots and packs replicas onto ranks by load (groups onto nodes first, where they "
       "divide).";
   const std::int64_t slots =
-      p.integer("slots", "slots over all ranks; 0 stands for one redundant slot a rank (experts rounded up to the ranks, and one more a rank)", 0, 1,
-                std::int64_t{1} << 20);
-  const std::int64_t groups = p.integer("groups", "expert groups of the gate; 0 stands for the model's", 0, 1, 65'536);
+      p.integer("slots", "slots over all ranks", 0, 1, std::int64_t{1} << 20, "one redundant slot a rank: experts rounded up to the ranks, and one more a rank");
+  const std::int64_t groups = p.integer("groups", "expert groups of the gate", 0, 1, 65'536, "the model's");
   const std::string mode =
       p.choice("mode", "`hierarchical` packs groups onto nodes first, `global` ignores nodes, `auto` is hierarchical where groups divide by nodes",
                {"auto", "hierarchical", "global"}, "auto");

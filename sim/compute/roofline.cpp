@@ -9,8 +9,8 @@ namespace epsim::parts_compute {
 /// A reduce moves its bytes through memory. Caches, power limits and kernels that overlap on one device are not modelled.
 ComputeModel roofline(Params& p) {
   const Time launch = p.time("launch", "what a kernel costs before it computes", Time{}, "the device's");
-  const double peak_share = p.number("peak_share", "share of the peak that large GEMMs reach; the device's own unless given", 1.0, 1e-6, 1.0);
-  const double half_rows = p.number("half_rows", "rows at which a GEMM reaches half of that share; the device's own unless given", 0.0, 0.0);
+  const double peak_share = p.number("peak_share", "share of the peak that large GEMMs reach", 1.0, 1e-6, 1.0, "the device's");
+  const double half_rows = p.number("half_rows", "rows at which a GEMM reaches half of that share", 0.0, 0.0, 1e300, "the device's");
   ComputeModel model;
   model.summary = "a kernel takes its launch plus the longer of its FLOPs at a rate that saturates with rows and its bytes at memory bandwidth";
   if (!p.usable()) return model;

@@ -83,8 +83,8 @@ Source trace(Params& p, const SourceContext* context) {
   const bool all = !p.has("tokens") && !p.has("tokens_per_rank");
   constexpr std::int64_t kMost = std::int64_t{1} << 36;
   if (all) {  // the same keys as read_token_blocks, which would ask for one of them
-    p.integer("tokens_per_rank", "tokens of each rank's batch (default: all tokens of the trace over the ranks)", 0, 1, kMost);
-    p.integer("tokens", "tokens of all ranks together, in contiguous blocks (default: all tokens of the trace)", 0, 1, kMost);
+    p.integer("tokens_per_rank", "tokens of each rank's batch", 0, 1, kMost, "the trace's tokens over the ranks");
+    p.integer("tokens", "tokens of all ranks together, in contiguous blocks", 0, 1, kMost, "all of the trace");
   } else {
     source.first_token = read_token_blocks(p, context);
   }
