@@ -118,18 +118,16 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const ByteExc
   const Timeline timeline = simulate(schedule, topology, network, none, Precision::bf16, Timeline::Detail::flow);
 
   Outcome out;
-  out.time_s = timeline.end.seconds();
   out.lower_bound_s = lower_bound(schedule, topology, [](const KernelCall&) { return 0.0; });
-  for (const Rank r : ids<Rank>(topology.ranks())) {
-    Time finish;
-    for (const std::vector<Time>& done : timeline.done) finish = std::max(finish, done[r]);
-    out.rank_finish_s.push_back(finish.seconds());
-  }
   const auto n = static_cast<std::size_t>(topology.ranks());
-  std::vector<Matrix<Time>> arrival(schedule.phases.size(), Matrix<Time>(topology.ranks(), topology.ranks()));
+  // Times are those of the network's own clock: picoseconds would be coarse for the smallest messages.
+  std::vector<Matrix<double>> arrival(schedule.phases.size(), Matrix<double>(topology.ranks(), topology.ranks()));
+  out.rank_finish_s.assign(n, 0);
   out.link_bytes.assign(topology.links().size(), 0);
   for (const Timeline::FlowRecord& f : timeline.flows) {
-    arrival[f.phase](f.source, f.destination) = f.end;
+    arrival[f.phase](f.source, f.destination) = f.end_s;
+    out.rank_finish_s[f.destination] = std::max(out.rank_finish_s[f.destination], f.end_s);
+    out.time_s = std::max(out.time_s, f.end_s);
     topology.for_each_link(f.source, f.destination, [&](std::int32_t l) { out.link_bytes[l] += static_cast<double>(f.bytes); });
   }
   out.flow_finish_s.assign(n, std::vector<double>(n, 0));
@@ -137,7 +135,7 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const ByteExc
     for (const Rank d : ids<Rank>(topology.ranks()))
       if (s != d && bytes(s, d) > 0) {
         const auto [phase, sender] = exchange.last_hop(topology, s, d);
-        out.flow_finish_s[s][d] = arrival[phase](sender, d).seconds();
+        out.flow_finish_s[s][d] = arrival[phase](sender, d);
       }
   return out;
 }

@@ -233,7 +233,7 @@ struct Engine::State {
       g.last[r] = now;
     }
     if (detail == Timeline::Detail::flow)
-      play(s).timeline.flows.push_back({index, source, destination, message_bytes(phase(s), source, destination), g.begun[source], now});
+      play(s).timeline.flows.push_back({index, source, destination, message_bytes(phase(s), source, destination), g.begun[source], now, a.at});
     if (--g.due[destination] == 0 && g.waiting[destination] == 0) done.push_back(s);
   }
 

@@ -25,6 +25,7 @@ struct Timeline {
     Rank source, destination;
     Bytes bytes;
     Time begin, end;
+    double end_s;  ///< the arrival on the network's own clock, not yet rounded up to a picosecond
   };
   std::vector<Slice> slices;      ///< by phase, then rank, then begin
   std::vector<FlowRecord> flows;  ///< only at Detail::flow; by phase, then source, then destination
