@@ -6,8 +6,6 @@ namespace {
 
 using namespace lowering;
 using Kind = Phase::Kind;
-constexpr auto kAll = [](const Copy&) { return true; };
-constexpr auto kRank = [](const Copy& c) { return c.rank; };
 
 /// One row a copy, both ways; the home rank adds a token's results in choice order.
 Exchange one_row_a_copy(std::string_view summary) {

@@ -7,9 +7,6 @@ namespace {
 
 using namespace lowering;
 using Kind = Phase::Kind;
-constexpr auto kAll = [](const Copy&) { return true; };
-constexpr auto kRank = [](const Copy& c) { return c.rank; };
-constexpr auto kNode = [](const Copy& c) { return c.node; };
 
 /// The rank through which rows of `home` enter and leave a node; in its own node, the home rank itself.
 Rank gateway(const Topology& topology, Rank home, Node node) {

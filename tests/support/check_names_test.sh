@@ -13,7 +13,7 @@ while IFS= read -r text; do
     failures=1
   fi
 done <<'TEXTS'
-see /work/main for it
+see /work/tree for it
 path="/root/x"
 `/home/someone/data.npz`
 in /tmp/result.csv

@@ -175,6 +175,11 @@ Exchange make_exchange(std::string_view summary, std::vector<Step> steps, int ex
   return x;
 }
 
+/// What copies are chosen and grouped by.
+inline constexpr auto kAll = [](const Copy&) { return true; };
+inline constexpr auto kRank = [](const Copy& c) { return c.rank; };
+inline constexpr auto kNode = [](const Copy& c) { return c.node; };
+
 /// Calls visit(key, each) for every group of copies with one key, in order of first appearance among those that `belongs` accepts; each(f) calls f on the group's copies in choice order.
 template <class Belongs, class Key, class Visit>
 void for_each_group(std::span<const Copy> copies, Belongs belongs, Key key, Visit visit) {
