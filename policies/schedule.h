@@ -39,6 +39,8 @@ struct Phase {
 
   Matrix<std::int64_t> rows;  ///< transfer: [source][destination]; the diagonal counts rows that stay and cross no link
   Bytes row_bytes = 0;        ///< transfer: bytes of one row on the wire
+  std::int64_t rows_per_message = 0;  ///< transfer: rows that travel as one message; 0: all rows of a pair of ranks
+  bool one_sided = false;     ///< transfer: rows are written into the receiver's memory, which takes no part in it
   std::vector<KernelCall> kernels;     ///< kernel: grouped by rank, in the order they run
   std::vector<double> reduce_bytes;    ///< reduce: [R] bytes read and written
 };

@@ -151,7 +151,8 @@ struct Engine::State {
     const Phase& p = phase(s);
     const std::int64_t id = id_of_phase[s.play][s.phase] << 2 * kRankBits | std::int64_t{s.rank} << kRankBits;
     for (const Rank d : ids<Rank>(p.rows.columns))
-      if (const Bytes bytes = message_bytes(p, s.rank, d)) batch.push_back({id | d, s.rank, d, static_cast<double>(bytes)});
+      if (const Bytes bytes = message_bytes(p, s.rank, d))
+        batch.push_back({id | d, s.rank, d, static_cast<double>(bytes), p.rows_per_message > 0 ? (p.rows(s.rank, d) + p.rows_per_message - 1) / p.rows_per_message : 1, p.one_sided});
   }
 
   void compute_next(Rank r) {

@@ -9,11 +9,13 @@
 
 namespace epsim {
 
-/// A message on the network. `id` is the caller's.
+/// Bytes that a rank sends to another at once. `id` is the caller's.
 struct Flow {
   std::int64_t id = 0;
   Rank source, destination;
-  double bytes = 0;  ///< above 0
+  double bytes = 0;           ///< above 0
+  std::int64_t messages = 1;  ///< equal messages that the bytes are sent as; matters where messages cost something
+  bool one_sided = false;     ///< written into the receiver's memory, which takes no part in it
 };
 
 /// Carries flows over a topology. It has a state and a double-precision clock in seconds; it knows nothing of who calls it.
