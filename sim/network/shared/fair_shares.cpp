@@ -4,237 +4,480 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/vectorise.h"
 
 namespace epsim {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
-constexpr double kTie = 1e-12;      // flows that end within this share of the clock are one event
-constexpr int kRefillsToReset = 256;  // sums are kept by adding and taking away; begin them from zero this often
-constexpr std::size_t kLanes = 8;
+constexpr double kTie = 1e-12;       // flows that end within this share of the clock are one event
+constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
+constexpr double kUnchanged = 1e-15;
+constexpr std::size_t kFewPassed = 4;
+constexpr std::size_t kLanes = ShareRows::kLanes;
+
+/// The least of a whole number of blocks.
+EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
+  double lowest[kLanes];
+  std::fill(lowest, lowest + kLanes, kNever);
+  for (std::size_t i = 0; i < count; i += kLanes)
+    for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = values[i + k] < lowest[k] ? values[i + k] : lowest[k];
+  return *std::min_element(lowest, lowest + kLanes);
+}
+
+/// Appends the places where `values` is `wanted`.
+EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, std::uint16_t wanted, std::vector<std::uint32_t>& places) {
+  constexpr std::size_t kChunk = 64;
+  for (std::size_t i = 0; i < count; i += kChunk) {
+    const std::size_t end = std::min(count, i + kChunk);
+    if (end == i + kChunk) {
+      std::uint16_t any = 0;
+      for (std::size_t k = 0; k < kChunk; ++k) any |= static_cast<std::uint16_t>(-(values[i + k] == wanted));
+      if (!any) continue;
+    }
+    for (std::size_t k = i; k < end; ++k)
+      if (values[k] == wanted) places.push_back(static_cast<std::uint32_t>(k));
+  }
+}
 
 }  // namespace
 
 FairShares::FairShares(const Topology& topology) : topology_(topology), next_end_(kNever) {}
 
-void FairShares::settle(double now) {
-  for (std::size_t i = 0; i < levels_.size(); ++i)
-    for (std::size_t j = levels_[i].first; j < end_of(i); ++j) {
-      double& bytes = remaining_[filled_[j]];
-      bytes = std::max(0.0, bytes - levels_[i].rate * (now - levels_[i].date));
-    }
-  std::size_t kept = 0;
-  for (std::size_t f = 0; f < flows_.size(); ++f) {
-    if (f < level_of_.size() && level_of_[f] == kEnded) continue;
-    flows_[kept] = flows_[f];
-    remaining_[kept++] = remaining_[f];
-  }
-  flows_.resize(kept);
-  remaining_.resize(kept);
-  live_ = kept;
-}
-
-void FairShares::find_binding_links() {
-  const std::span<const Link> links = topology_.links();
-  std::vector<std::uint32_t> crossing(links.size());
-  std::vector<std::uint32_t> hop_first{0}, hops;
-  hop_first.reserve(flows_.size() + 1);
-  for (const Live& f : flows_) {
-    topology_.for_each_link(f.source, f.destination, [&](std::int32_t l) {
-      hops.push_back(static_cast<std::uint32_t>(l));
-      ++crossing[l];
-    });
-    hop_first.push_back(static_cast<std::uint32_t>(hops.size()));
-  }
-  // A link never binds where another link, no wider, carries all of its flows. Such a link is looked for among the links of its first flow; each further flow strikes out what it does not cross.
-  const auto narrower = [&](std::uint32_t a, std::uint32_t b) {
-    if (links[a].bandwidth != links[b].bandwidth) return links[a].bandwidth < links[b].bandwidth;
-    return crossing[a] != crossing[b] ? crossing[a] > crossing[b] : a < b;
-  };
-  std::vector<std::vector<std::uint32_t>> rulers(links.size());
-  std::vector<bool> seen(links.size());
-  for (std::size_t f = 0; f < flows_.size(); ++f) {
-    const std::span<const std::uint32_t> mine(hops.data() + hop_first[f], hops.data() + hop_first[f + 1]);
-    for (const std::uint32_t l : mine) {
-      if (!seen[l]) {
-        seen[l] = true;
-        std::copy_if(mine.begin(), mine.end(), std::back_inserter(rulers[l]), [&](std::uint32_t m) { return m != l && narrower(m, l); });
-      } else if (!rulers[l].empty()) {
-        std::erase_if(rulers[l], [&](std::uint32_t m) { return std::find(mine.begin(), mine.end(), m) == mine.end(); });
-      }
-    }
-  }
-
-  std::vector<std::uint32_t> number(links.size());
-  capacity_.clear();
-  list_first_.assign(1, 0);
-  for (std::size_t l = 0; l < links.size(); ++l)
-    if (seen[l] && rulers[l].empty()) {
-      number[l] = static_cast<std::uint32_t>(capacity_.size());
-      capacity_.push_back(links[l].bandwidth);
-      list_first_.push_back(list_first_.back() + crossing[l]);
-    }
-  list_end_.assign(list_first_.begin(), list_first_.end() - 1);
-  list_.resize(list_first_.back());
-  hops_ = 0;
-  for (std::size_t f = 0; f < flows_.size(); ++f)
-    hops_ = std::max<std::size_t>(hops_, std::count_if(hops.begin() + hop_first[f], hops.begin() + hop_first[f + 1], [&](std::uint32_t l) { return rulers[l].empty(); }));
-  path_.assign(flows_.size() * hops_, static_cast<std::uint32_t>(capacity_.size()));
-  capacity_.push_back(kNever);
-  for (std::size_t f = 0; f < flows_.size(); ++f) {
-    std::size_t at = f * hops_;
-    for (std::size_t h = hop_first[f]; h < hop_first[f + 1]; ++h)
-      if (rulers[hops[h]].empty()) {
-        const std::uint32_t l = number[hops[h]];
-        path_[at++] = l;
-        list_[list_end_[l]++] = static_cast<std::uint32_t>(f);
-      }
-  }
+void FairShares::add(std::int64_t id, Rank source, Rank destination, double bytes, std::uint16_t weight) {
+  if (weight != 1 && weight_.empty()) weight_.assign(id_.size(), 1);
+  id_.push_back(id);
+  pair_.push_back({source, destination});
+  mark_.push_back(bytes);
+  link_.push_back(kOpen);
+  if (!weight_.empty()) weight_.push_back(weight);
 }
 
 void FairShares::share(double now) {
-  settle(now);
-  find_binding_links();
-  const std::size_t links = capacity_.size();
-  levels_.clear();
-  filled_.resize(flows_.size() + 1);  // + 1: filling writes one beyond before it counts
-  filled_count_ = 0;
-  touched_.resize(links + 1);
-  level_of_.assign(flows_.size(), kOpen);
-  used_.assign(links, 0);
-  count_.assign(links, 0);
-  share_.assign((links + kLanes - 1) / kLanes * kLanes, kNever);
-  open_.assign(links, 0);
-  for (std::size_t l = 0; l + 1 < links; ++l) open_[l] = list_end_[l] - list_first_[l];
-  refill(0, now);
+  if (staged_ == id_.size()) return;
+  rebuild(now);
 }
 
-void FairShares::open_from(std::size_t level, double now) {
-  std::uint32_t *const count = count_.data(), *const touched = touched_.data();
-  for (std::size_t i = level; i < levels_.size(); ++i) {
-    const Level v = levels_[i];
-    const double sent = v.rate * (now - v.date);
-    std::size_t touches = 0;
-    for (std::size_t j = v.first; j < end_of(i); ++j) {
-      const std::uint32_t f = filled_[j];
-      touches = count_path(f, touches);
-      if (level_of_[f] == kEnded) {
-        for (std::size_t h = f * hops_; h < (f + 1) * hops_; ++h) --open_[path_[h]];
-      } else {
-        remaining_[f] = std::max(0.0, remaining_[f] - sent);
-        level_of_[f] = kOpen;
+void FairShares::rebuild(double now) {
+  std::size_t kept = 0;
+  for (std::size_t f = 0; f < id_.size(); ++f) {
+    if (link_[f] == kEnded) continue;
+    double bytes = mark_[f] / (f < staged_ ? 1 : weight(static_cast<std::uint32_t>(f)));
+    if (f < staged_) {
+      State& s = state_[link_[f]];
+      if (s.date != now) sync(s, now);
+      bytes = std::max(0.0, bytes - s.clock);
+    }
+    id_[kept] = id_[f];
+    pair_[kept] = pair_[f];
+    mark_[kept] = bytes;
+    if (!weight_.empty()) weight_[kept] = weight_[f];
+    ++kept;
+  }
+  id_.resize(kept);
+  pair_.resize(kept);
+  mark_.resize(kept);
+  if (!weight_.empty()) weight_.resize(kept);
+  link_.assign(kept, kOpen);
+  staged_ = live_ = kept;
+  crossings_ = Crossings(topology_, pair_);
+  has_rows_ = false;
+  fill(now);
+}
+
+template <class Visit>
+void FairShares::for_each_own(Number q, Visit visit) const {
+  crossings_.for_each(q, [&](std::uint32_t f) {
+    if (link_[f] == q) visit(f);
+  });
+}
+
+/// Progressive filling from nothing.
+void FairShares::fill(double now) {
+  const std::size_t links = crossings_.links(), hops = crossings_.hops();
+  state_.assign(links, {});
+  sum_.assign(links, 0);
+  end_.assign(links, kNever);
+  soon_.resize(links);
+  order_.clear();
+  std::vector<double> open(links);
+  Lanes share;
+  share.assign(links, kNever);
+  if (weight_.empty()) {
+    for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
+  } else {
+    for (std::uint32_t f = 0; f < link_.size(); ++f)
+      for (const Number *p = crossings_.path(f), *e = p + hops; p != e && *p != Crossings::kNone; ++p) open[*p] += weight(f);
+  }
+  for (std::size_t l = 0; l < links; ++l) {
+    state_[l].capacity = crossings_.capacity(l);
+    state_[l].level = kNever;
+    state_[l].date = now;
+    share[l] = state_[l].capacity / open[l];
+  }
+  // All links that tie for the lowest share are one step; they are put in order from the highest number down, and a flow belongs to the first of its links in the order.
+  std::vector<double> taken(links);
+  std::vector<Number> tied, touched;
+  std::vector<std::uint8_t> is_tied(links);
+  double level = 0;
+  for (double lowest; (lowest = least_of(share.data(), share.size())) < kNever;) {
+    level = std::max(level, lowest);  // levels ascend; only rounding could say otherwise
+    tied.clear();
+    touched.clear();
+    std::size_t crossing = 0;
+    for (std::size_t l = links; l-- > 0;) {
+      if (share[l] > lowest * (1 + kTie)) continue;
+      tied.push_back(static_cast<Number>(l));
+      is_tied[l] = true;
+      crossing += crossings_.crossing(l);
+    }
+    const auto take = [&](std::uint32_t f) {
+      if (link_[f] != kOpen) return;
+      const Number *const path = crossings_.path(f), *const end = path + hops;
+      int highest = -1;
+      for (const Number* p = path; p != end && *p != Crossings::kNone; ++p)
+        if (is_tied[*p]) highest = std::max<int>(highest, *p);
+      if (highest < 0) return;
+      const auto l = static_cast<Number>(highest);
+      const double w = weight(f);
+      link_[f] = l;
+      state_[l].weight += w;
+      ++state_[l].own;
+      for (const Number* p = path; p != end && *p != Crossings::kNone; ++p) {
+        if (taken[*p] == 0) touched.push_back(*p);
+        taken[*p] += w;
+      }
+    };
+    if (crossing >= link_.size()) {
+      for (std::uint32_t f = 0; f < link_.size(); ++f) take(f);
+    } else {
+      for (const Number l : tied) {
+        if (!crossings_.in_sequence(l) && !crossings_.has_lists()) crossings_.build_lists();
+        crossings_.for_each(l, take);
       }
     }
-    // The very product that filling added, so that most of the rounding goes with it.
-    for (std::size_t k = 0; k < touches; ++k) {
-      const std::uint32_t l = touched[k];
-      used_[l] -= count[l] * v.rate;
-      open_[l] += count[l];
-      count[l] = 0;
+    for (const Number l : tied) {
+      State& s = state_[l];
+      is_tied[l] = false;
+      share[l] = kNever;
+      if (s.own == 0) continue;
+      s.level = level;
+      s.inverse = 1 / s.weight;
+      s.position = static_cast<std::uint32_t>(order_.size());
+      order_.push_back(l);
+      sum_[l] -= s.weight * level;  // what follows adds all that was taken
+    }
+    for (const Number m : touched) {
+      open[m] -= taken[m];
+      sum_[m] += taken[m] * level;
+      if (share[m] != kNever) share[m] = open[m] > 0 ? (state_[m].capacity - sum_[m]) / open[m] : kNever;
+      taken[m] = 0;
     }
   }
-  if (level < levels_.size()) {
-    filled_count_ = levels_[level].first;
-    levels_.resize(level);
+  for (Soon& soon : soon_) {
+    soon.count = 0;
+    soon.limit = soon.least = kNever;
   }
-  if (level == 0) std::fill(used_.begin(), used_.end(), 0.0);
+  for (std::uint32_t f = 0; f < link_.size(); ++f) add_soon(link_[f], f);
+  for (const Number q : order_) renew_end(q, now);
+  next_end_ = least_of(end_.data(), end_.size());
 }
 
-std::size_t FairShares::count_path(std::uint32_t flow, std::size_t touches) {
-  std::uint32_t *const count = count_.data(), *const touched = touched_.data();
-  const std::uint32_t* const path = path_.data() + flow * hops_;
-  for (std::size_t h = 0; h < hops_; ++h) {
-    touched[touches] = path[h];
-    touches += count[path[h]]++ == 0;
+void FairShares::build_rows() {
+  if (!crossings_.has_lists()) crossings_.build_lists();
+  const std::size_t hops = crossings_.hops();
+  rows_ = ShareRows(crossings_.links());
+  for (std::uint32_t f = 0; f < link_.size(); ++f) {
+    if (link_[f] == kEnded) continue;
+    const Number* const path = crossings_.path(f);
+    for (std::size_t i = 0; i < hops && path[i] != Crossings::kNone; ++i)
+      for (std::size_t j = 0; j < hops && path[j] != Crossings::kNone; ++j) rows_.reserve(path[i], path[j]);
   }
-  return touches;
+  rows_.lay_out();
+  for (std::uint32_t f = 0; f < link_.size(); ++f) {
+    if (link_[f] == kEnded) continue;
+    for (const Number *p = crossings_.path(f), *e = p + hops; p != e && *p != Crossings::kNone; ++p)
+      if (*p != link_[f]) rows_.change(link_[f], *p, static_cast<int>(weight(f)));
+  }
+  has_rows_ = true;
 }
 
-std::size_t FairShares::lowest_share() const {
-  // Eight running minima, so that the compiler can use vectors; the lowest number wins a tie.
-  double lowest[kLanes];
-  std::fill(lowest, lowest + kLanes, kNever);
-  const double* s = share_.data();
-  for (std::size_t i = 0; i < share_.size(); i += kLanes)
-    for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = s[i + k] < lowest[k] ? s[i + k] : lowest[k];
-  const double share = *std::min_element(lowest, lowest + kLanes);
-  if (share == kNever) return list_end_.size();
-  std::size_t l = 0;
-  while (s[l] != share) ++l;
-  return l;
+void FairShares::refill(Number q) {
+  Soon& soon = soon_[q];
+  // The kSoon - 4 least marks and the next one, which is the limit.
+  constexpr std::size_t kTake = kSoon - 4;
+  double limit = kNever;
+  soon.count = 0;
+  double greatest = -kNever;  // of those taken
+  for_each_own(q, [&](std::uint32_t f) {
+    const double mark = mark_[f];
+    if (mark >= limit) return;
+    if (soon.count < kTake) {
+      soon.flow[soon.count] = f;
+      soon.mark[soon.count++] = mark;
+      greatest = std::max(greatest, mark);
+      return;
+    }
+    // One is too many: the greatest is left out and becomes the limit.
+    std::size_t worst = kTake;
+    double worst_mark = mark;
+    for (std::size_t i = 0; i < kTake; ++i)
+      if (soon.mark[i] > worst_mark) worst = i, worst_mark = soon.mark[i];
+    limit = worst_mark;
+    if (worst < kTake) soon.flow[worst] = f, soon.mark[worst] = mark;
+  });
+  soon.limit = limit;
+  soon.least = kNever;
+  for (std::size_t i = 0; i < soon.count; ++i) soon.least = std::min(soon.least, soon.mark[i]);
 }
 
-void FairShares::refill(std::size_t level, double now) {
-  if (++refills_ % kRefillsToReset == 0) level = 0;
-  open_from(level, now);
-  for (std::size_t l = 0; l < list_end_.size(); ++l) share_[l] = open_[l] ? (capacity_[l] - used_[l]) / open_[l] : kNever;
+void FairShares::drop_soon(Number q, std::uint32_t flow) {
+  Soon& soon = soon_[q];
+  for (std::size_t i = 0; i < soon.count; ++i) {
+    if (soon.flow[i] != flow) continue;
+    const double mark = soon.mark[i];
+    --soon.count;
+    soon.flow[i] = soon.flow[soon.count];
+    soon.mark[i] = soon.mark[soon.count];
+    if (mark == soon.least) {
+      soon.least = kNever;
+      for (std::size_t k = 0; k < soon.count; ++k) soon.least = std::min(soon.least, soon.mark[k]);
+    }
+    return;
+  }
+}
 
-  std::uint32_t *const count = count_.data(), *const list = list_.data(), *const filled = filled_.data(), *const touched = touched_.data();
-  std::int32_t* const level_of = level_of_.data();
-  for (std::size_t l; (l = lowest_share()) < list_end_.size();) {
-    const auto number = static_cast<std::int32_t>(levels_.size());
-    // Levels ascend; only rounding could say otherwise.
-    const double rate = levels_.empty() ? share_[l] : std::max(share_[l], levels_.back().rate);
-    // Which flows are open looks random to a branch predictor: write all, count some.
-    std::uint32_t kept = list_first_[l];
-    std::size_t next = filled_count_;
-    for (std::uint32_t j = kept, end = list_end_[l]; j < end; ++j) {
-      const std::uint32_t f = list[j];
-      list[kept] = f;
-      kept += level_of[f] != kEnded;
-      filled[next] = f;
-      next += level_of[f] == kOpen;
-    }
-    list_end_[l] = kept;
-    double least = kNever;
-    std::size_t touches = 0;
-    for (std::size_t j = filled_count_; j < next; ++j) {
-      const std::uint32_t f = filled[j];
-      level_of[f] = number;
-      least = std::min(least, remaining_[f]);
-      touches = count_path(f, touches);
-    }
-    levels_.push_back({rate, now, now + least / rate, static_cast<std::uint32_t>(filled_count_)});
-    filled_count_ = next;
-    for (std::size_t k = 0; k < touches; ++k) {
-      const std::uint32_t m = touched[k];
-      used_[m] += count[m] * rate;
-      open_[m] -= count[m];
-      count[m] = 0;
-      share_[m] = open_[m] ? (capacity_[m] - used_[m]) / open_[m] : kNever;
+void FairShares::add_soon(Number q, std::uint32_t flow) {
+  Soon& soon = soon_[q];
+  const double mark = mark_[flow];
+  if (mark >= soon.limit) return;
+  if (soon.count == kSoon) {
+    std::size_t worst = 0;
+    for (std::size_t i = 1; i < kSoon; ++i)
+      if (soon.mark[i] > soon.mark[worst]) worst = i;
+    soon.limit = std::max(mark, soon.mark[worst]);
+    if (mark >= soon.mark[worst]) return;
+    soon.flow[worst] = flow;
+    soon.mark[worst] = mark;
+  } else {
+    soon.flow[soon.count] = flow;
+    soon.mark[soon.count++] = mark;
+  }
+  soon.least = std::min(soon.least, mark);
+}
+
+void FairShares::renew_end(Number q, double now) {
+  State& s = state_[q];
+  if (s.own == 0) {
+    end_[q] = kNever;
+    return;
+  }
+  if (soon_[q].count == 0) refill(q);
+  end_[q] = std::max(now, s.date + (soon_[q].least - s.clock) / s.level);
+}
+
+void FairShares::set_level(Number q, double level, double now) {
+  State& s = state_[q];
+  sync(s, now);
+  rows_.add(q, level - s.level, sum_.data());
+  s.level = level;
+  end_[q] = std::max(now, now + (soon_[q].least - s.clock) / level);
+}
+
+/// Takes a link that has lost all its own flows out of the order.
+void FairShares::unorder(std::uint32_t position) {
+  State& s = state_[order_[position]];
+  s.position = kUnordered;
+  s.level = kNever;
+  s.weight = 0;
+  end_[order_[position]] = kNever;
+  order_.erase(order_.begin() + position);
+  for (std::uint32_t i = position; i < order_.size(); ++i) place(i);
+}
+
+template <class Visit>
+void FairShares::for_each_shared(Number held_by, Number crossing, Visit visit) {
+  // Whichever of the two has its flows in sequence can be searched fast.
+  shared_.clear();
+  const std::size_t hops = crossings_.hops();
+  if (crossings_.in_sequence(crossing)) {
+    const std::uint32_t first = crossings_.first(crossing);
+    find_all(link_.data() + first, crossings_.crossing(crossing), held_by, shared_);
+    for (std::uint32_t& f : shared_) f += first;
+  } else if (crossings_.in_sequence(held_by)) {
+    const std::uint32_t first = crossings_.first(held_by);
+    find_all(crossings_.path(first), crossings_.crossing(held_by) * hops, crossing, shared_);
+    for (std::uint32_t& f : shared_) f = first + static_cast<std::uint32_t>(f / hops);
+    std::erase_if(shared_, [&](std::uint32_t f) { return link_[f] != held_by; });
+  } else if (crossings_.crossing(crossing) <= crossings_.crossing(held_by)) {
+    for (const std::uint32_t f : crossings_.list(crossing))
+      if (link_[f] == held_by) shared_.push_back(f);
+  } else {
+    for (const std::uint32_t f : crossings_.list(held_by)) {
+      const Number* const path = crossings_.path(f);
+      if (link_[f] == held_by && std::find(path, path + hops, crossing) != path + hops) shared_.push_back(f);
     }
   }
+  for (const std::uint32_t f : shared_) visit(f);
+}
 
-  next_end_ = kNever;
-  for (const Level& v : levels_) next_end_ = std::min(next_end_, v.first_end);
+void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double level) {
+  State &a = state_[from], &b = state_[to];
+  const double w = weight(flow);
+  drop_soon(from, flow);
+  mark_[flow] += b.clock - a.clock;
+  link_[flow] = to;
+  const auto whole = static_cast<int>(w);
+  for (const Number *p = crossings_.path(flow), *e = p + crossings_.hops(); p != e && *p != Crossings::kNone; ++p) {
+    if (*p != from) rows_.change(from, *p, -whole);
+    if (*p != to) rows_.change(to, *p, whole);
+    if (*p == from)
+      sum_[*p] += w * level;
+    else if (*p != to)
+      sum_[*p] += w * (level - a.level);
+  }
+  a.weight -= w;
+  --a.own;
+  ++b.own;
+  add_soon(to, flow);
+}
+
+/// The link q, at `position` or not in the order at all, has fallen to `level`, below links in front of it: it moves in front of them and takes over the flows that it shares with them. Gives its place.
+std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double level, double now) {
+  State& s = state_[q];
+  passed_.clear();
+  std::uint32_t j = position;
+  double weight = s.weight;
+  while (j > 0 && level < state_[order_[j - 1]].level) {
+    const Number b = order_[j - 1];
+    if (const double shared = rows_.at(b, q); shared > 0) {
+      sum_[q] -= shared * state_[b].level;
+      weight += shared;
+      level = (s.capacity - sum_[q]) / weight;
+      passed_.push_back(b);
+    }
+    --j;
+  }
+  if (s.own > 0) {
+    sync(s, now);
+    rows_.add(q, level - s.level, sum_.data());
+  } else {
+    s.date = now;
+    soon_[q].count = 0;
+    soon_[q].limit = soon_[q].least = kNever;
+  }
+  for (const Number b : passed_) sync(state_[b], now);
+  if (passed_.size() <= kFewPassed) {
+    for (const Number b : passed_) for_each_shared(b, q, [&](std::uint32_t f) { move_flow(f, b, q, level); });
+  } else {
+    // All the flows of q are fewer than the searches for each link would look at. Those of links that were not passed are of links in front.
+    crossings_.for_each(q, [&](std::uint32_t f) {
+      const Number b = link_[f];
+      if (b < kEnded && b != q && state_[b].position >= j) move_flow(f, b, q, level);
+    });
+  }
+  for (const Number b : passed_) {
+    State& from = state_[b];
+    from.inverse = from.own > 0 ? 1 / from.weight : 0;
+    renew_end(b, now);
+  }
+  s.weight = weight;
+  s.inverse = 1 / weight;
+  s.level = level;
+  renew_end(q, now);
+  if (s.position == kUnordered) order_.push_back(q), position = static_cast<std::uint32_t>(order_.size() - 1);
+  std::rotate(order_.begin() + j, order_.begin() + position, order_.begin() + position + 1);
+  for (std::uint32_t i = j; i <= position; ++i) place(i);
+  return j;
+}
+
+void FairShares::sweep(std::uint32_t from, double now) {
+  while (true) {
+    for (std::uint32_t i = from; i < order_.size();) {
+      const Number q = order_[i];
+      State& s = state_[q];
+      if (s.own == 0) {
+        unorder(i);
+        continue;
+      }
+      const double level = (s.capacity - sum_[q]) * s.inverse;
+      if (i > 0 && level < state_[order_[i - 1]].level * (1 - kDead)) {
+        i = take_over(i, q, level, now) + 1;
+        continue;
+      }
+      if (std::abs(level - s.level) > kUnchanged * level) set_level(q, level, now);
+      ++i;
+    }
+    // Links with nothing to hold back, until flows that others held back ask for more than they have.
+    std::size_t over = 0;
+    while (over < state_.size() && !(state_[over].position == kUnordered && sum_[over] > state_[over].capacity * (1 + kDead))) ++over;
+    if (over == state_.size()) return;
+    from = take_over(static_cast<std::uint32_t>(order_.size()), static_cast<Number>(over), 0, now) + 1;
+  }
 }
 
 void FairShares::end_next(std::vector<Ended>& ended) {
   const double now = next_end_, window = now * (1 + kTie);
-  std::size_t first = levels_.size();
-  for (std::size_t i = 0; i < levels_.size(); ++i) {
-    if (levels_[i].first_end > window) continue;
-    first = std::min(first, i);
-    for (std::size_t j = levels_[i].first; j < end_of(i); ++j) {
-      const std::uint32_t f = filled_[j];
-      const double at = levels_[i].date + remaining_[f] / levels_[i].rate;
-      if (at > window) continue;
-      level_of_[f] = kEnded;
-      --live_;
-      ended.push_back({flows_[f].id, flows_[f].source, flows_[f].destination, at});
+  finishes_.clear();
+  const auto reached = [&](const State& q) { return q.clock + q.level * (window - q.date); };
+  const auto end = [&](const State& q, std::uint32_t f) { finishes_.push_back({f, std::max(now, q.date + (mark_[f] - q.clock) / q.level)}); };
+  if (!has_rows_) {
+    for (std::uint32_t f = 0; f < link_.size(); ++f)
+      if (const Number q = link_[f]; end_[q] <= window && mark_[f] <= std::max(reached(state_[q]), soon_[q].least)) end(state_[q], f);
+  } else {
+    for (std::size_t q = 0; q < state_.size(); ++q) {
+      if (end_[q] > window) continue;
+      const double mark = std::max(reached(state_[q]), soon_[q].least);  // the one that is due ends, whatever rounding says
+      if (mark < soon_[q].limit) {
+        for (std::size_t i = 0; i < soon_[q].count; ++i)
+          if (soon_[q].mark[i] <= mark) end(state_[q], soon_[q].flow[i]);
+      } else {
+        for_each_own(static_cast<Number>(q), [&](std::uint32_t f) {
+          if (mark_[f] <= mark) end(state_[q], f);
+        });
+      }
     }
   }
-  ensure(first < levels_.size(), "a flow ends at the next end");
-  if (live_ == 0) {
-    flows_.clear();
-    remaining_.clear();
-    level_of_.clear();
-    levels_.clear();
-    filled_count_ = 0;
+  ensure(!finishes_.empty(), "a flow ends at the next end");
+  for (const Finish& f : finishes_) ended.push_back({id_[f.flow], Rank(pair_[f.flow].source), Rank(pair_[f.flow].destination), f.at});
+  if (finishes_.size() == live_) {
+    id_.clear();
+    pair_.clear();
+    mark_.clear();
+    weight_.clear();
+    link_.clear();
+    staged_ = live_ = 0;
     next_end_ = kNever;
-  } else {
-    refill(first, now);
+    return;
   }
+  if (!has_rows_) build_rows();
+  live_ -= finishes_.size();
+  std::uint32_t from = kUnordered;
+  std::vector<Number>& held = passed_;
+  held.clear();
+  for (const auto& [f, at] : finishes_) {
+    const Number b = link_[f];
+    State& s = state_[b];
+    const double w = weight(f);
+    link_[f] = kEnded;
+    drop_soon(b, f);
+    for (const Number *p = crossings_.path(f), *e = p + crossings_.hops(); p != e && *p != Crossings::kNone; ++p) {
+      from = std::min(from, state_[*p].position);
+      if (*p == b) continue;
+      rows_.change(b, *p, -static_cast<int>(w));
+      sum_[*p] -= w * s.level;
+    }
+    s.weight -= w;
+    --s.own;
+    if (held.empty() || held.back() != b) held.push_back(b);
+  }
+  for (const Number b : held) {
+    State& s = state_[b];
+    s.inverse = s.own > 0 ? 1 / s.weight : 0;
+    renew_end(b, now);
+  }
+  sweep(from, now);
+  next_end_ = least_of(end_.data(), end_.size());
 }
 
 }  // namespace epsim

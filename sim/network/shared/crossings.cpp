@@ -1,0 +1,126 @@
+#include "sim/network/shared/crossings.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <numeric>
+#include <tuple>
+
+#include "base/check.h"
+
+namespace epsim {
+namespace {
+
+constexpr std::uint32_t kNoLink = std::numeric_limits<std::uint32_t>::max();
+
+/// What is known of a link after some of the flows.
+struct Seen {
+  std::uint32_t flows = 0, lowest = 0, last = 0;
+  std::uint32_t path = 0;    // where the path of its first flow lies among the paths kept
+  std::uint32_t rulers = 0;  // bits: the links of that path which every flow so far has crossed
+  std::int32_t destination = std::numeric_limits<std::int32_t>::max();  // lowest
+};
+
+}  // namespace
+
+Crossings::Crossings(const Topology& topology, std::span<const Pair> flows) : flows_(flows.size()) {
+  const std::span<const Link> links = topology.links();
+  std::vector<Seen> seen(links.size());
+  std::vector<std::int32_t> kept, path;
+  std::size_t longest = 1;
+  for (std::uint32_t f = 0; f < flows.size(); ++f) {
+    path.clear();
+    topology.for_each_link(Rank(flows[f].source), Rank(flows[f].destination), [&](std::int32_t l) { path.push_back(l); });
+    longest = std::max(longest, path.size());
+    bool keep = false;
+    for (std::size_t h = 0; h < path.size(); ++h) {
+      Seen& s = seen[path[h]];
+      if (s.flows++ == 0) {
+        keep = true;
+        s.lowest = f;
+        s.path = static_cast<std::uint32_t>(kept.size());
+        s.rulers = (path.size() >= 32 ? ~0U : (1U << path.size()) - 1) & (h < 32 ? ~(1U << h) : ~0U);
+      } else {
+        for (std::uint32_t left = s.rulers; left != 0; left &= left - 1)
+          if (std::find(path.begin(), path.end(), kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]) == path.end()) s.rulers ^= left & -left;
+      }
+      s.last = f;
+      s.destination = std::min(s.destination, flows[f].destination);
+    }
+    if (keep) kept.insert(kept.end(), path.begin(), path.end());
+  }
+
+  std::vector<Number> number(links.size(), kNone);
+  for (std::size_t l = 0; l < links.size(); ++l) {
+    const Seen& s = seen[l];
+    bool binds = s.flows > 0;
+    for (std::uint32_t left = s.rulers; binds && left != 0; left &= left - 1) {
+      const auto r = static_cast<std::size_t>(kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]);
+      binds = links[r].bandwidth > links[l].bandwidth || (links[r].bandwidth == links[l].bandwidth && seen[r].flows == s.flows && r > l);
+    }
+    if (!binds) continue;
+    ensure(original_.size() + 1 < kNone, "fewer than 65,535 links can hold flows back");
+    number[l] = static_cast<Number>(original_.size());
+    original_.push_back(static_cast<std::int32_t>(l));
+  }
+
+  // Paths are walked twice: keeping whole ones would take more memory than all else.
+  path_.assign(flows_ * longest, kNone);
+  std::vector<bool> is_first(original_.size(), true), is_last(original_.size(), true);
+  std::vector<std::int32_t> lowest_before(original_.size(), std::numeric_limits<std::int32_t>::max());
+  for (std::size_t f = 0; f < flows_; ++f) {
+    Number* const mine = path_.data() + f * longest;
+    std::size_t h = 0;
+    topology.for_each_link(Rank(flows[f].source), Rank(flows[f].destination), [&](std::int32_t l) {
+      if (number[l] != kNone) mine[h++] = number[l];
+    });
+    hops_ = std::max(hops_, h);
+    for (std::size_t i = 0; i < h; ++i) {
+      if (i > 0) is_first[mine[i]] = false;
+      if (i + 1 < h) is_last[mine[i]] = false;
+    }
+    // Destinations tell which of the links between lie in front of a last link.
+    for (std::size_t i = 1; i + 1 < h; ++i) lowest_before[mine[h - 1]] = std::min(lowest_before[mine[h - 1]], seen[original_[mine[i]]].destination);
+  }
+
+  // First links by flow, then those between by destination, then last links by what lies in front of them: so the links that one link shares flows with are few runs of numbers.
+  std::vector<Number> order(original_.size()), place(original_.size());
+  std::iota(order.begin(), order.end(), Number{0});
+  const auto key = [&](Number l) {
+    const Seen& s = seen[original_[l]];
+    const int kind = is_first[l] ? 0 : is_last[l] ? 2 : 1;
+    return std::tuple(kind, kind == 0 ? static_cast<std::int64_t>(s.lowest) : kind == 1 ? s.destination : lowest_before[l], s.destination, original_[l]);
+  };
+  std::sort(order.begin(), order.end(), [&](Number a, Number b) { return key(a) < key(b); });
+  std::vector<std::int32_t> original;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const std::int32_t l = original_[order[i]];
+    place[order[i]] = static_cast<Number>(i);
+    original.push_back(l);
+    capacity_.push_back(links[l].bandwidth);
+    count_.push_back(seen[l].flows);
+    lowest_.push_back(seen[l].lowest);
+    last_.push_back(seen[l].last);
+  }
+  original_ = std::move(original);
+  for (std::size_t f = 0; f < flows_; ++f)
+    for (std::size_t h = 0; h < hops_; ++h) {
+      const Number l = path_[f * longest + h];
+      path_[f * hops_ + h] = l == kNone ? kNone : place[l];
+    }
+  path_.resize(flows_ * hops_);
+}
+
+void Crossings::build_lists() {
+  list_first_.assign(1, 0);
+  for (std::size_t l = 0; l < links(); ++l) list_first_.push_back(list_first_.back() + (in_sequence(l) ? 0 : count_[l]));
+  list_.resize(list_first_.back());
+  std::vector<std::uint32_t> next(list_first_.begin(), list_first_.end() - 1);
+  std::vector<bool> listed(links());
+  for (std::size_t l = 0; l < links(); ++l) listed[l] = !in_sequence(l);
+  for (std::uint32_t f = 0; f < flows_; ++f)
+    for (const Number* p = path(f); p != path(f) + hops_ && *p != kNone; ++p)
+      if (listed[*p]) list_[next[*p]++] = f;
+}
+
+}  // namespace epsim
