@@ -14,7 +14,7 @@ constexpr double kTie = 1e-12;       // flows that end within this share of the 
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
 constexpr double kUnchanged = 1e-15;
 constexpr std::size_t kFewPassed = 4;
-constexpr std::size_t kLanes = ShareRows::kLanes;
+constexpr std::size_t kLanes = Lanes::kLanes;
 
 /// The least of a whole number of blocks.
 EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
@@ -186,18 +186,19 @@ void FairShares::fill(double now) {
 void FairShares::build_rows() {
   if (!crossings_.has_lists()) crossings_.build_lists();
   const std::size_t hops = crossings_.hops();
-  rows_ = ShareRows(crossings_.links());
-  for (std::uint32_t f = 0; f < link_.size(); ++f) {
-    if (link_[f] == kEnded) continue;
-    const Number* const path = crossings_.path(f);
-    for (std::size_t i = 0; i < hops && path[i] != Crossings::kNone; ++i)
-      for (std::size_t j = 0; j < hops && path[j] != Crossings::kNone; ++j) rows_.reserve(path[i], path[j]);
-  }
-  rows_.lay_out();
+  rows_ = ShareRows(crossings_.links(), [&](auto visit) {
+    for (std::uint32_t f = 0; f < link_.size(); ++f) {
+      if (link_[f] == kEnded) continue;
+      const Number *const path = crossings_.path(f), *end = std::find(path, path + hops, Crossings::kNone);
+      for (const Number* p = path; p != end; ++p)
+        for (const Number* o = path; o != end; ++o)
+          if (p != o) visit(*p, *o, weight(f));
+    }
+  });
   for (std::uint32_t f = 0; f < link_.size(); ++f) {
     if (link_[f] == kEnded) continue;
     for (const Number *p = crossings_.path(f), *e = p + hops; p != e && *p != Crossings::kNone; ++p)
-      if (*p != link_[f]) rows_.change(link_[f], *p, static_cast<int>(weight(f)));
+      if (*p != link_[f]) rows_.change(link_[f], *p, weight(f));
   }
   has_rows_ = true;
 }
@@ -279,7 +280,7 @@ void FairShares::renew_end(Number q, double now) {
 void FairShares::set_level(Number q, double level, double now) {
   State& s = state_[q];
   sync(s, now);
-  rows_.add(q, level - s.level, sum_.data());
+  rows_.add(q, level - s.level, sum_);
   s.level = level;
   end_[q] = std::max(now, now + (soon_[q].least - s.clock) / level);
 }
@@ -327,10 +328,9 @@ void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double le
   drop_soon(from, flow);
   mark_[flow] += b.clock - a.clock;
   link_[flow] = to;
-  const auto whole = static_cast<int>(w);
   for (const Number *p = crossings_.path(flow), *e = p + crossings_.hops(); p != e && *p != Crossings::kNone; ++p) {
-    if (*p != from) rows_.change(from, *p, -whole);
-    if (*p != to) rows_.change(to, *p, whole);
+    if (*p != from) rows_.change(from, *p, -w);
+    if (*p != to) rows_.change(to, *p, w);
     if (*p == from)
       sum_[*p] += w * level;
     else if (*p != to)
@@ -360,7 +360,7 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
   }
   if (s.own > 0) {
     sync(s, now);
-    rows_.add(q, level - s.level, sum_.data());
+    rows_.add(q, level - s.level, sum_);
   } else {
     s.date = now;
     soon_[q].count = 0;
@@ -393,19 +393,31 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
 
 void FairShares::sweep(std::uint32_t from, double now) {
   while (true) {
+    // The sum of the next link is found before the row is added, so that its level need not wait for the row.
+    double next_sum = 0;
+    bool has_next = false;
     for (std::uint32_t i = from; i < order_.size();) {
       const Number q = order_[i];
       State& s = state_[q];
+      const double sum = has_next ? next_sum : sum_[q];
+      has_next = false;
       if (s.own == 0) {
         unorder(i);
         continue;
       }
-      const double level = (s.capacity - sum_[q]) * s.inverse;
+      const double level = (s.capacity - sum) * s.inverse;
       if (i > 0 && level < state_[order_[i - 1]].level * (1 - kDead)) {
         i = take_over(i, q, level, now) + 1;
         continue;
       }
-      if (std::abs(level - s.level) > kUnchanged * level) set_level(q, level, now);
+      if (std::abs(level - s.level) > kUnchanged * level) {
+        if (i + 1 < order_.size()) {
+          const Number next = order_[i + 1];
+          next_sum = sum_[next] + (level - s.level) * rows_.at(q, next);
+          has_next = true;
+        }
+        set_level(q, level, now);
+      }
       ++i;
     }
     // Links with nothing to hold back, until flows that others held back ask for more than they have.
@@ -464,7 +476,7 @@ void FairShares::end_next(std::vector<Ended>& ended) {
     for (const Number *p = crossings_.path(f), *e = p + crossings_.hops(); p != e && *p != Crossings::kNone; ++p) {
       from = std::min(from, state_[*p].position);
       if (*p == b) continue;
-      rows_.change(b, *p, -static_cast<int>(w));
+      rows_.change(b, *p, -w);
       sum_[*p] -= w * s.level;
     }
     s.weight -= w;

@@ -40,7 +40,7 @@ class FairShares {
   static constexpr std::size_t kSoon = 16;
 
   // A link as the order sees it.
-  struct State {
+  struct alignas(64) State {
     double capacity = 0;   // bytes/s
     double inverse = 0;    // 1 / weight of its own flows
     double level = 0;      // bytes/s for each unit of weight; infinite where it has no own flows

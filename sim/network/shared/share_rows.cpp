@@ -1,38 +1,134 @@
 #include "sim/network/shared/share_rows.h"
 
+#include <algorithm>
 #include <bit>
-#include <cstring>
+#include <cmath>
 
-#include "base/vectorise.h"
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define EPSIM_AVX512 1
+#endif
 
 namespace epsim {
+namespace {
 
-void ShareRows::lay_out() {
-  first_.assign(1, 0);
-  for (std::size_t q = 0; q < links_; ++q) {
-    for (std::size_t w = 0; w < words_; ++w) {
-      Word& word = blocks_[q * words_ + w];
-      word.before = static_cast<std::uint32_t>(ids_.size());
-      for (std::uint64_t left = word.present; left != 0; left &= left - 1) ids_.push_back(static_cast<std::uint16_t>(w * 64 + static_cast<std::size_t>(std::countr_zero(left))));
-    }
-    first_.push_back(static_cast<std::uint32_t>(ids_.size()));
-  }
-  counts_.assign(ids_.size() * kLanes, 0);
+constexpr std::size_t kLanes = Lanes::kLanes;
+
+// All ways round the product, then the sum: the same bits on every machine.
+void add_bits(const std::uint16_t* ids, const std::uint8_t* bits, std::size_t blocks, double by, double* sums) {
+  for (std::size_t i = 0; i < blocks; ++i)
+    for (std::size_t k = 0; k < kLanes; ++k)
+      if (bits[i] >> k & 1) sums[ids[i] * kLanes + k] += by;
 }
 
-EPSIM_VECTORISE void ShareRows::add_blocks(const std::uint16_t* ids, const std::uint16_t* counts, std::size_t blocks, double by, double* sums) {
-  // Written with vector types because the compiler does not see that the eight sums are one vector.
-  using Counts [[gnu::vector_size(16)]] = std::uint16_t;
-  using Whole [[gnu::vector_size(32)]] = std::int32_t;
-  using Sums [[gnu::vector_size(64)]] = double;
+template <class Number>
+void add_numbers(const std::uint16_t* ids, const Number* numbers, std::size_t blocks, double by, double* sums) {
+  for (std::size_t i = 0; i < blocks; ++i)
+    for (std::size_t k = 0; k < kLanes; ++k) sums[ids[i] * kLanes + k] += by * static_cast<double>(numbers[i * kLanes + k]);
+}
+
+#ifdef EPSIM_AVX512
+// The compiler finds neither the masked sum nor the widening conversions by itself.
+#define EPSIM_WIDE __attribute__((target("avx512f,avx512vl,avx512dq")))
+
+EPSIM_WIDE void add_bits_wide(const std::uint16_t* ids, const std::uint8_t* bits, std::size_t blocks, double by, double* sums) {
+  const __m512d all = _mm512_set1_pd(by);
   for (std::size_t i = 0; i < blocks; ++i) {
-    Counts c;
-    Sums s;
-    std::memcpy(&c, counts + i * kLanes, sizeof(c));
-    std::memcpy(&s, sums + ids[i] * kLanes, sizeof(s));
-    s += by * __builtin_convertvector(__builtin_convertvector(c, Whole), Sums);
-    std::memcpy(sums + ids[i] * kLanes, &s, sizeof(s));
+    double* const s = sums + ids[i] * kLanes;
+    const __m512d before = _mm512_load_pd(s);
+    _mm512_store_pd(s, _mm512_mask_add_pd(before, bits[i], before, all));
   }
+}
+
+EPSIM_WIDE inline __m512d widen(const std::uint8_t* n) { return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(n)))); }
+EPSIM_WIDE inline __m512d widen(const std::uint16_t* n) { return _mm512_cvtepi32_pd(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(n)))); }
+EPSIM_WIDE inline __m512d widen(const double* n) { return _mm512_loadu_pd(n); }
+
+template <class Number>
+EPSIM_WIDE void add_numbers_wide(const std::uint16_t* ids, const Number* numbers, std::size_t blocks, double by, double* sums) {
+  const __m512d factor = _mm512_set1_pd(by);
+  for (std::size_t i = 0; i < blocks; ++i) {
+    double* const s = sums + ids[i] * kLanes;
+    _mm512_store_pd(s, _mm512_add_pd(_mm512_load_pd(s), _mm512_mul_pd(factor, widen(numbers + i * kLanes))));
+  }
+}
+
+const bool kWide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+
+template <class Number>
+void add_row(const std::uint16_t* bit_ids, const std::uint8_t* bits, std::size_t bit_blocks, const std::uint16_t* ids, const Number* numbers, std::size_t blocks, double by, double* sums) {
+#ifdef EPSIM_AVX512
+  if (kWide) {
+    add_bits_wide(bit_ids, bits, bit_blocks, by, sums);
+    add_numbers_wide(ids, numbers, blocks, by, sums);
+    return;
+  }
+#endif
+  add_bits(bit_ids, bits, bit_blocks, by, sums);
+  add_numbers(ids, numbers, blocks, by, sums);
+}
+
+}  // namespace
+
+ShareRows::Totals ShareRows::count_blocks() {
+  std::uint32_t blocks = 0;
+  for (Word& w : index_) {
+    w.numbers_before = blocks;
+    blocks += static_cast<std::uint32_t>(std::popcount(w.numbers));
+  }
+  return Totals(blocks * kLanes);
+}
+
+void ShareRows::lay_out(const Totals& totals) {
+  double most = 0;
+  bool whole = true;
+  for (const double t : totals) {
+    most = std::max(most, t);
+    whole = whole && t == std::floor(t);
+  }
+  width_ = !whole || most > 65535 ? Width::real : most > 255 ? Width::two_bytes : Width::byte;
+  std::size_t block = 0;
+  for (std::size_t i = 0; i < index_.size(); ++i) {
+    if (i % row_words_ == 0) rows_.push_back({static_cast<std::uint32_t>(bit_ids_.size()), static_cast<std::uint32_t>(number_ids_.size())});
+    Word& w = index_[i];
+    w.bits_before = static_cast<std::uint32_t>(bit_ids_.size());
+    w.numbers_before = static_cast<std::uint32_t>(number_ids_.size());
+    for (std::uint64_t left = w.numbers; left != 0; left &= left - 1, ++block) {
+      const auto id = static_cast<std::uint16_t>(i % row_words_ * 64 + static_cast<std::size_t>(std::countr_zero(left)));
+      const auto first = totals.begin() + static_cast<std::ptrdiff_t>(block * kLanes);
+      if (width_ != Width::real && std::all_of(first, first + kLanes, [](double t) { return t <= 1; })) {
+        bit_ids_.push_back(id);
+        w.bits |= left & -left;
+        w.numbers ^= left & -left;
+      } else {
+        number_ids_.push_back(id);
+      }
+    }
+  }
+  rows_.push_back({static_cast<std::uint32_t>(bit_ids_.size()), static_cast<std::uint32_t>(number_ids_.size())});
+  bits_.assign(bit_ids_.size(), 0);
+  const std::size_t cells = number_ids_.size() * kLanes;
+  if (width_ == Width::byte)
+    bytes_.assign(cells, 0);
+  else if (width_ == Width::two_bytes)
+    words_.assign(cells, 0);
+  else
+    reals_.assign(cells, 0);
+}
+
+void ShareRows::add(std::size_t q, double by, Lanes& sums) const {
+  const Row a = rows_[q], b = rows_[q + 1];
+  const auto add = [&](const auto& numbers) {
+    add_row(bit_ids_.data() + a.first_bits, bits_.data() + a.first_bits, b.first_bits - a.first_bits, number_ids_.data() + a.first_numbers, numbers.data() + a.first_numbers * kLanes,
+            b.first_numbers - a.first_numbers, by, sums.data());
+  };
+  if (width_ == Width::byte)
+    add(bytes_);
+  else if (width_ == Width::two_bytes)
+    add(words_);
+  else
+    add(reals_);
 }
 
 }  // namespace epsim

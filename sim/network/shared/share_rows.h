@@ -16,7 +16,7 @@ class Lanes {
   double& operator[](std::size_t i) { return blocks_.data()->lane[i]; }
   double operator[](std::size_t i) const { return blocks_.data()->lane[i]; }
   double* data() { return blocks_.data()->lane; }
-  std::size_t size() const { return blocks_.size() * kLanes; }
+  std::size_t size() const { return blocks_.size() * kLanes; }  ///< whole blocks
 
  private:
   struct alignas(64) Block {
@@ -25,49 +25,82 @@ class Lanes {
   std::vector<Block> blocks_;
 };
 
-/// For each link q and each other link m: the weights, summed, of the flows that q holds back and that cross m. Links that share flows are few runs of numbers, so a row is a list of blocks of eight links.
+/// For each link q and each other link m: the weights, summed, of the flows that q holds back and that cross m. Links share flows with few runs of others, so a row is a list of blocks of eight links.
+/// Where no two links of a block can share more than one flow of weight 1, the block is eight bits; else it is eight numbers, of one byte or two where all weights are whole.
 class ShareRows {
  public:
-  static constexpr std::size_t kLanes = Lanes::kLanes;
-
-  /// Every link's row begins without blocks.
-  explicit ShareRows(std::size_t links = 0) : links_(links), words_((links + 64 * kLanes - 1) / (64 * kLanes)), blocks_(links * words_) {}
-  /// Gives the row of q room for m.
-  void reserve(std::size_t q, std::size_t m) { blocks_[q * words_ + m / (64 * kLanes)].present |= std::uint64_t{1} << m / kLanes % 64; }
-  /// Lays out what was reserved, all zero.
-  void lay_out();
+  ShareRows() = default;
+  /// Room for all the pairs of links that flows share: `pairs(visit)` calls visit(q, m, weight) for each flow and each two different links of it, twice. All sums begin at 0.
+  template <class Pairs>
+  ShareRows(std::size_t links, Pairs pairs) : ShareRows(links) {
+    pairs([&](std::size_t q, std::size_t m, double) { reserve(q, m); });
+    Totals totals = count_blocks();
+    pairs([&](std::size_t q, std::size_t m, double weight) { totals[cell(q, m)] += weight; });
+    lay_out(totals);
+  }
 
   double at(std::size_t q, std::size_t m) const {
-    const Word& w = blocks_[q * words_ + m / (64 * kLanes)];
-    const std::uint64_t bit = std::uint64_t{1} << m / kLanes % 64;
-    return w.present & bit ? counts_[place(w, bit) + m % kLanes] : 0;
+    const Word& w = word(q, m);
+    const std::uint64_t bit = bit_of(m);
+    if (w.bits & bit) return bits_[w.bits_before + count_bits(w.bits & (bit - 1))] >> m % kLanes & 1;
+    if (!(w.numbers & bit)) return 0;
+    const std::size_t i = number_cell(w, bit, m);
+    return width_ == Width::byte ? bytes_[i] : width_ == Width::two_bytes ? words_[i] : reals_[i];
   }
-  void change(std::size_t q, std::size_t m, int by) {
-    const Word& w = blocks_[q * words_ + m / (64 * kLanes)];
-    counts_[place(w, std::uint64_t{1} << m / kLanes % 64) + m % kLanes] += static_cast<std::uint16_t>(by);
+  void change(std::size_t q, std::size_t m, double by) {
+    const Word& w = word(q, m);
+    const std::uint64_t bit = bit_of(m);
+    if (w.bits & bit) {
+      bits_[w.bits_before + count_bits(w.bits & (bit - 1))] ^= static_cast<std::uint8_t>(1U << m % kLanes);
+      return;
+    }
+    const std::size_t i = number_cell(w, bit, m);
+    if (width_ == Width::byte)
+      bytes_[i] = static_cast<std::uint8_t>(bytes_[i] + static_cast<int>(by));
+    else if (width_ == Width::two_bytes)
+      words_[i] = static_cast<std::uint16_t>(words_[i] + static_cast<int>(by));
+    else
+      reals_[i] += by;
   }
-  /// sums[m] += by x at(q, m) for all m; `sums` has room for whole blocks.
-  void add(std::size_t q, double by, double* sums) const { add_blocks(ids_.data() + first_[q], counts_.data() + first_[q] * kLanes, first_[q + 1] - first_[q], by, sums); }
+  /// sums[m] += by x at(q, m) for all m.
+  void add(std::size_t q, double by, Lanes& sums) const;
 
  private:
+  static constexpr std::size_t kLanes = Lanes::kLanes, kWordLinks = 64 * kLanes;
+  enum class Width { byte, two_bytes, real };
+  using Totals = std::vector<double>;
   struct Word {
-    std::uint64_t present = 0;  // a bit a block
-    std::uint32_t before = 0;   // blocks of all rows in front of it
+    std::uint64_t bits = 0, numbers = 0;                // a bit a block of either kind
+    std::uint32_t bits_before = 0, numbers_before = 0;  // blocks of all rows in front of it
   };
-  static std::size_t place(const Word& w, std::uint64_t bit) { return (w.before + count_bits(w.present & (bit - 1))) * kLanes; }
+  struct Row {
+    std::uint32_t first_bits = 0, first_numbers = 0;  // blocks
+  };
+
+  explicit ShareRows(std::size_t links) : links_(links), row_words_((links + kWordLinks - 1) / kWordLinks), index_(links * row_words_) {}
+  const Word& word(std::size_t q, std::size_t m) const { return index_[q * row_words_ + m / kWordLinks]; }
+  static std::uint64_t bit_of(std::size_t m) { return std::uint64_t{1} << m / kLanes % 64; }
+  void reserve(std::size_t q, std::size_t m) { index_[q * row_words_ + m / kWordLinks].numbers |= bit_of(m); }
+  std::size_t cell(std::size_t q, std::size_t m) const { return number_cell(word(q, m), bit_of(m), m); }
+  static std::size_t number_cell(const Word& w, std::uint64_t bit, std::size_t m) { return (w.numbers_before + count_bits(w.numbers & (bit - 1))) * kLanes + m % kLanes; }
   // Without the machine instruction, which not every x86-64 has, std::popcount is a call.
   static std::size_t count_bits(std::uint64_t x) {
     x -= x >> 1 & 0x5555555555555555;
     x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
     return ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56;
   }
-  static void add_blocks(const std::uint16_t* ids, const std::uint16_t* counts, std::size_t blocks, double by, double* sums);
+  Totals count_blocks();
+  void lay_out(const Totals& totals);
 
-  std::size_t links_, words_;
-  std::vector<Word> blocks_;           // [links][words_]
-  std::vector<std::uint32_t> first_;   // [links + 1] blocks
-  std::vector<std::uint16_t> ids_;     // [blocks]
-  std::vector<std::uint16_t> counts_;  // [blocks][8]
+  std::size_t links_ = 0, row_words_ = 0;
+  Width width_ = Width::byte;
+  std::vector<Word> index_;               // [links][row_words_]
+  std::vector<Row> rows_;                 // [links + 1]
+  std::vector<std::uint16_t> bit_ids_, number_ids_;  // [blocks]
+  std::vector<std::uint8_t> bits_;        // [blocks]
+  std::vector<std::uint8_t> bytes_;       // [blocks][8], one of the three
+  std::vector<std::uint16_t> words_;
+  std::vector<double> reals_;
 };
 
 }  // namespace epsim
