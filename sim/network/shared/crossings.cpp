@@ -23,14 +23,14 @@ struct Seen {
 
 }  // namespace
 
-Crossings::Crossings(const Topology& topology, std::span<const Pair> flows) : flows_(flows.size()) {
+Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pairs_(std::move(flows)) {
   const std::span<const Link> links = topology.links();
   std::vector<Seen> seen(links.size());
   std::vector<std::int32_t> kept, path;
   std::size_t longest = 1;
-  for (std::uint32_t f = 0; f < flows.size(); ++f) {
+  for (std::uint32_t f = 0; f < pairs_.size(); ++f) {
     path.clear();
-    topology.for_each_link(Rank(flows[f].source), Rank(flows[f].destination), [&](std::int32_t l) { path.push_back(l); });
+    topology.for_each_link(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l) { path.push_back(l); });
     longest = std::max(longest, path.size());
     bool keep = false;
     for (std::size_t h = 0; h < path.size(); ++h) {
@@ -45,7 +45,7 @@ Crossings::Crossings(const Topology& topology, std::span<const Pair> flows) : fl
           if (std::find(path.begin(), path.end(), kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]) == path.end()) s.rulers ^= left & -left;
       }
       s.last = f;
-      s.destination = std::min(s.destination, flows[f].destination);
+      s.destination = std::min(s.destination, pairs_[f].destination);
     }
     if (keep) kept.insert(kept.end(), path.begin(), path.end());
   }
@@ -65,13 +65,13 @@ Crossings::Crossings(const Topology& topology, std::span<const Pair> flows) : fl
   }
 
   // Paths are walked twice: keeping whole ones would take more memory than all else.
-  path_.assign(flows_ * longest, kNone);
+  path_.assign(pairs_.size() * longest, kNone);
   std::vector<bool> is_first(original_.size(), true), is_last(original_.size(), true);
   std::vector<std::int32_t> lowest_before(original_.size(), std::numeric_limits<std::int32_t>::max());
-  for (std::size_t f = 0; f < flows_; ++f) {
+  for (std::size_t f = 0; f < pairs_.size(); ++f) {
     Number* const mine = path_.data() + f * longest;
     std::size_t h = 0;
-    topology.for_each_link(Rank(flows[f].source), Rank(flows[f].destination), [&](std::int32_t l) {
+    topology.for_each_link(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l) {
       if (number[l] != kNone) mine[h++] = number[l];
     });
     hops_ = std::max(hops_, h);
@@ -103,22 +103,22 @@ Crossings::Crossings(const Topology& topology, std::span<const Pair> flows) : fl
     last_.push_back(seen[l].last);
   }
   original_ = std::move(original);
-  for (std::size_t f = 0; f < flows_; ++f)
+  for (std::size_t f = 0; f < pairs_.size(); ++f)
     for (std::size_t h = 0; h < hops_; ++h) {
       const Number l = path_[f * longest + h];
       path_[f * hops_ + h] = l == kNone ? kNone : place[l];
     }
-  path_.resize(flows_ * hops_);
+  path_.resize(pairs_.size() * hops_);
 }
 
-void Crossings::build_lists() {
+void Crossings::build_lists() const {
   list_first_.assign(1, 0);
   for (std::size_t l = 0; l < links(); ++l) list_first_.push_back(list_first_.back() + (in_sequence(l) ? 0 : count_[l]));
   list_.resize(list_first_.back());
   std::vector<std::uint32_t> next(list_first_.begin(), list_first_.end() - 1);
   std::vector<bool> listed(links());
   for (std::size_t l = 0; l < links(); ++l) listed[l] = !in_sequence(l);
-  for (std::uint32_t f = 0; f < flows_; ++f)
+  for (std::uint32_t f = 0; f < pairs_.size(); ++f)
     for (const Number* p = path(f); p != path(f) + hops_ && *p != kNone; ++p)
       if (listed[*p]) list_[next[*p]++] = f;
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -7,21 +8,24 @@
 
 namespace epsim {
 
+struct RankPair {
+  std::int32_t source = 0, destination = 0;
+  friend auto operator<=>(const RankPair&, const RankPair&) = default;
+};
+
 /// Which links can hold a set of flows back, and which flows cross them. A link never does where another link, no wider, carries all of its flows: such links are left out. The others are numbered anew,
 /// so that those with common flows stand close together.
 class Crossings {
  public:
   using Number = std::uint16_t;
   static constexpr Number kNone = 0xffff;
-  struct Pair {
-    std::int32_t source, destination;  ///< ranks
-  };
 
   Crossings() = default;
   /// Throws std::logic_error where more than 65,534 links can bind.
-  Crossings(const Topology& topology, std::span<const Pair> flows);
+  Crossings(const Topology& topology, std::vector<RankPair> flows);
 
-  std::size_t flows() const { return flows_; }
+  std::size_t flows() const { return pairs_.size(); }
+  std::span<const RankPair> pairs() const { return pairs_; }  ///< [flows]
   std::size_t links() const { return capacity_.size(); }
   std::size_t hops() const { return hops_; }  ///< most links of a flow
   double capacity(std::size_t link) const { return capacity_[link]; }  ///< bytes/s
@@ -33,10 +37,12 @@ class Crossings {
   /// Whether the flows of a link are first(link), first(link) + 1, ...
   bool in_sequence(std::size_t link) const { return last_[link] - lowest_[link] + 1 == count_[link]; }
   std::uint32_t first(std::size_t link) const { return lowest_[link]; }
-  /// Flows that cross a link, ascending; only for links that are not in_sequence, after build_lists.
-  std::span<const std::uint32_t> list(std::size_t link) const { return {list_.data() + list_first_[link], list_.data() + list_first_[link + 1]}; }
-  void build_lists();
-  /// Calls visit(flow) for the flows of a link, ascending; where it is not in_sequence, after build_lists.
+  /// Flows that cross a link which is not in_sequence, ascending. The first call builds all such lists.
+  std::span<const std::uint32_t> list(std::size_t link) const {
+    if (list_first_.empty()) build_lists();
+    return {list_.data() + list_first_[link], list_.data() + list_first_[link + 1]};
+  }
+  /// Calls visit(flow) for the flows of a link, ascending.
   template <class Visit>
   void for_each(std::size_t link, Visit&& visit) const {
     if (in_sequence(link)) {
@@ -45,15 +51,17 @@ class Crossings {
       for (const std::uint32_t f : list(link)) visit(f);
     }
   }
-  bool has_lists() const { return !list_first_.empty(); }
 
  private:
-  std::size_t flows_ = 0, hops_ = 0;
+  void build_lists() const;
+
+  std::size_t hops_ = 0;
+  std::vector<RankPair> pairs_;
   std::vector<double> capacity_;
   std::vector<std::int32_t> original_;
   std::vector<Number> path_;  // [flows][hops]
   std::vector<std::uint32_t> count_, lowest_, last_;  // [links]
-  std::vector<std::uint32_t> list_first_, list_;
+  mutable std::vector<std::uint32_t> list_first_, list_;  // built when first asked for
 };
 
 }  // namespace epsim

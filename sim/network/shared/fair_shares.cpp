@@ -1,7 +1,9 @@
 #include "sim/network/shared/fair_shares.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 #include "base/vectorise.h"
@@ -42,47 +44,23 @@ EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, st
 
 }  // namespace
 
-FairShares::FairShares(const Topology& topology) : topology_(topology), next_end_(kNever) {}
-
-void FairShares::add(std::int64_t id, Rank source, Rank destination, double bytes, std::uint16_t weight) {
-  if (weight != 1 && weight_.empty()) weight_.assign(id_.size(), 1);
-  id_.push_back(id);
-  pair_.push_back({source, destination});
-  mark_.push_back(bytes);
-  link_.push_back(kOpen);
-  if (!weight_.empty()) weight_.push_back(weight);
+void FairShares::Soon::clear() {
+  count = 0;
+  limit = least = kNever;
 }
 
-void FairShares::share(double now) {
-  if (staged_ == id_.size()) return;
-  rebuild(now);
+FairShares::FairShares(const Topology& topology, double tolerance) : topology_(topology), tolerance_(tolerance), dead_(std::max(kDead, tolerance / 3)), next_end_(kNever) {}
+
+void FairShares::expect(std::vector<RankPair> pairs) {
+  ensure(live_ == 0, "flows are expected before they begin");
+  expected_ = std::move(pairs);
+  crossings_ = {};
+  link_.clear();
 }
 
-void FairShares::rebuild(double now) {
-  std::size_t kept = 0;
-  for (std::size_t f = 0; f < id_.size(); ++f) {
-    if (link_[f] == kEnded) continue;
-    double bytes = mark_[f] / (f < staged_ ? 1 : weight(static_cast<std::uint32_t>(f)));
-    if (f < staged_) {
-      State& s = state_[link_[f]];
-      if (s.date != now) sync(s, now);
-      bytes = std::max(0.0, bytes - s.clock);
-    }
-    id_[kept] = id_[f];
-    pair_[kept] = pair_[f];
-    mark_[kept] = bytes;
-    if (!weight_.empty()) weight_[kept] = weight_[f];
-    ++kept;
-  }
-  id_.resize(kept);
-  pair_.resize(kept);
-  mark_.resize(kept);
-  if (!weight_.empty()) weight_.resize(kept);
-  link_.assign(kept, kOpen);
-  staged_ = live_ = kept;
-  crossings_ = Crossings(topology_, pair_);
-  has_rows_ = false;
-  fill(now);
+template <class Visit>
+void FairShares::for_each_hop(std::uint32_t flow, Visit visit) const {
+  for (const Number *p = crossings_.path(flow), *end = p + crossings_.hops(); p != end && *p != Crossings::kNone; ++p) visit(*p);
 }
 
 template <class Visit>
@@ -92,28 +70,144 @@ void FairShares::for_each_own(Number q, Visit visit) const {
   });
 }
 
-/// Progressive filling from nothing.
+bool FairShares::has_weight(double weight) const { return std::binary_search(given_weights_.begin(), given_weights_.end(), weight); }
+
+void FairShares::share(double now) {
+  if (staged_.empty()) return;
+  if (live_ == 0) epoch_ = now;
+  if (!place_staged()) {
+    rebuild(now);
+  } else if (staged_.size() > live_ / 2) {
+    settle(now);
+    for (std::size_t i = 0; i < staged_.size(); ++i) link_[placed_[i]] = kOpen;
+    live_ += staged_.size();
+    fill(now);
+  } else {
+    if (!rows_counted_) count_rows();
+    std::uint32_t from = kUnordered;
+    for (const std::uint32_t f : placed_) from = std::min(from, begin(f, now));
+    live_ += staged_.size();
+    sweep(from, now);
+  }
+  staged_.clear();
+  find_next_end();
+}
+
+/// Finds for each staged flow one of the structure that is idle, and writes down there what it is. False where there are not enough.
+bool FairShares::place_staged() {
+  const std::span<const RankPair> pairs = crossings_.pairs();
+  placed_.clear();
+  std::size_t next = 0;  // flows mostly come in order
+  const auto give_up = [&] {
+    for (const std::uint32_t f : placed_) link_[f] = kIdle;
+    return false;
+  };
+  for (const Staged& s : staged_) {
+    if (!has_weight(s.weight)) return give_up();
+    if (next >= pairs.size() || pairs[next] != s.pair || link_[next] != kIdle) {
+      next = static_cast<std::size_t>(std::lower_bound(pairs.begin(), pairs.end(), s.pair) - pairs.begin());
+      while (next < pairs.size() && pairs[next] == s.pair && link_[next] != kIdle) ++next;
+      if (next == pairs.size() || pairs[next] != s.pair) return give_up();
+    }
+    link_[next] = kOpen;
+    placed_.push_back(static_cast<std::uint32_t>(next++));
+  }
+  for (std::size_t i = 0; i < staged_.size(); ++i) {
+    const std::uint32_t f = placed_[i];
+    if (!weight_.empty()) weight_[f] = static_cast<std::uint16_t>(std::lower_bound(given_weights_.begin(), given_weights_.end(), staged_[i].weight) - given_weights_.begin());
+    id_[f] = staged_[i].id;
+    mark_[f] = staged_[i].bytes / weight(f);
+    link_[f] = kIdle;
+  }
+  return true;
+}
+
+/// A new structure for what is under way, what is staged and what is expected.
+void FairShares::rebuild(double now) {
+  settle(now);
+  const std::span<const RankPair> before = crossings_.pairs();
+  for (std::uint32_t f = 0; f < link_.size(); ++f)
+    if (link_[f] == kOpen) staged_.push_back({id_[f], before[f], mark_[f] * weight(f), weight_.empty() ? given_weights_.front() : given_weights_[weight_[f]]});
+  const auto by_pair = [](const Staged& a, const Staged& b) { return a.pair < b.pair; };
+  if (!std::is_sorted(staged_.begin(), staged_.end(), by_pair)) std::stable_sort(staged_.begin(), staged_.end(), by_pair);
+  std::vector<RankPair> pairs;
+  pairs.reserve(std::max(staged_.size(), expected_.size()));
+  auto expected = expected_.begin();
+  for (const Staged& s : staged_) {
+    while (expected != expected_.end() && *expected < s.pair) pairs.push_back(*expected++);
+    if (expected != expected_.end() && *expected == s.pair) ++expected;
+    pairs.push_back(s.pair);
+  }
+  pairs.insert(pairs.end(), expected, expected_.end());
+
+  given_weights_.clear();
+  for (const Staged& s : staged_)
+    if (given_weights_.empty() || s.weight != given_weights_.back()) given_weights_.push_back(s.weight);
+  std::sort(given_weights_.begin(), given_weights_.end());
+  given_weights_.erase(std::unique(given_weights_.begin(), given_weights_.end()), given_weights_.end());
+  scale_weights();
+
+  const std::size_t flows = pairs.size();
+  crossings_ = Crossings(topology_, std::move(pairs));
+  link_.assign(flows, kIdle);
+  id_.resize(flows);
+  mark_.resize(flows);
+  weight_.assign(given_weights_.size() == 1 ? 0 : flows, 0);
+  rows_laid_out_ = rows_counted_ = false;
+  ensure(place_staged(), "the structure has a flow for each that is staged");
+  for (const std::uint32_t f : placed_) link_[f] = kOpen;
+  live_ = staged_.size();
+  fill(now);
+}
+
+/// Whole multiples of the least weight, or of a fraction of it, take a byte in the rows.
+void FairShares::scale_weights() {
+  constexpr int kMostParts = 60;
+  ensure(given_weights_.size() <= 65535 && given_weights_.front() > 0, "there are at most 65,535 different weights, all above 0");
+  weights_ = given_weights_;
+  for (double& w : weights_) w /= given_weights_.front();
+  for (int parts = 1; parts <= kMostParts; ++parts) {
+    const auto whole = [&](double w) { return std::abs(w * parts - std::round(w * parts)) <= 1e-13 * w * parts; };
+    if (!std::all_of(weights_.begin(), weights_.end(), whole)) continue;
+    for (double& w : weights_) w = std::round(w * parts);
+    return;
+  }
+}
+
+/// What every flow under way has left, as if it began now.
+void FairShares::settle(double now) {
+  if (live_ == 0) return;
+  for (const Number q : order_) sync(state_[q], now);
+  for (std::uint32_t f = 0; f < link_.size(); ++f) {
+    if (link_[f] == kIdle) continue;
+    mark_[f] = std::max(0.0, mark_[f] - state_[link_[f]].clock);
+    link_[f] = kOpen;
+  }
+}
+
+/// Progressive filling from nothing: all flows are open.
 void FairShares::fill(double now) {
-  const std::size_t links = crossings_.links(), hops = crossings_.hops();
+  const std::size_t links = crossings_.links();
   state_.assign(links, {});
   sum_.assign(links, 0);
   end_.assign(links, kNever);
   soon_.resize(links);
   order_.clear();
+  rows_counted_ = false;
   std::vector<double> open(links);
-  Lanes share;
-  share.assign(links, kNever);
-  if (weight_.empty()) {
+  if (weight_.empty() && live_ == link_.size()) {
     for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
   } else {
     for (std::uint32_t f = 0; f < link_.size(); ++f)
-      for (const Number *p = crossings_.path(f), *e = p + hops; p != e && *p != Crossings::kNone; ++p) open[*p] += weight(f);
+      if (link_[f] == kOpen) for_each_hop(f, [&](Number l) { open[l] += weight(f); });
   }
+  Lanes share;
+  share.assign(links, kNever);
   for (std::size_t l = 0; l < links; ++l) {
     state_[l].capacity = crossings_.capacity(l);
     state_[l].level = kNever;
     state_[l].date = now;
-    share[l] = state_[l].capacity / open[l];
+    if (open[l] > 0) share[l] = state_[l].capacity / open[l];
   }
   // All links that tie for the lowest share are one step; they are put in order from the highest number down, and a flow belongs to the first of its links in the order.
   std::vector<double> taken(links);
@@ -133,28 +227,24 @@ void FairShares::fill(double now) {
     }
     const auto take = [&](std::uint32_t f) {
       if (link_[f] != kOpen) return;
-      const Number *const path = crossings_.path(f), *const end = path + hops;
       int highest = -1;
-      for (const Number* p = path; p != end && *p != Crossings::kNone; ++p)
-        if (is_tied[*p]) highest = std::max<int>(highest, *p);
+      for_each_hop(f, [&](Number l) {
+        if (is_tied[l]) highest = std::max<int>(highest, l);
+      });
       if (highest < 0) return;
-      const auto l = static_cast<Number>(highest);
       const double w = weight(f);
-      link_[f] = l;
-      state_[l].weight += w;
-      ++state_[l].own;
-      for (const Number* p = path; p != end && *p != Crossings::kNone; ++p) {
-        if (taken[*p] == 0) touched.push_back(*p);
-        taken[*p] += w;
-      }
+      link_[f] = static_cast<Number>(highest);
+      state_[highest].weight += w;
+      ++state_[highest].own;
+      for_each_hop(f, [&](Number l) {
+        if (taken[l] == 0) touched.push_back(l);
+        taken[l] += w;
+      });
     };
     if (crossing >= link_.size()) {
       for (std::uint32_t f = 0; f < link_.size(); ++f) take(f);
     } else {
-      for (const Number l : tied) {
-        if (!crossings_.in_sequence(l) && !crossings_.has_lists()) crossings_.build_lists();
-        crossings_.for_each(l, take);
-      }
+      for (const Number l : tied) crossings_.for_each(l, take);
     }
     for (const Number l : tied) {
       State& s = state_[l];
@@ -165,7 +255,7 @@ void FairShares::fill(double now) {
       s.inverse = 1 / s.weight;
       s.position = static_cast<std::uint32_t>(order_.size());
       order_.push_back(l);
-      sum_[l] -= s.weight * level;  // what follows adds all that was taken
+      sum_[l] -= s.weight * level;  // the next lines add all that was taken
     }
     for (const Number m : touched) {
       open[m] -= taken[m];
@@ -174,33 +264,63 @@ void FairShares::fill(double now) {
       taken[m] = 0;
     }
   }
-  for (Soon& soon : soon_) {
-    soon.count = 0;
-    soon.limit = soon.least = kNever;
-  }
-  for (std::uint32_t f = 0; f < link_.size(); ++f) add_soon(link_[f], f);
+  for (Soon& soon : soon_) soon.clear();
+  for (std::uint32_t f = 0; f < link_.size(); ++f)
+    if (link_[f] != kIdle) add_soon(link_[f], f);
   for (const Number q : order_) renew_end(q, now);
-  next_end_ = least_of(end_.data(), end_.size());
 }
 
-void FairShares::build_rows() {
-  if (!crossings_.has_lists()) crossings_.build_lists();
-  const std::size_t hops = crossings_.hops();
-  rows_ = ShareRows(crossings_.links(), [&](auto visit) {
-    for (std::uint32_t f = 0; f < link_.size(); ++f) {
-      if (link_[f] == kEnded) continue;
-      const Number *const path = crossings_.path(f), *end = std::find(path, path + hops, Crossings::kNone);
-      for (const Number* p = path; p != end; ++p)
-        for (const Number* o = path; o != end; ++o)
-          if (p != o) visit(*p, *o, weight(f));
-    }
-  });
-  for (std::uint32_t f = 0; f < link_.size(); ++f) {
-    if (link_[f] == kEnded) continue;
-    for (const Number *p = crossings_.path(f), *e = p + hops; p != e && *p != Crossings::kNone; ++p)
-      if (*p != link_[f]) rows_.change(link_[f], *p, weight(f));
+void FairShares::count_rows() {
+  if (rows_laid_out_) {
+    rows_.clear();
+  } else {
+    const double most = weights_.back();  // a flow that is idle may begin with any weight
+    rows_ = ShareRows(crossings_.links(), [&](auto visit) {
+      for (std::uint32_t f = 0; f < link_.size(); ++f)
+        for_each_hop(f, [&](Number q) { for_each_hop(f, [&](Number m) { if (q != m) visit(q, m, weight_.empty() ? 1 : link_[f] == kIdle ? most : weight(f)); }); });
+    });
+    rows_laid_out_ = true;
   }
-  has_rows_ = true;
+  for (std::uint32_t f = 0; f < link_.size(); ++f) {
+    if (link_[f] == kIdle) continue;
+    for_each_hop(f, [&](Number m) {
+      if (m != link_[f]) rows_.change(link_[f], m, weight(f));
+    });
+  }
+  rows_counted_ = true;
+}
+
+/// A flow joins those under way: it belongs to the first of its links in the order. Gives the place from which on links are concerned.
+std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
+  Number q = *crossings_.path(flow);
+  for_each_hop(flow, [&](Number l) {
+    if (state_[l].position < state_[q].position) q = l;
+  });
+  State& s = state_[q];
+  if (s.position == kUnordered) {
+    // At level 0 its flows take nothing yet: the visit gives the link its level and place.
+    s.level = s.clock = s.weight = 0;
+    s.date = now;
+    s.position = static_cast<std::uint32_t>(order_.size());
+    order_.push_back(q);
+    soon_[q].clear();
+  } else {
+    sync(s, now);
+  }
+  const double w = weight(flow);
+  link_[flow] = q;
+  mark_[flow] += s.clock;
+  s.weight += w;
+  s.inverse = 1 / s.weight;
+  ++s.own;
+  for_each_hop(flow, [&](Number m) {
+    if (m == q) return;
+    rows_.change(q, m, w);
+    sum_[m] += w * s.level;
+  });
+  add_soon(q, flow);
+  renew_end(q, now);
+  return s.position;
 }
 
 void FairShares::refill(Number q) {
@@ -293,7 +413,7 @@ void FairShares::unorder(std::uint32_t position) {
   s.weight = 0;
   end_[order_[position]] = kNever;
   order_.erase(order_.begin() + position);
-  for (std::uint32_t i = position; i < order_.size(); ++i) place(i);
+  for (std::uint32_t i = position; i < order_.size(); ++i) state_[order_[i]].position = i;
 }
 
 template <class Visit>
@@ -363,8 +483,7 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
     rows_.add(q, level - s.level, sum_);
   } else {
     s.date = now;
-    soon_[q].count = 0;
-    soon_[q].limit = soon_[q].least = kNever;
+    soon_[q].clear();
   }
   for (const Number b : passed_) sync(state_[b], now);
   if (passed_.size() <= kFewPassed) {
@@ -373,7 +492,7 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
     // All the flows of q are fewer than the searches for each link would look at. Those of links that were not passed are of links in front.
     crossings_.for_each(q, [&](std::uint32_t f) {
       const Number b = link_[f];
-      if (b < kEnded && b != q && state_[b].position >= j) move_flow(f, b, q, level);
+      if (b < kIdle && b != q && state_[b].position >= j) move_flow(f, b, q, level);
     });
   }
   for (const Number b : passed_) {
@@ -387,7 +506,7 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
   renew_end(q, now);
   if (s.position == kUnordered) order_.push_back(q), position = static_cast<std::uint32_t>(order_.size() - 1);
   std::rotate(order_.begin() + j, order_.begin() + position, order_.begin() + position + 1);
-  for (std::uint32_t i = j; i <= position; ++i) place(i);
+  for (std::uint32_t i = j; i <= position; ++i) state_[order_[i]].position = i;
   return j;
 }
 
@@ -406,7 +525,7 @@ void FairShares::sweep(std::uint32_t from, double now) {
         continue;
       }
       const double level = (s.capacity - sum) * s.inverse;
-      if (i > 0 && level < state_[order_[i - 1]].level * (1 - kDead)) {
+      if (i > 0 && level < state_[order_[i - 1]].level * (1 - dead_)) {
         i = take_over(i, q, level, now) + 1;
         continue;
       }
@@ -428,68 +547,74 @@ void FairShares::sweep(std::uint32_t from, double now) {
   }
 }
 
-void FairShares::end_next(std::vector<Ended>& ended) {
-  const double now = next_end_, window = now * (1 + kTie);
+/// Writes down the flows that end by `window`, each with its own time.
+void FairShares::collect_ends(double now, double window) {
   finishes_.clear();
-  const auto reached = [&](const State& q) { return q.clock + q.level * (window - q.date); };
-  const auto end = [&](const State& q, std::uint32_t f) { finishes_.push_back({f, std::max(now, q.date + (mark_[f] - q.clock) / q.level)}); };
-  if (!has_rows_) {
+  // The one that is due ends, whatever rounding says.
+  const auto last_mark = [&](Number q) { return std::max(state_[q].clock + state_[q].level * (window - state_[q].date), soon_[q].least); };
+  const auto end = [&](const State& s, std::uint32_t f) { finishes_.push_back({f, std::max(now, s.date + (mark_[f] - s.clock) / s.level)}); };
+  if (!rows_counted_) {
     for (std::uint32_t f = 0; f < link_.size(); ++f)
-      if (const Number q = link_[f]; end_[q] <= window && mark_[f] <= std::max(reached(state_[q]), soon_[q].least)) end(state_[q], f);
-  } else {
-    for (std::size_t q = 0; q < state_.size(); ++q) {
-      if (end_[q] > window) continue;
-      const double mark = std::max(reached(state_[q]), soon_[q].least);  // the one that is due ends, whatever rounding says
-      if (mark < soon_[q].limit) {
-        for (std::size_t i = 0; i < soon_[q].count; ++i)
-          if (soon_[q].mark[i] <= mark) end(state_[q], soon_[q].flow[i]);
-      } else {
-        for_each_own(static_cast<Number>(q), [&](std::uint32_t f) {
-          if (mark_[f] <= mark) end(state_[q], f);
-        });
-      }
-    }
-  }
-  ensure(!finishes_.empty(), "a flow ends at the next end");
-  for (const Finish& f : finishes_) ended.push_back({id_[f.flow], Rank(pair_[f.flow].source), Rank(pair_[f.flow].destination), f.at});
-  if (finishes_.size() == live_) {
-    id_.clear();
-    pair_.clear();
-    mark_.clear();
-    weight_.clear();
-    link_.clear();
-    staged_ = live_ = 0;
-    next_end_ = kNever;
+      if (const Number q = link_[f]; q != kIdle && end_[q] <= window && mark_[f] <= last_mark(q)) end(state_[q], f);
     return;
   }
-  if (!has_rows_) build_rows();
-  live_ -= finishes_.size();
-  std::uint32_t from = kUnordered;
-  std::vector<Number>& held = passed_;
-  held.clear();
-  for (const auto& [f, at] : finishes_) {
-    const Number b = link_[f];
-    State& s = state_[b];
-    const double w = weight(f);
-    link_[f] = kEnded;
-    drop_soon(b, f);
-    for (const Number *p = crossings_.path(f), *e = p + crossings_.hops(); p != e && *p != Crossings::kNone; ++p) {
-      from = std::min(from, state_[*p].position);
-      if (*p == b) continue;
-      rows_.change(b, *p, -w);
-      sum_[*p] -= w * s.level;
+  for (const Number q : order_) {
+    if (end_[q] > window) continue;
+    const double mark = last_mark(q);
+    if (mark < soon_[q].limit) {
+      for (std::size_t i = 0; i < soon_[q].count; ++i)
+        if (soon_[q].mark[i] <= mark) end(state_[q], soon_[q].flow[i]);
+    } else {
+      for_each_own(q, [&](std::uint32_t f) {
+        if (mark_[f] <= mark) end(state_[q], f);
+      });
     }
-    s.weight -= w;
-    --s.own;
-    if (held.empty() || held.back() != b) held.push_back(b);
   }
-  for (const Number b : held) {
-    State& s = state_[b];
-    s.inverse = s.own > 0 ? 1 / s.weight : 0;
-    renew_end(b, now);
-  }
-  sweep(from, now);
-  next_end_ = least_of(end_.data(), end_.size());
 }
+
+void FairShares::end_next(std::vector<Ended>& ended) {
+  const double now = next_end_, reach = tolerance_ * (now - epoch_);
+  collect_ends(now, now * (1 + kTie) + reach);
+  ensure(!finishes_.empty(), "a flow ends at the next end");
+  for (const auto& [f, at] : finishes_) {
+    const RankPair pair = crossings_.pairs()[f];
+    ended.push_back({id_[f], Rank(pair.source), Rank(pair.destination), at});
+  }
+  live_ -= finishes_.size();
+  if (live_ == 0) {
+    for (const auto& [f, at] : finishes_) link_[f] = kIdle;
+  } else {
+    if (!rows_counted_) count_rows();
+    std::uint32_t from = kUnordered;
+    std::vector<Number>& held = passed_;
+    held.clear();
+    for (const auto& [f, at] : finishes_) {
+      const Number b = link_[f];
+      State& s = state_[b];
+      const double w = weight(f);
+      link_[f] = kIdle;
+      drop_soon(b, f);
+      for_each_hop(f, [&](Number m) {
+        from = std::min(from, state_[m].position);
+        if (m == b) return;
+        rows_.change(b, m, -w);
+        sum_[m] -= w * s.level;
+      });
+      s.weight -= w;
+      --s.own;
+      if (held.empty() || held.back() != b) held.push_back(b);
+    }
+    const double renewed = now + reach / 2;
+    for (const Number b : held) {
+      State& s = state_[b];
+      s.inverse = s.own > 0 ? 1 / s.weight : 0;
+      renew_end(b, renewed);
+    }
+    sweep(from, renewed);
+  }
+  find_next_end();
+}
+
+void FairShares::find_next_end() { next_end_ = live_ > 0 ? least_of(end_.data(), end_.size()) : kNever; }
 
 }  // namespace epsim

@@ -117,6 +117,13 @@ void ShareRows::lay_out(const Totals& totals) {
     reals_.assign(cells, 0);
 }
 
+void ShareRows::clear() {
+  std::fill(bits_.begin(), bits_.end(), std::uint8_t{0});
+  std::fill(bytes_.begin(), bytes_.end(), std::uint8_t{0});
+  std::fill(words_.begin(), words_.end(), std::uint16_t{0});
+  std::fill(reals_.begin(), reals_.end(), 0.0);
+}
+
 void ShareRows::add(std::size_t q, double by, Lanes& sums) const {
   const Row a = rows_[q], b = rows_[q + 1];
   const auto add = [&](const auto& numbers) {

@@ -39,6 +39,9 @@ class ShareRows {
     lay_out(totals);
   }
 
+  /// All sums are 0 again.
+  void clear();
+
   double at(std::size_t q, std::size_t m) const {
     const Word& w = word(q, m);
     const std::uint64_t bit = bit_of(m);
