@@ -24,7 +24,8 @@ inline NetworkModel network_named(const std::string& name) {
 /// Sends messages over a network at given seconds and says when they arrive: `rig.send(0, a, b, 1e6); rig.expect_arrival(id, 21e-6);`.
 class NetworkRig {
  public:
-  NetworkRig(const std::string& network, Topology topology) : topology_(std::move(topology)), network_(network_named(network).make(topology_)) {}
+  NetworkRig(const std::string& network, Topology topology) : NetworkRig(network_named(network), std::move(topology)) {}
+  NetworkRig(const NetworkModel& model, Topology topology) : topology_(std::move(topology)), network_(model.make(topology_)) {}
   NetworkRig(const NetworkRig&) = delete;
 
   /// Gives the message's id: 0, 1, 2 ...
