@@ -29,9 +29,9 @@ class NetworkRig {
   NetworkRig(const NetworkRig&) = delete;
 
   /// Gives the message's id: 0, 1, 2 ...
-  int send(double at, int source, int destination, double bytes) {
+  int send(double at, int source, int destination, double bytes, std::int64_t messages = 1, bool one_sided = false) {
     const auto id = static_cast<int>(arrivals_.size());
-    batches_[at].push_back({id, Rank(source), Rank(destination), bytes});
+    batches_[at].push_back({id, Rank(source), Rank(destination), bytes, messages, one_sided});
     arrivals_.push_back(std::numeric_limits<double>::quiet_NaN());
     return id;
   }
