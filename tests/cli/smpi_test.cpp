@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/rng.h"
@@ -18,14 +20,13 @@ constexpr double kWithin = 1e-3;  // MPI adds a few small messages of its own
 /// The links of a machine and the path of each pair of ranks, as SimGrid reads them.
 std::string platform_xml(const Topology& t) {
   std::string out = "<?xml version='1.0'?>\n<!DOCTYPE platform SYSTEM \"https://simgrid.org/simgrid.dtd\">\n<platform version=\"4.1\">\n<zone id=\"z\" routing=\"Full\">\n";
-  for (int r = 0; r < t.ranks(); ++r) out += "<host id=\"h" + std::to_string(r) + "\" speed=\"1Gf\"/>\n";
-  for (std::size_t l = 0; l < t.links().size(); ++l)
-    out += "<link id=\"l" + std::to_string(l) + "\" bandwidth=\"" + format_number(t.links()[l].bandwidth) + "Bps\" latency=\"" + format_number(t.links()[l].latency.seconds()) + "s\"/>\n";
+  for (int r = 0; r < t.ranks(); ++r) out += fmt::format("<host id=\"h{}\" speed=\"1Gf\"/>\n", r);
+  for (std::size_t l = 0; l < t.links().size(); ++l) out += fmt::format("<link id=\"l{}\" bandwidth=\"{}Bps\" latency=\"{}s\"/>\n", l, t.links()[l].bandwidth, t.links()[l].latency.seconds());
   for (const Rank s : ids<Rank>(t.ranks()))
     for (const Rank d : ids<Rank>(t.ranks())) {
       if (s == d) continue;
-      out += "<route src=\"h" + std::to_string(s) + "\" dst=\"h" + std::to_string(d) + "\" symmetrical=\"NO\">";
-      t.for_each_link(s, d, [&](std::int32_t l) { out += "<link_ctn id=\"l" + std::to_string(l) + "\"/>"; });
+      out += fmt::format("<route src=\"h{}\" dst=\"h{}\" symmetrical=\"NO\">", s.value, d.value);
+      t.for_each_link(s, d, [&](std::int32_t l) { out += fmt::format("<link_ctn id=\"l{}\"/>", l); });
       out += "</route>\n";
     }
   return out + "</zone>\n</platform>\n";
@@ -49,7 +50,7 @@ class Smpi : public ::testing::TestWithParam<Case> {
   /// When each rank has received all, in seconds.
   std::vector<double> theirs(const std::string& exchange) const {
     std::string hosts;
-    for (int r = 0; r < 8; ++r) hosts += "h" + std::to_string(r) + "\n";
+    for (int r = 0; r < 8; ++r) hosts += fmt::format("h{}\n", r);
     bench::write_doubles((work_.root / "bytes").string(), bytes_);
     // The network's own speed: no factors that stand for one MPI on one network, no load on the way back, nothing for the program's own computing and its looks at the clock.
     const std::string command = std::string("'" EPSIM_SMPI_LAUNCHER "' -np 8 -hostfile '") + work_.write("hosts", hosts) + "' -platform '" +
