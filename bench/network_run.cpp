@@ -1,7 +1,10 @@
 // network_run CLUSTER NETWORK BYTES TIMES: all messages of a matrix of bytes begin at 0 on a network; writes when each arrives.
 // CLUSTER and NETWORK are YAML, as in an experiment file; BYTES and TIMES are files of doubles [source][destination]. Nothing but the library's network and topology takes part: no engine.
 // Exit status 2 where the library does not know what CLUSTER or NETWORK say.
+#include <malloc.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "bench/doubles.h"
@@ -54,6 +57,11 @@ int main(int count, char** argument) {
     std::fputs("usage: network_run CLUSTER NETWORK BYTES TIMES\n", stderr);
     return 2;
   }
+  // One thread, as SimGrid has; and memory that was once used is used again before the system is asked for more, whose first touch is most of what a small network takes.
+  setenv("EPSIM_THREADS", "1", 1);
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 1 << 20);
   try {
     epsim::run(argument + 1);
     return 0;
