@@ -9,28 +9,11 @@ namespace {
 std::vector<std::vector<double>> buffer_bytes(const LayerRun& run, Bytes held_row) {
   const Schedule& schedule = run.schedule;
   std::vector<std::vector<double>> bytes(schedule.phases.size(), std::vector<double>(schedule.ranks));
-  std::vector<std::int64_t> sent(schedule.ranks);
   for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
     const Phase& phase = schedule.phases[p];
-    if (phase.kind == Phase::Kind::transfer) {
-      for (int s = 0; s < schedule.ranks; ++s)
-        for (int d = 0; d < schedule.ranks; ++d)
-          if (s != d) bytes[p][d] += static_cast<double>(phase.rows(s, d) * phase.row_bytes);
-    } else if (phase.kind == Phase::Kind::kernel) {
-      for (const KernelCall& call : phase.kernels) bytes[p][call.rank] += static_cast<double>(call.rows * held_row);
-    } else {
-      // A schedule does not say how many sums a reduce makes. They are what the next transfers send, or at the end one for each home token.
-      bool last = true;
-      std::fill(sent.begin(), sent.end(), 0);
-      for (const Phase& next : schedule.phases)
-        if (next.kind == Phase::Kind::transfer && std::find(next.after.begin(), next.after.end(), static_cast<int>(p)) != next.after.end()) {
-          last = false;
-          for (int s = 0; s < schedule.ranks; ++s)
-            for (const std::int64_t rows : next.rows.row(s)) sent[s] += rows;
-        }
-      const auto& first = run.plan.routing.first_token;
-      for (int r = 0; r < schedule.ranks; ++r) bytes[p][r] = static_cast<double>((last ? first[r + 1] - first[r] : sent[r]) * held_row);
-    }
+    for (const RowTable::Entry& e : phase.rows.all()) bytes[p][e.destination] += static_cast<double>(e.rows * phase.row_bytes);
+    for (const KernelCall& call : phase.kernels) bytes[p][call.rank] += static_cast<double>(call.rows * held_row);
+    for (std::size_t r = 0; r < phase.reduced_rows.size(); ++r) bytes[p][r] += static_cast<double>(phase.reduced_rows[r] * held_row);
   }
   return bytes;
 }
@@ -50,18 +33,20 @@ std::vector<MemoryUse> memory_use(const Experiment& experiment, const LayerRun& 
     last_reader[p] = p;
     for (const int before : run.schedule.phases[p].after) last_reader[before] = std::max(last_reader[before], p);
   }
+  std::vector<std::vector<std::size_t>> read_last(phases);  // [phases] the phases whose buffers are let go after it
+  for (std::size_t p = 0; p < phases; ++p) read_last[last_reader[p]].push_back(p);
   const auto bytes = buffer_bytes(run, held_row);
   std::vector<MemoryUse> use(run.schedule.ranks);
   const auto& first = run.plan.routing.first_token;
   for (int r = 0; r < run.schedule.ranks; ++r) {
     const int slots = run.plan.placement.first_slot[r + 1] - run.plan.placement.first_slot[r];
     const double home = static_cast<double>((first[r + 1] - first[r]) * held_row);
-    double fullest = home;
+    // Counts of bytes are whole numbers far below 2^53: adding and taking away leaves no rest.
+    double held = home, fullest = home;
     for (std::size_t now = 0; now < phases; ++now) {
-      double held = home;
-      for (std::size_t p = 0; p <= now; ++p)
-        if (last_reader[p] >= now) held += bytes[p][r];
+      held += bytes[now][r];
       fullest = std::max(fullest, held);
+      for (const std::size_t p : read_last[now]) held -= bytes[p][r];
     }
     use[r] = {slots * expert + shared, fullest};
   }

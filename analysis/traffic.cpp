@@ -12,24 +12,27 @@ Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology)
   t.rank_bytes = {ranks, ranks};
   t.node_bytes = {topology.nodes(), topology.nodes()};
   t.link_bytes.resize(links.size());
-  for (const Phase& phase : schedule.phases) {
+  // Latencies add up along transfers that wait for each other, not over those that go side by side.
+  std::vector<std::int64_t> chain_ps(schedule.phases.size());
+  for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
+    const Phase& phase = schedule.phases[p];
+    for (const auto& list : {phase.after, phase.after_sent})
+      for (const int before : list) chain_ps[p] = std::max(chain_ps[p], chain_ps[static_cast<std::size_t>(before)]);
     if (phase.kind != Phase::Kind::transfer || phase.stage != stage) continue;
     std::int64_t latency_ps = 0;
-    for (Rank s : ids<Rank>(ranks))
-      for (Rank d : ids<Rank>(ranks)) {
-        const std::int64_t rows = phase.rows(s, d);
-        if (rows == 0 || s == d) continue;
-        const std::int64_t bytes = rows * phase.row_bytes;
-        t.rank_bytes(s, d) += bytes;
-        t.node_bytes(topology.node_of(s), topology.node_of(d)) += bytes;
-        std::int64_t path_ps = 0;
-        topology.for_each_link(s, d, [&](std::int32_t link) {
-          t.link_bytes[link] += static_cast<double>(bytes);
-          path_ps += links[link].latency.ps;
-        });
-        latency_ps = std::max(latency_ps, path_ps);
-      }
-    t.latency_s += Time{latency_ps}.seconds();
+    for (const auto& [s, d, rows] : phase.rows.all()) {
+      const std::int64_t bytes = rows * phase.row_bytes;
+      t.rank_bytes(s, d) += bytes;
+      t.node_bytes(topology.node_of(s), topology.node_of(d)) += bytes;
+      std::int64_t path_ps = 0;
+      topology.for_each_link(s, d, [&](std::int32_t link) {
+        t.link_bytes[link] += static_cast<double>(bytes);
+        path_ps += links[link].latency.ps;
+      });
+      latency_ps = std::max(latency_ps, path_ps);
+    }
+    chain_ps[p] += latency_ps;
+    t.latency_s = std::max(t.latency_s, Time{chain_ps[p]}.seconds());
   }
   return t;
 }

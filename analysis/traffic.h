@@ -10,7 +10,7 @@ struct Traffic {
   Matrix<std::int64_t> rank_bytes;  ///< [R][R]; diagonal 0
   Matrix<std::int64_t> node_bytes;  ///< [N][N]; the diagonal is between ranks of one node
   std::vector<double> link_bytes;   ///< [links]
-  double latency_s = 0;             ///< the longest path latency of each transfer phase, summed over the phases
+  double latency_s = 0;             ///< the longest path latency of each transfer phase, summed along the longest chain of phases that wait for each other
 
   std::int64_t bytes() const;             ///< between ranks
   std::int64_t cross_node_bytes() const;  ///< between nodes

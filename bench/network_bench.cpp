@@ -21,16 +21,16 @@ NetworkModel network_named(std::string_view name) {
 
 /// All pairs of ranks, 1 MiB in the mean: equal sizes, Zipf(1) by destination, or every pair its own.
 Schedule all_to_all(int ranks, Sizes sizes) {
-  Schedule s{ranks, {testing::transfer(ranks, {}, {})}};
+  std::vector<std::tuple<int, int, std::int64_t>> messages;
   Rng rng(1, Stream::test);
   double harmonic = 0;
   for (int d = 0; d < ranks; ++d) harmonic += 1.0 / (d + 1);
   for (int a = 0; a < ranks; ++a)
     for (int d = 0; d < ranks; ++d) {
       const double bytes = sizes == kUniform ? 1 : sizes == kZipf ? ranks / harmonic / (d + 1) : std::exp(rng.normal() - 0.5);
-      s.phases[0].rows(a, d) = 1 + static_cast<std::int64_t>(bytes * 1048576);
+      messages.emplace_back(a, d, 1 + static_cast<std::int64_t>(bytes * 1048576));
     }
-  return s;
+  return {ranks, {testing::transfer(ranks, {}, messages)}};
 }
 
 Topology machine(int ranks) { return testing::fat_tree(ranks / 16, 16, 16, 50e9, Time{500'000}); }

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <iostream>
 #include <numeric>
+#include <tuple>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -41,66 +42,27 @@ Matrix<Bytes> read_matrix_npz(const std::shared_ptr<const SourceText>& file) {
   return matrix;
 }
 
-/// The rank of node `n` that `s` sends its bytes for that node to: the one at its own place in the node.
-Rank relay(const Topology& topology, Rank s, Node n) {
-  const std::span<const Rank> ranks = topology.ranks_of(n);
-  return ranks[static_cast<std::size_t>(topology.local_index(s)) % ranks.size()];
-}
-
-Phase transfer(std::string name, std::int64_t ranks) {
-  Phase p;
-  p.name = std::move(name);
-  p.rows = Matrix<std::int64_t>(ranks, ranks);
-  p.row_bytes = 1;
-  return p;
-}
-
-/// An exchange of bytes: its schedule, and which message brings the bytes of a pair of ranks to their destination.
-struct ByteExchange {
-  std::string name, summary;
-  Schedule (*schedule)(const Topology&, const Matrix<Bytes>&);
-  /// The phase and sender of the last message that the bytes from s to d travel in.
-  std::pair<std::int32_t, Rank> (*last_hop)(const Topology&, Rank s, Rank d);
-};
-
-Schedule direct(const Topology& topology, const Matrix<Bytes>& bytes) {
-  Phase all = transfer("direct", bytes.rows);
-  all.rows = bytes;
-  return {topology.ranks(), {std::move(all)}};
-}
-
-Schedule hierarchical(const Topology& topology, const Matrix<Bytes>& bytes) {
-  Phase across = transfer("across nodes", bytes.rows), inside = transfer("inside nodes", bytes.rows);
-  inside.after = {0};
-  for (const Rank s : ids<Rank>(bytes.rows))
-    for (const Rank d : ids<Rank>(bytes.rows)) {
-      const Rank via = topology.node_of(s) == topology.node_of(d) ? d : relay(topology, s, topology.node_of(d));
-      across.rows(s, via) += bytes(s, d);
-      if (via != d) inside.rows(via, d) += bytes(s, d);
-    }
-  return {topology.ranks(), {std::move(across), std::move(inside)}};
-}
-
-const std::vector<ByteExchange>& byte_exchanges() {
-  static const std::vector<ByteExchange> all = {
-      {"direct", "every pair by itself, all at once", direct, [](const Topology&, Rank s, Rank) { return std::pair(0, s); }},
-      {"hierarchical", "bytes for another node go to the rank at the sender's place there, which sends them on when all of its own have come; without tokens nothing is de-duplicated", hierarchical,
-       [](const Topology& t, Rank s, Rank d) {
-         const Rank via = t.node_of(s) == t.node_of(d) ? d : relay(t, s, t.node_of(d));
-         return via == d ? std::pair(0, s) : std::pair(1, via);
-       }},
-  };
-  return all;
-}
-
-const ByteExchange* find_exchange(const std::string& name, Diagnostics& problems) {
-  std::vector<std::string> names;
-  for (const ByteExchange& e : byte_exchanges()) {
-    if (e.name == name) return &e;
-    names.push_back(e.name);
+/// The journeys of the catalog's exchanges that have one.
+std::string names_of_byte_exchanges(const Catalogs& catalogs) {
+  std::string names;
+  for (const auto& entry : catalogs.exchange.entries()) {
+    Params listing;
+    if (entry.make(listing, nullptr).journey) names += (names.empty() ? "`" : ", `") + entry.name + "`";
   }
-  problems.add({std::make_shared<const SourceText>(SourceText{"--exchange", name}), 1, 1}, "there is no exchange of bytes `" + name + "`" + suggest(name, names));
-  return nullptr;
+  return names;
+}
+
+/// How the exchange that the command line names carries bytes.
+Journey read_journey(const std::string& text, const Topology& topology, const Catalogs& catalogs, Diagnostics& problems) {
+  const Setting setting = setting_of(text, "--exchange");
+  Shape shape;
+  shape.ranks = topology.ranks(), shape.nodes = topology.nodes();
+  const std::size_t before = problems.size();
+  const Exchange exchange = catalogs.exchange.make(setting, problems, topology.ranks() > 0 ? &shape : nullptr);
+  if (problems.size() > before || topology.ranks() == 0) return {};
+  if (exchange.journey) return exchange.journey(topology);
+  problems.add(setting.at, "the exchange `" + part_choice(setting, problems).name + "` needs tokens and cannot carry a matrix of bytes; these can: " + names_of_byte_exchanges(catalogs));
+  return {};
 }
 
 struct Outcome {
@@ -110,8 +72,8 @@ struct Outcome {
   std::vector<double> link_bytes;                   // [links]
 };
 
-Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const ByteExchange& exchange, const NetworkModel& network) {
-  const Schedule schedule = exchange.schedule(topology, bytes);
+Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey& journey, const NetworkModel& network) {
+  const Schedule schedule = carry(journey, bytes);
   ComputeModel none;
   none.kernel_seconds = [](const Device&, const KernelCall&, Precision) { return 0.0; };
   none.reduce_seconds = [](const Device&, double) { return 0.0; };
@@ -121,22 +83,25 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const ByteExc
   out.lower_bound_s = lower_bound(schedule, topology, [](const KernelCall&) { return 0.0; });
   const auto n = static_cast<std::size_t>(topology.ranks());
   // Times are those of the network's own clock: picoseconds would be coarse for the smallest messages.
-  std::vector<Matrix<double>> arrival(schedule.phases.size(), Matrix<double>(topology.ranks(), topology.ranks()));
   out.rank_finish_s.assign(n, 0);
   out.link_bytes.assign(topology.links().size(), 0);
   for (const Timeline::FlowRecord& f : timeline.flows) {
-    arrival[f.phase](f.source, f.destination) = f.end_s;
     out.rank_finish_s[f.destination] = std::max(out.rank_finish_s[f.destination], f.end_s);
     out.time_s = std::max(out.time_s, f.end_s);
     topology.for_each_link(f.source, f.destination, [&](std::int32_t l) { out.link_bytes[l] += static_cast<double>(f.bytes); });
   }
   out.flow_finish_s.assign(n, std::vector<double>(n, 0));
+  const auto key = [](std::int32_t phase, Rank source, Rank destination) { return std::tuple(phase, source.value, destination.value); };
+  std::vector<Journey::Hop> hops;
   for (const Rank s : ids<Rank>(topology.ranks()))
-    for (const Rank d : ids<Rank>(topology.ranks()))
-      if (s != d && bytes(s, d) > 0) {
-        const auto [phase, sender] = exchange.last_hop(topology, s, d);
-        out.flow_finish_s[s][d] = arrival[phase](sender, d);
-      }
+    for (const Rank d : ids<Rank>(topology.ranks())) {
+      if (s == d || bytes(s, d) == 0) continue;
+      hops.clear();
+      journey.hops(s, d, hops);
+      const auto last = key(hops.back().round, hops.back().from, d);
+      const auto flow = std::lower_bound(timeline.flows.begin(), timeline.flows.end(), last, [&](const Timeline::FlowRecord& f, const auto& k) { return key(f.phase, f.source, f.destination) < k; });
+      out.flow_finish_s[s][d] = flow->end_s;
+    }
   return out;
 }
 
@@ -178,9 +143,10 @@ void run_alltoall(const Options& options, const Catalogs& catalogs) {
   Topology topology;
   NetworkModel network;
   Matrix<Bytes> bytes;
-  const ByteExchange* exchange = find_exchange(options.exchange, problems);
   // Makers keep no settings, but locations in their problems do.
   attempt([&] { topology = catalogs.cluster.make(setting_of(options.cluster, "--cluster"), problems); });
+  Journey journey;
+  attempt([&] { journey = read_journey(options.exchange, topology, catalogs, problems); });
   attempt([&] { network = catalogs.network.make(setting_of(options.network, "--network"), problems); });
   attempt([&] {
     const std::shared_ptr<const SourceText> file = read_text(options.matrix);
@@ -191,7 +157,7 @@ void run_alltoall(const Options& options, const Catalogs& catalogs) {
     problems.add({std::make_shared<const SourceText>(SourceText{"--format", options.format}), 1, 1}, "there is no format `" + options.format + "`" + suggest(options.format, {"text", "json"}));
   problems.check();
 
-  const Outcome out = play(topology, bytes, *exchange, network);
+  const Outcome out = play(topology, bytes, journey, network);
   if (options.format == "json")
     print_json(out, topology);
   else
@@ -208,9 +174,7 @@ void alltoall(CLI::App& app, const Catalogs& catalogs, int& result) {
   CLI::App* verb = app.add_subcommand("alltoall", "Times the exchange of a matrix of bytes on a cluster");
   verb->add_option("--cluster", options->cluster, "the cluster, as in an experiment file: YAML such as '{single_switch: {ranks: 8}}', or a file that holds it")->required();
   verb->add_option("--matrix", options->matrix, "CSV (a row of byte counts for each source rank, no header) or .npz with `bytes` [R][R]")->required();
-  std::string help;
-  for (const ByteExchange& e : byte_exchanges()) help += (help.empty() ? "" : "; ") + e.name + ": " + e.summary;
-  verb->add_option("--exchange", options->exchange, help)->capture_default_str();
+  verb->add_option("--exchange", options->exchange, "an exchange that can carry bytes, as in an experiment file: " + names_of_byte_exchanges(catalogs))->capture_default_str();
   verb->add_option("--network", options->network, "a network model")->capture_default_str();
   verb->add_option("--format", options->format, "text or json")->capture_default_str();
   verb->callback([options, &catalogs, &result] {

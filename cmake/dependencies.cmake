@@ -23,3 +23,7 @@ endif()
 if(EPSIM_BENCH)
   find_package(benchmark REQUIRED)
 endif()
+# Optional: an oracle of the tests and a rival of the benchmarks.
+if(EPSIM_SIMGRID AND (EPSIM_TESTS OR EPSIM_BENCH))
+  pkg_check_modules(simgrid IMPORTED_TARGET simgrid>=3.32)
+endif()

@@ -36,6 +36,10 @@ class Bound {
         for (const KernelCall& k : schedule.phases[p].kernels) compute_[p][k.rank] += cost(k);
       }
     after_.assign(phases, std::vector<double>(n, 0));
+    after_sent_.assign(phases, {});
+    sent_.assign(phases, {});
+    for (const Phase& phase : schedule.phases)
+      for (const int before : phase.after_sent) after_sent_[before].assign(n, 0), sent_[before].assign(n, 0);
     begin_.assign(phases, std::vector<double>(n, 0));
     done_.assign(phases, std::vector<double>(n, 0));
   }
@@ -50,20 +54,23 @@ class Bound {
  private:
   template <class Visit>
   void for_each_message(const Phase& phase, Rank s, Visit&& visit) const {
-    for (const Rank d : ids<Rank>(schedule_.ranks))
-      if (d != s && phase.rows(s, d) * phase.row_bytes > 0) visit(d, static_cast<double>(phase.rows(s, d) * phase.row_bytes));
+    if (phase.row_bytes > 0)
+      for (const RowTable::Entry& e : phase.rows.from(s)) visit(e.destination, static_cast<double>(e.rows * phase.row_bytes));
   }
 
-  // after_[p][r]: what must still pass between the moment that r is done with p and the end of the schedule. Phases behind p are known; gives its share to the phases before p.
+  // after_[p][r]: what must still pass between the moment that r is done with p and the end of the schedule, and after_sent_[p][r] from the moment that what r sends in p has arrived.
+  // Phases behind p are known; gives its share to the phases before p.
   void look_back(std::size_t p) {
     const Phase& phase = schedule_.phases[p];
     for (const Rank r : ids<Rank>(schedule_.ranks)) {
-      double rest = after_[p][r];
+      const double sent = after_sent_[p].empty() ? 0 : after_sent_[p][r];
+      double rest = std::max(after_[p][r], sent);
       if (phase.kind == Phase::Kind::kernel) rest += compute_[p][r];
       if (phase.kind == Phase::Kind::transfer)
         for_each_message(phase, r, [&](Rank d, double bytes) {
-          rest = std::max(rest, topology_.latency(r, d).seconds() + bytes / topology_.bandwidth(r, d) + after_[p][d]);
+          rest = std::max(rest, topology_.latency(r, d).seconds() + bytes / topology_.bandwidth(r, d) + std::max(after_[p][d], sent));
         });
+      for (const int before : phase.after_sent) after_sent_[before][r] = std::max(after_sent_[before][r], rest);
       for (const int before : phase.after) after_[before][r] = std::max(after_[before][r], rest);
     }
   }
@@ -73,6 +80,8 @@ class Bound {
     const Phase& phase = schedule_.phases[p];
     for (const Rank r : ids<Rank>(schedule_.ranks)) {
       for (const int before : phase.after) begin_[p][r] = std::max(begin_[p][r], done_[before][r]);
+      for (const int before : phase.after_sent) begin_[p][r] = std::max(begin_[p][r], sent_[before][r]);
+      if (!sent_[p].empty()) sent_[p][r] = begin_[p][r];
       done_[p][r] = begin_[p][r] + (phase.kind == Phase::Kind::kernel ? compute_[p][r] : 0);
     }
     if (phase.kind == Phase::Kind::transfer) transfer(p);
@@ -105,6 +114,7 @@ class Bound {
           upstream += links[l].latency;
         });
         done_[p][d] = std::max(done_[p][d], begun + slowest + latency.seconds());
+        if (!sent_[p].empty()) sent_[p][s] = std::max(sent_[p][s], begun + slowest + latency.seconds());
       });
       // What begins no earlier than `begun` has to pass after it.
       topology_links_of(phase, s, [&](std::int32_t l) { loads[l].carried = std::max(loads[l].carried, loads[l].ready + loads[l].upstream + loads[l].bytes / links[l].bandwidth); });
@@ -137,6 +147,7 @@ class Bound {
   const Topology& topology_;
   std::vector<std::vector<double>> compute_;              // [phases][R] seconds of a kernel phase
   std::vector<std::vector<double>> after_, begin_, done_;  // [phases][R]
+  std::vector<std::vector<double>> after_sent_, sent_;     // [phases][R] of transfers that others wait for to be sent
   double end_ = 0;
 };
 

@@ -1,5 +1,8 @@
 #include "policies/reach.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/parallel.h"
 
 namespace epsim {
@@ -14,19 +17,31 @@ struct Place {
   std::int32_t rank, node;
 };
 
+/// Chunk `i` of all home ranks' chunks: its tokens.
+struct Block {
+  std::int64_t first, last;
+  Block(const Plan& plan, std::int64_t i, int chunks) {
+    const std::int64_t home = i / chunks, begin = plan.routing.first_token[home], tokens = plan.routing.first_token[home + 1] - begin;
+    const auto chunk = static_cast<int>(i % chunks);
+    first = begin + chunk_begin(tokens, chunk, chunks), last = begin + chunk_begin(tokens, chunk + 1, chunks);
+  }
+};
+
 }  // namespace
 
-Reach reach_of(const Plan& plan, const Topology& topology) {
+Reach reach_of(const Plan& plan, const Topology& topology, int chunks) {
   const int ranks = plan.ranks(), nodes = topology.nodes();
+  const std::int64_t blocks = std::int64_t{ranks} * chunks;
   // Dropped choices, slot -1, go to a rank and a node of their own: no branch, which could not be foreseen, is needed for them.
   std::vector<Place> places(static_cast<std::size_t>(plan.placement.slots()) + 1, {ranks, nodes});
   for (const Rank r : ids<Rank>(ranks))
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
       places[static_cast<std::size_t>(s) + 1] = {r.value, topology.node_of(r).value};
 
-  Reach reach{{ranks, ranks}, {ranks, nodes}, std::vector<std::int64_t>(static_cast<std::size_t>(ranks))};
-  parallel_for(ranks, [&](std::int64_t home) {
-    const std::int64_t k = plan.routing.top_k, first = plan.routing.first_token[home], last = plan.routing.first_token[home + 1];
+  Reach reach{{blocks, ranks}, {blocks, nodes}, std::vector<std::int64_t>(static_cast<std::size_t>(blocks))};
+  parallel_for(blocks, [&](std::int64_t block) {
+    const std::int64_t k = plan.routing.top_k;
+    const auto [first, last] = Block(plan, block, chunks);
     std::vector<Visits> of_rank(static_cast<std::size_t>(ranks) + 1), of_node(static_cast<std::size_t>(nodes) + 1);
     const Place* at_slot = places.data() + 1;
     const std::int32_t* slot = plan.slot.data() + first * k;
@@ -44,11 +59,33 @@ Reach reach_of(const Plan& plan, const Topology& topology) {
       }
       reached += highest >= 0;
     }
-    for (std::int64_t r = 0; r < ranks; ++r) reach.ranks(home, r) = of_rank[static_cast<std::size_t>(r)].tokens;
-    for (std::int64_t n = 0; n < nodes; ++n) reach.nodes(home, n) = of_node[static_cast<std::size_t>(n)].tokens;
-    reach.tokens[static_cast<std::size_t>(home)] = reached;
+    for (std::int64_t r = 0; r < ranks; ++r) reach.ranks(block, r) = of_rank[static_cast<std::size_t>(r)].tokens;
+    for (std::int64_t n = 0; n < nodes; ++n) reach.nodes(block, n) = of_node[static_cast<std::size_t>(n)].tokens;
+    reach.tokens[static_cast<std::size_t>(block)] = reached;
   });
   return reach;
+}
+
+Matrix<std::int64_t> copies_by_rank(const Plan& plan, int chunks) {
+  const int ranks = plan.ranks();
+  Matrix<std::int64_t> copies(std::int64_t{ranks} * chunks, ranks);
+  if (chunks == 1) {  // the plan has counted them by slot
+    for (const Rank home : ids<Rank>(ranks))
+      for (const Rank r : ids<Rank>(ranks)) {
+        const auto slots = plan.copies.row(home).begin();
+        copies(home, r) = std::accumulate(slots + plan.placement.first_slot[r], slots + plan.placement.first_slot[r + 1], std::int64_t{0});
+      }
+    return copies;
+  }
+  std::vector<std::int32_t> rank_of(static_cast<std::size_t>(plan.placement.slots()));
+  for (const Rank r : ids<Rank>(ranks))
+    std::fill(rank_of.begin() + plan.placement.first_slot[r], rank_of.begin() + plan.placement.first_slot[r + 1], r.value);
+  parallel_for(copies.rows, [&](std::int64_t block) {
+    const auto [first, last] = Block(plan, block, chunks);
+    for (std::int64_t c = first * plan.routing.top_k; c < last * plan.routing.top_k; ++c)
+      if (plan.slot[c] >= 0) ++copies(block, rank_of[plan.slot[c]]);
+  });
+  return copies;
 }
 
 }  // namespace epsim

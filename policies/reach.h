@@ -13,7 +13,13 @@ struct Reach {
   std::vector<std::int64_t> tokens;  ///< [R] by home rank
 };
 
-/// Looks at every token of a plan, in parallel over home ranks.
-Reach reach_of(const Plan& plan, const Topology& topology);
+/// Looks at every token of a plan, in parallel over home ranks. With `chunks`, the tokens of a home rank are cut as `chunk_begin` says and each chunk has a row of its own: row home x chunks + chunk.
+Reach reach_of(const Plan& plan, const Topology& topology, int chunks = 1);
+
+/// Kept copies by chunk of a home rank and by rank: [R x chunks][R].
+Matrix<std::int64_t> copies_by_rank(const Plan& plan, int chunks);
+
+/// The first of `tokens` tokens that is in chunk `chunk` of `chunks` contiguous ones, as equal as they can be.
+constexpr std::int64_t chunk_begin(std::int64_t tokens, int chunk, int chunks) { return tokens * chunk / chunks; }
 
 }  // namespace epsim

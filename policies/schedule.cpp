@@ -1,6 +1,9 @@
 #include "policies/schedule.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "base/check.h"
 
 namespace epsim {
 namespace {
@@ -23,9 +26,15 @@ std::string_view name_of(Stage stage) {
 Bytes Pricing::dispatch_row() const { return row_of(hidden, dispatch, dispatch_extra); }
 Bytes Pricing::combine_row() const { return row_of(hidden, combine, combine_extra); }
 
+const RankRows::PhaseRows::Message& RankRows::PhaseRows::receive_from(Rank source) const {
+  const auto at = std::lower_bound(receives.begin(), receives.end(), source.value, [](const Message& m, std::int32_t s) { return m.other < s; });
+  ensure(at != receives.end() && at->other == source, "both ends of a message know of it");
+  return *at;
+}
+
 std::int64_t RankRows::buffer_rows(std::size_t phase) const {
   const PhaseRows& p = phases[phase];
-  if (!p.receive_first.empty()) return p.receive_first.back();
+  if (!p.receives.empty()) return p.receives.back().first + p.receives.back().rows;
   if (!p.term_first.empty()) return static_cast<std::int64_t>(p.term_first.size()) - 1;
   return static_cast<std::int64_t>(p.input.size());
 }

@@ -6,9 +6,10 @@
 #include <vector>
 
 #include "base/ids.h"
-#include "base/matrix.h"
 #include "base/units.h"
+#include "policies/journey.h"
 #include "policies/plan.h"
+#include "policies/row_table.h"
 
 namespace epsim {
 
@@ -36,13 +37,16 @@ struct Phase {
   /// Phases that must be complete on a rank before this one begins there. A transfer is complete on a rank when all rows to it have arrived;
   /// kernels and reduces when the rank has done its own.
   std::vector<int> after;
+  /// Transfers whose messages *from* a rank must have arrived before this one begins there. It paces a rank and says nothing of data, so interpreters that only move data need not wait for it.
+  std::vector<int> after_sent;
 
-  Matrix<std::int64_t> rows;  ///< transfer: [source][destination]; the diagonal counts rows that stay and cross no link
-  Bytes row_bytes = 0;        ///< transfer: bytes of one row on the wire
+  RowTable rows;                      ///< transfer
+  Bytes row_bytes = 0;                ///< transfer: bytes of one row on the wire
   std::int64_t rows_per_message = 0;  ///< transfer: rows that travel as one message; 0: all rows of a pair of ranks
-  bool one_sided = false;     ///< transfer: rows are written into the receiver's memory, which takes no part in it
-  std::vector<KernelCall> kernels;     ///< kernel: grouped by rank, in the order they run
-  std::vector<double> reduce_bytes;    ///< reduce: [R] bytes read and written
+  bool one_sided = false;             ///< transfer: rows are written into the receiver's memory, which takes no part in it
+  std::vector<KernelCall> kernels;        ///< kernel: grouped by rank, in the order they run
+  std::vector<double> reduce_bytes;       ///< reduce: [R] bytes read and written
+  std::vector<std::int64_t> reduced_rows; ///< reduce: [R] rows that come of it
 };
 
 /// What each rank does in one layer, phase by phase, in an order that respects `after`.
@@ -79,11 +83,18 @@ struct Term {
 /// The rows of one rank's part of a schedule: what an interpreter that moves data plays.
 struct RankRows {
   struct PhaseRows {
-    /// transfer, as sender: rows to each destination, concatenated; send_first[d] .. send_first[d+1]. [R+1]
+    /// A message: the rank at its other end, and its rows, [first, first + rows) of `send` or of the receiver's buffer of this phase.
+    struct Message {
+      Rank other;
+      std::int64_t first = 0, rows = 0;
+    };
+    /// transfer, as sender: the rows to each destination, concatenated; destinations rise.
     std::vector<RowRef> send;
-    std::vector<std::int64_t> send_first;
-    /// transfer, as receiver: rows from source s land at receive_first[s] .. receive_first[s+1] of this phase's buffer. [R+1]
-    std::vector<std::int64_t> receive_first;
+    std::vector<Message> sends;
+    /// transfer, as receiver: where the rows from each source land; sources rise.
+    std::vector<Message> receives;
+    /// The message from `source`, which there must be.
+    const Message& receive_from(Rank source) const;
     /// kernel: input rows of call i of this rank are input[input_first[i]] ..; output row = position in `input`.
     std::vector<RowRef> input;
     std::vector<std::int64_t> input_first;
@@ -100,13 +111,16 @@ struct RankRows {
 struct Exchange {
   std::string_view summary;
   /// The group keys of a copy in the tree by which its token's result is added, outermost first; copies with equal keys are added first, in choice order,
-  /// and groups are added in the order of their first copy. Equal-length for all copies; empty: plain choice order at home.
-  std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Slot slot)> tree;
+  /// and groups are added in the order of their first copy, or of their keys where `tree_by_key`. Equal-length for all copies; empty: plain choice order at home.
+  std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Rank home, Slot slot)> tree;
+  bool tree_by_key = false;
   /// Lowers a plan: counts only.
   std::function<Schedule(const Plan& plan, const Topology& topology, const Pricing& pricing)> schedule;
   /// Lowers a plan to rows for the ranks in `wanted` (others' entries stay empty): [R]. `shared_expert` tells whether the layer has one. The phases are those of `schedule`;
   /// the last one's buffer holds each rank's result, one row a home token.
   std::function<std::vector<RankRows>(const Plan& plan, const Topology& topology, bool shared_expert, const std::vector<bool>& wanted)> rows;
+  /// How bytes that are no tokens would travel (`epsim alltoall`); null where an exchange has no meaning without tokens.
+  std::function<Journey(const Topology& topology)> journey;
 };
 
 using ExchangeCatalog = Catalog<Exchange, const Shape*>;

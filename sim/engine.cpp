@@ -13,22 +13,25 @@ namespace {
 
 constexpr int kRankBits = 20, kPhaseBits = 24;
 
-/// A phase of one of the schedules on one rank.
+/// A phase of one of the schedules on one rank; `sent`: the rank's own messages of it alone.
 struct Step {
   Rank rank;
   std::int32_t play, phase;
-  friend auto operator<=>(const Step& a, const Step& b) { return std::tuple(a.rank.value, a.play, a.phase) <=> std::tuple(b.rank.value, b.play, b.phase); }
+  bool sent = false;
+  friend auto operator<=>(const Step& a, const Step& b) { return std::tuple(a.rank.value, a.play, a.phase, a.sent) <=> std::tuple(b.rank.value, b.play, b.phase, b.sent); }
 };
 
 /// How far the ranks are with one phase: all [R].
 struct PhaseProgress {
   std::vector<int> waiting;          // phases (and the schedule's own gate) to be done before the rank begins
-  std::vector<std::int32_t> due;     // transfer: messages that have not arrived
+  std::vector<std::int32_t> due;     // transfer: messages to the rank that have not arrived
+  std::vector<std::int32_t> unsent;  // transfer that others wait for to be sent: messages from the rank that have not arrived
   std::vector<Time> begun;
   std::vector<Time> first, last;     // transfer: begin and end of the messages sent or received
   std::vector<std::int64_t> rows;    // transfer: rows received from other ranks
   std::vector<std::vector<std::int32_t>> calls;  // kernel: call indices of each rank
-  std::vector<std::int32_t> next;    // phases that wait for this one
+  std::vector<std::int32_t> next;       // phases that wait for this one
+  std::vector<std::int32_t> next_sent;  // phases that wait until a rank has sent this one
 };
 
 struct Play {
@@ -41,27 +44,19 @@ struct Play {
   Timeline timeline;
 };
 
-/// The bytes that a transfer carries between two ranks; 0 where nothing crosses a link.
-Bytes message_bytes(const Phase& phase, Rank s, Rank d) { return s == d ? 0 : phase.rows(s, d) * phase.row_bytes; }
-
 PhaseProgress first_state(const Phase& phase, int ranks) {
   PhaseProgress g;
   const auto n = static_cast<std::size_t>(ranks);
   g.begun.assign(n, Time::never());
   switch (phase.kind) {
     case Phase::Kind::transfer:
-      ensure(phase.rows.rows == ranks && phase.rows.columns == ranks && phase.row_bytes >= 0, "a transfer has a row count for every pair of ranks");
+      ensure(phase.rows.ranks() == ranks && phase.row_bytes >= 0, "a transfer is one between the ranks of its schedule");
       g.due.resize(n);
       g.rows.resize(n);
       g.first.assign(n, Time::never());
       g.last.resize(n);
-      for (const Rank s : ids<Rank>(ranks))
-        for (const Rank d : ids<Rank>(ranks)) {
-          ensure(phase.rows(s, d) >= 0, "a transfer has no negative row count");
-          if (message_bytes(phase, s, d) == 0) continue;
-          ++g.due[d];
-          g.rows[d] += phase.rows(s, d);
-        }
+      if (phase.row_bytes == 0) break;  // nothing crosses a link
+      for (const RowTable::Entry& e : phase.rows.all()) ++g.due[e.destination], g.rows[e.destination] += e.rows;
       break;
     case Phase::Kind::kernel:
       g.calls.resize(n);
@@ -149,10 +144,15 @@ struct Engine::State {
 
   void send(const Step& s) {
     const Phase& p = phase(s);
-    const std::int64_t id = id_of_phase[s.play][s.phase] << 2 * kRankBits | std::int64_t{s.rank} << kRankBits;
-    for (const Rank d : ids<Rank>(p.rows.columns))
-      if (const Bytes bytes = message_bytes(p, s.rank, d))
-        batch.push_back({id | d, s.rank, d, static_cast<double>(bytes), p.rows_per_message > 0 ? (p.rows(s.rank, d) + p.rows_per_message - 1) / p.rows_per_message : 1, p.one_sided});
+    PhaseProgress& g = progress(s);
+    if (p.row_bytes > 0) {
+      const std::int64_t id = id_of_phase[s.play][s.phase] << 2 * kRankBits | std::int64_t{s.rank} << kRankBits;
+      for (const RowTable::Entry& e : p.rows.from(s.rank))
+        batch.push_back({id | e.destination, s.rank, e.destination, static_cast<double>(e.rows * p.row_bytes), p.rows_per_message > 0 ? (e.rows + p.rows_per_message - 1) / p.rows_per_message : 1, p.one_sided});
+    }
+    if (g.next_sent.empty()) return;
+    g.unsent[s.rank] = p.row_bytes > 0 ? static_cast<std::int32_t>(p.rows.from(s.rank).size()) : 0;
+    if (g.unsent[s.rank] == 0) done.push_back({s.rank, s.play, s.phase, true});
   }
 
   void compute_next(Rank r) {
@@ -190,6 +190,10 @@ struct Engine::State {
   }
 
   void finish(const Step& s) {
+    if (s.sent) {
+      for (const std::int32_t next : progress(s).next_sent) release({s.rank, s.play, next});
+      return;
+    }
     Play& p = play(s);
     p.timeline.done[s.phase][s.rank] = now;
     p.timeline.end = std::max(p.timeline.end, now);
@@ -234,7 +238,8 @@ struct Engine::State {
       g.last[r] = now;
     }
     if (detail == Timeline::Detail::flow)
-      play(s).timeline.flows.push_back({index, source, destination, message_bytes(phase(s), source, destination), g.begun[source], now, a.at});
+      play(s).timeline.flows.push_back({index, source, destination, phase(s).rows(source, destination) * phase(s).row_bytes, g.begun[source], now, a.at});
+    if (!g.next_sent.empty() && --g.unsent[source] == 0) done.push_back({source, number, index, true});
     if (--g.due[destination] == 0 && g.waiting[destination] == 0) done.push_back(s);
   }
 
@@ -306,10 +311,15 @@ int Engine::add(const Schedule& schedule, std::vector<int> after) {
   for (std::size_t i = 0; i < schedule.phases.size(); ++i) {
     const Phase& phase = schedule.phases[i];
     PhaseProgress g = first_state(phase, schedule.ranks);
-    g.waiting.assign(n, static_cast<int>(phase.after.size()) + 1);  // + 1: the rank enters the schedule
+    g.waiting.assign(n, static_cast<int>(phase.after.size() + phase.after_sent.size()) + 1);  // + 1: the rank enters the schedule
     for (const int before : phase.after) {
       ensure(before >= 0 && static_cast<std::size_t>(before) < i, "phase `" + phase.name + "` waits only for phases before it");
       p.phases[before].next.push_back(static_cast<std::int32_t>(i));
+    }
+    for (const int before : phase.after_sent) {
+      ensure(before >= 0 && static_cast<std::size_t>(before) < i && schedule.phases[before].kind == Phase::Kind::transfer, "phase `" + phase.name + "` waits only for transfers before it to be sent");
+      p.phases[before].next_sent.push_back(static_cast<std::int32_t>(i));
+      p.phases[before].unsent.resize(n);
     }
     p.phases.push_back(std::move(g));
     ensure(e.phase_of_id.size() < std::size_t{1} << (kPhaseBits - 1), "the engine takes fewer than 2^23 phases");

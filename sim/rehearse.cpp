@@ -8,7 +8,7 @@
 namespace epsim {
 namespace {
 
-/// One thing that may be done: a message to `other`, kernel call `other`, or a reduce.
+/// One thing that may be done: message `other` of those that the rank sends, kernel call `other`, or a reduce.
 struct Action {
   int phase;
   Rank rank;
@@ -22,8 +22,11 @@ class Rehearsal {
     const std::int64_t h = experts.hidden();
     for (int r = 0; r < ranks_; ++r)
       buffers_.emplace_back(rows[r], h, std::vector<float>(x.begin() + plan.routing.first_token[r] * h, x.begin() + plan.routing.first_token[r + 1] * h));
-    for (const Phase& p : schedule.phases) {
-      blocked_.emplace_back(ranks_, static_cast<int>(p.after.size()));
+    next_.resize(schedule.phases.size());
+    for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
+      // What only paces (`after_sent`) is not waited for: orders without it must be right, too.
+      for (const int before : schedule.phases[p].after) next_[before].push_back(static_cast<int>(p));
+      blocked_.emplace_back(ranks_, static_cast<int>(schedule.phases[p].after.size()));
       left_.emplace_back(ranks_, 0);
     }
     for (std::size_t p = 0; p < schedule.phases.size(); ++p)
@@ -66,25 +69,21 @@ class Rehearsal {
       case Phase::Kind::reduce: return p.term_first.size() > 1 ? 1 : 0;
       case Phase::Kind::transfer: break;
     }
-    int messages = 0;
-    for (int s = 0; s < ranks_; ++s) messages += p.receive_first[s + 1] > p.receive_first[s];
-    return messages;
+    return static_cast<int>(p.receives.size());
   }
 
   void begin(int phase, Rank r) {
     const RankRows::PhaseRows& p = rows(phase, r);
     if (schedule_.phases[static_cast<std::size_t>(phase)].kind == Phase::Kind::transfer) {
-      for (int d = 0; d < ranks_; ++d)
-        if (p.send_first[d + 1] > p.send_first[d]) ready_.push_back({phase, r, d});
+      for (std::size_t m = 0; m < p.sends.size(); ++m) ready_.push_back({phase, r, static_cast<std::int64_t>(m)});
     } else {
       for (int i = 0; i < work(phase, r); ++i) ready_.push_back({phase, r, i});
     }
   }
 
   void complete(int phase, Rank r) {
-    for (std::size_t next = 0; next < schedule_.phases.size(); ++next)
-      for (const int dependency : schedule_.phases[next].after)
-        if (dependency == phase && --blocked_[next][r] == 0) begin(static_cast<int>(next), r);
+    for (const int next : next_[static_cast<std::size_t>(phase)])
+      if (--blocked_[static_cast<std::size_t>(next)][r] == 0) begin(next, r);
   }
 
   void finish_one(int phase, Rank r) {
@@ -101,13 +100,14 @@ class Rehearsal {
         return finish_one(a.phase, a.rank);
       case Phase::Kind::transfer: break;
     }
-    const Rank to(a.other);
-    const RankRows::PhaseRows &out = rows(a.phase, a.rank), &in = rows(a.phase, to);
-    const std::int64_t n = out.send_first[to + 1] - out.send_first[to];
-    ensure(n == in.receive_first[a.rank + 1] - in.receive_first[a.rank], "both ends of a message count the same rows");
+    const RankRows::PhaseRows& out = rows(a.phase, a.rank);
+    const RankRows::PhaseRows::Message& sent = out.sends[static_cast<std::size_t>(a.other)];
+    const Rank to = sent.other;
+    const RankRows::PhaseRows::Message& received = rows(a.phase, to).receive_from(a.rank);
+    ensure(sent.rows == received.rows, "both ends of a message count the same rows");
     const std::int64_t h = buffers_[to].hidden();
-    buffers_[a.rank].gather(std::span(out.send).subspan(static_cast<std::size_t>(out.send_first[to]), static_cast<std::size_t>(n)),
-                            buffers_[to].buffer(a.phase).subspan(static_cast<std::size_t>(in.receive_first[a.rank] * h), static_cast<std::size_t>(n * h)));
+    buffers_[a.rank].gather(std::span(out.send).subspan(static_cast<std::size_t>(sent.first), static_cast<std::size_t>(sent.rows)),
+                            buffers_[to].buffer(a.phase).subspan(static_cast<std::size_t>(received.first * h), static_cast<std::size_t>(received.rows * h)));
     finish_one(a.phase, to);
   }
 
@@ -117,6 +117,7 @@ class Rehearsal {
   const ExpertBank& experts_;
   int ranks_;
   std::vector<RankBuffers> buffers_;
+  std::vector<std::vector<int>> next_;     // [phase] phases that wait for it
   std::vector<std::vector<int>> blocked_;  // [phase][rank] dependencies not yet complete
   std::vector<std::vector<int>> left_;     // [phase][rank] steps until complete
   std::vector<Action> ready_;

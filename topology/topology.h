@@ -60,6 +60,12 @@ class Topology {
       v = links_[link].to;
     }
   }
+  /// Calls visit(link index, share) for each link that bytes from s to d cross, in an order in which every link comes after those before it on a path; nothing for
+  /// s == d. `share` (double, above 0, at most 1) is the part of the bytes that crosses the link: 1 on a single path.
+  template <class Visit>
+  void for_each_share(Rank s, Rank d, Visit&& visit) const {
+    for_each_link(s, d, [&](std::int32_t link) { visit(link, 1.0); });
+  }
   Time latency(Rank s, Rank d) const;         ///< sum over the path
   Bandwidth bandwidth(Rank s, Rank d) const;  ///< smallest on the path; infinite for s == d
 

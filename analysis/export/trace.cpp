@@ -41,11 +41,9 @@ struct RankTotals {
   std::vector<std::int64_t> sent, received;
   explicit RankTotals(const Phase& phase) {
     if (phase.kind != Phase::Kind::transfer) return;
-    sent.resize(static_cast<std::size_t>(phase.rows.rows));
+    sent.resize(static_cast<std::size_t>(phase.rows.ranks()));
     received = sent;
-    for (std::int64_t s = 0; s < phase.rows.rows; ++s)
-      for (std::int64_t d = 0; d < phase.rows.columns; ++d)
-        if (s != d) sent[s] += phase.rows(s, d), received[d] += phase.rows(s, d);
+    for (const RowTable::Entry& e : phase.rows.all()) sent[e.source] += e.rows, received[e.destination] += e.rows;
   }
 };
 
@@ -150,9 +148,7 @@ void TraceWriter::State::find_arrows(const LayerRun& run, const std::vector<Span
     const Phase& phase = run.schedule.phases[p];
     if (phase.kind != Phase::Kind::transfer) continue;
     messages.clear();
-    for (std::int32_t s = 0; s < ranks; ++s)
-      for (std::int32_t d = 0; d < ranks; ++d)
-        if (s != d && phase.rows(s, d) > 0) messages.push_back({phase.rows(s, d), s, d});
+    for (const RowTable::Entry& e : phase.rows.all()) messages.push_back({e.rows, e.source, e.destination});
     const auto larger = [](const Message& a, const Message& b) { return std::tuple(-a.rows, a.source, a.destination) < std::tuple(-b.rows, b.source, b.destination); };
     const std::size_t shown = std::min(messages.size(), static_cast<std::size_t>(flows_per_phase));
     std::partial_sort(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(shown), messages.end(), larger);

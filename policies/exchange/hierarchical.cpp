@@ -15,109 +15,114 @@ Rank gateway(const Topology& topology, Rank home, Node node) {
   return ranks[static_cast<std::size_t>(topology.local_index(home)) % ranks.size()];
 }
 
-/// A row's hop between the home rank and a gateway; none in the home rank's own node.
-template <class Sink>
-RowRef cross(const Token<Sink>& token, int phase, Rank from, Rank to, RowRef row) {
-  return from == to ? row : token.sink.transfer(phase, from, to, row);
-}
+/// The way of a token into nodes, one step a chunk of either hop.
+struct Way {
+  int dispatch, forward;
 
-/// Rows of a token into a node: to the gateway once, then to each rank. In the home rank's own node the rows go straight, in the first phase.
-template <class Sink>
-RowRef enter(const Token<Sink>& token, int dispatch, int forward, Rank via, RowRef at_gateway, Rank rank) {
-  return token.sink.transfer(via == token.home ? dispatch : forward, via, rank, at_gateway);
-}
+  explicit Way(Steps& steps) {
+    steps.needs_reach = true;
+    dispatch = steps.add_chunks(Kind::transfer, Stage::dispatch, "dispatch", [](int) { return std::vector<int>{}; });
+    forward = steps.add_chunks(Kind::transfer, Stage::dispatch, "forward", [this](int c) { return std::vector{dispatch + c}; });
+    steps.add_kernels(steps_from(dispatch, 2 * steps.chunks));
+  }
+  void count(Counter& counter, const HomeCounts& h, Node node, Rank via) const {
+    if (via != h.home) counter.transfer(dispatch + h.chunk, h.home, via, h.node_reached[node]);
+    for (const Rank r : h.topology.ranks_of(node)) counter.transfer((via == h.home ? dispatch : forward) + h.chunk, via, r, h.reached[r]);
+  }
+  /// To the gateway once.
+  template <class Sink>
+  RowRef cross(const Token<Sink>& token, Rank via) const {
+    return token.sink.transfer(dispatch + token.chunk, token.home, via, token.row);
+  }
+  /// From the gateway to a rank. In the home rank's own node rows go straight, in the first hop.
+  template <class Sink>
+  RowRef enter(const Token<Sink>& token, Rank via, RowRef at_gateway, Rank rank) const {
+    return token.sink.transfer((via == token.home ? dispatch : forward) + token.chunk, via, rank, at_gateway);
+  }
+};
 
 /// Ranks add their copies, the gateway adds its node's ranks, and one row a node crosses back.
-Exchange reduced(std::string_view summary) {
-  enum { dispatch, forward, shared, experts, add_on_rank, gather, add_in_node, combine, add };
-  const std::vector<Step> steps = {{Kind::transfer, Stage::dispatch, "dispatch", {}},
-                                   {Kind::transfer, Stage::dispatch, "forward", {dispatch}},
-                                   {Kind::kernel, Stage::compute, "shared expert", {}},
-                                   {Kind::kernel, Stage::compute, "experts", {dispatch, forward}},
-                                   {Kind::reduce, Stage::combine, "add on rank", {experts}},
-                                   {Kind::transfer, Stage::combine, "gather", {add_on_rank}},
-                                   {Kind::reduce, Stage::combine, "add in node", {add_on_rank, gather}},
-                                   {Kind::transfer, Stage::combine, "combine", {add_in_node}},
-                                   {Kind::reduce, Stage::combine, "add", {shared, add_in_node, combine}}};
-  const auto by_node_and_rank = [](const Plan& plan, const Topology& topology, Slot s) {
-    const Rank rank = plan.placement.rank_of(s);
-    return std::vector<std::int32_t>{topology.node_of(rank), rank};
-  };
-  const auto count_home = [](const HomeCounts& h, Counter& counter) {
+auto reduced(int chunks) {
+  Steps steps;
+  steps.chunks = chunks;
+  const Way way(steps);
+  const int on_rank = steps.add({Kind::reduce, Stage::combine, "add on rank", {steps.experts}});
+  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int) { return std::vector{on_rank}; });
+  const int in_node = steps.add_chunks(Kind::reduce, Stage::combine, "add in node", [&](int c) { return std::vector{on_rank, gather + c}; });
+  const int combine = steps.add_chunks(Kind::transfer, Stage::combine, "combine", [&](int c) { return std::vector{in_node + c}; });
+  const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(in_node, 2 * chunks)})});
+  const auto count_home = [=](const HomeCounts& h, Counter& counter) {
     std::int64_t nodes = 0;
     for (const Node node : ids<Node>(h.topology.nodes())) {
       const std::int64_t rows = h.node_reached[node];
       const Rank via = gateway(h.topology, h.home, node);
-      if (via != h.home) counter.transfer(dispatch, h.home, via, rows), counter.transfer(combine, via, h.home, rows);
+      way.count(counter, h, node, via);
       for (const Rank r : h.topology.ranks_of(node)) {
-        counter.transfer(via == h.home ? dispatch : forward, via, r, h.reached[r]);
-        counter.reduce(add_on_rank, r, h.copies[r], h.reached[r]);
-        counter.transfer(gather, r, via, h.reached[r]);
-        counter.reduce(add_in_node, via, h.reached[r], 0);
+        counter.reduce(on_rank, r, h.copies[r], h.reached[r]);
+        counter.transfer(gather + h.chunk, r, via, h.reached[r]);
+        counter.reduce(in_node + h.chunk, via, h.reached[r], 0);
       }
-      counter.reduce(add_in_node, via, 0, rows);
+      counter.reduce(in_node + h.chunk, via, 0, rows);
+      counter.transfer(combine + h.chunk, via, h.home, rows);
       nodes += rows;
     }
     counter.reduce(add, h.home, nodes + h.shared, h.tokens);
   };
-  return make_exchange(summary, steps, experts, shared, by_node_and_rank, count_home, [terms = Terms(), in_node = Terms(), on_rank = Terms()](const auto& token) mutable {
+  const auto walk = [=, terms = Terms(), node_terms = Terms(), rank_terms = Terms()](const auto& token) mutable {
     terms.clear();
     for_each_group(token.copies, kAll, kNode, [&](Node node, auto) {
       const Rank via = gateway(token.topology, token.home, node);
-      const RowRef at_gateway = cross(token, dispatch, token.home, via, token.row);
-      in_node.clear();
+      const RowRef at_gateway = way.cross(token, via);
+      node_terms.clear();
       for_each_group(token.copies, [&](const Copy& c) { return c.node == node; }, kRank, [&](Rank rank, auto each) {
-        const RowRef in = enter(token, dispatch, forward, via, at_gateway, rank);
-        on_rank.clear();
-        each([&](const Copy& c) { on_rank.push_back({token.sink.expert(c, in), c.weight}); });
-        in_node.push_back({token.sink.transfer(gather, rank, via, token.sink.reduce(add_on_rank, rank, on_rank)), 1});
+        const RowRef in = way.enter(token, via, at_gateway, rank);
+        rank_terms.clear();
+        each([&](const Copy& c) { rank_terms.push_back({token.sink.expert(c, in), c.weight}); });
+        node_terms.push_back({token.sink.transfer(gather + token.chunk, rank, via, token.sink.reduce(on_rank, rank, rank_terms)), 1});
       });
-      terms.push_back({cross(token, combine, via, token.home, token.sink.reduce(add_in_node, via, in_node)), 1});
+      terms.push_back({token.sink.transfer(combine + token.chunk, via, token.home, token.sink.reduce(in_node + token.chunk, via, node_terms)), 1});
     });
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
     token.sink.reduce(add, token.home, terms);
-  });
+  };
+  return Lowered{std::move(steps), count_home, walk};
 }
 
 /// Every copy's result comes back as a row of its own, through the gateway; the home rank adds in choice order.
-Exchange forwarded(std::string_view summary) {
-  enum { dispatch, forward, shared, experts, gather, combine, add };
-  const std::vector<Step> steps = {{Kind::transfer, Stage::dispatch, "dispatch", {}},
-                                   {Kind::transfer, Stage::dispatch, "forward", {dispatch}},
-                                   {Kind::kernel, Stage::compute, "shared expert", {}},
-                                   {Kind::kernel, Stage::compute, "experts", {dispatch, forward}},
-                                   {Kind::transfer, Stage::combine, "gather", {experts}},
-                                   {Kind::transfer, Stage::combine, "combine", {experts, gather}},
-                                   {Kind::reduce, Stage::combine, "add", {shared, experts, gather, combine}}};
-  const auto no_tree = [](const Plan&, const Topology&, Slot) { return std::vector<std::int32_t>{}; };
-  struct Result {
-    RowRef row;
-    const Copy* copy;
-  };
-  const auto count_home = [](const HomeCounts& h, Counter& counter) {
+auto forwarded(int chunks) {
+  Steps steps;
+  steps.chunks = chunks;
+  const Way way(steps);
+  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int) { return std::vector{steps.experts}; });
+  const int combine = steps.add_chunks(Kind::transfer, Stage::combine, "combine", [&](int c) { return std::vector{steps.experts, gather + c}; });
+  const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared, steps.experts}, steps_from(gather, 2 * chunks)})});
+  const auto count_home = [=](const HomeCounts& h, Counter& counter) {
     std::int64_t copies = 0;
     for (const Node node : ids<Node>(h.topology.nodes())) {
       const Rank via = gateway(h.topology, h.home, node);
-      if (via != h.home) counter.transfer(dispatch, h.home, via, h.node_reached[node]);
+      way.count(counter, h, node, via);
       for (const Rank r : h.topology.ranks_of(node)) {
-        counter.transfer(via == h.home ? dispatch : forward, via, r, h.reached[r]);
-        counter.transfer(gather, r, via, h.copies[r]);
-        if (via != h.home) counter.transfer(combine, via, h.home, h.copies[r]);
+        counter.transfer(gather + h.chunk, r, via, h.copies[r]);
+        counter.transfer(combine + h.chunk, via, h.home, h.copies[r]);
         copies += h.copies[r];
       }
     }
     counter.reduce(add, h.home, copies + h.shared, h.tokens);
   };
-  return make_exchange(summary, steps, experts, shared, no_tree, count_home, [terms = Terms(), results = std::vector<Result>()](const auto& token) mutable {
+  struct Result {
+    RowRef row;
+    const Copy* copy;
+  };
+  const auto walk = [=, terms = Terms(), results = std::vector<Result>()](const auto& token) mutable {
     results.clear();
     for_each_group(token.copies, kAll, kNode, [&](Node node, auto) {
       const Rank via = gateway(token.topology, token.home, node);
-      const RowRef at_gateway = cross(token, dispatch, token.home, via, token.row);
+      const RowRef at_gateway = way.cross(token, via);
       for_each_group(token.copies, [&](const Copy& c) { return c.node == node; }, kRank, [&](Rank rank, auto each) {
-        const RowRef in = enter(token, dispatch, forward, via, at_gateway, rank);
+        const RowRef in = way.enter(token, via, at_gateway, rank);
         each([&](const Copy& c) {
-          const RowRef out = token.sink.transfer(gather, rank, via, token.sink.expert(c, in));
-          results.push_back({cross(token, combine, via, token.home, out), &c});
+          const RowRef out = token.sink.transfer(gather + token.chunk, rank, via, token.sink.expert(c, in));
+          results.push_back({token.sink.transfer(combine + token.chunk, via, token.home, out), &c});
         });
       });
     });
@@ -126,16 +131,42 @@ Exchange forwarded(std::string_view summary) {
     for (const Result& r : results) terms.push_back({r.row, r.copy->weight});
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
     token.sink.reduce(add, token.home, terms);
-  });
+  };
+  return Lowered{std::move(steps), count_home, walk};
+}
+
+/// Bytes without tokens go through the gateway likewise, with nothing to leave out.
+Journey journey(const Topology& topology) {
+  Journey j;
+  j.rounds = {{{}, {}, "across nodes"}, {{0}, {}, "inside nodes"}};
+  j.hops = [&topology](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
+    const Rank via = topology.node_of(s) == topology.node_of(d) ? d : gateway(topology, s, topology.node_of(d));
+    if (s != via) hops.push_back({0, s, via});
+    if (via != d) hops.push_back({1, via, d});
+  };
+  return j;
 }
 
 }  // namespace
 
 /// Two-level all-to-all with de-duplication: a token crosses to a node once, whatever number of its experts live there.
 Exchange hierarchical(Params& p, const Shape*) {
-  constexpr std::string_view summary = "a token crosses to a node once, on its own rail, and fans out inside; results come back the same way";
+  Exchange x;
+  x.summary = "a token crosses to a node once, on its own rail, and fans out inside; results come back the same way";
   const bool reduce = p.flag("reduce_in_node", "add a node's results before one row crosses back; otherwise every copy's result crosses back", true);
-  return reduce ? reduced(summary) : forwarded(summary);
+  const int chunks = read_chunks(p);
+  x.journey = journey;
+  if (reduce) {
+    x.tree = [](const Plan& plan, const Topology& topology, Rank, Slot s) {
+      const Rank rank = plan.placement.rank_of(s);
+      return std::vector<std::int32_t>{topology.node_of(rank), rank};
+    };
+    lower_by(x, [chunks](const Topology&) { return reduced(chunks); });
+  } else {
+    x.tree = [](const Plan&, const Topology&, Rank, Slot) { return std::vector<std::int32_t>{}; };
+    lower_by(x, [chunks](const Topology&) { return forwarded(chunks); });
+  }
+  return x;
 }
 
 }  // namespace epsim::parts_exchange

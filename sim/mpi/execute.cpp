@@ -59,7 +59,9 @@ class Player {
     if (shared) mine.insert(kSharedExpert);
     for (const int expert : mine) load_expert(e, plan.layer, expert, bank_);
     for (int r = begin_; r < end_; ++r) home_.push_back(token_vectors(e, plan.routing.first_token[r], plan.routing.first_token[r + 1]));
-    received_.assign(schedule.phases.size(), Matrix<std::int64_t>(end_ - begin_, schedule.ranks));
+    received_.resize(schedule.phases.size());
+    for (std::size_t p = 0; p < received_.size(); ++p)
+      for (int r = begin_; r < end_; ++r) received_[p].emplace_back(rows(r, static_cast<int>(p)).receives.size());
   }
 
   /// Plays the schedule once and gives this process's seconds by stage.
@@ -92,8 +94,30 @@ class Player {
     return y;
   }
 
-  /// Rows that arrived in a phase: [hosted ranks][R].
-  const Matrix<std::int64_t>& received(std::size_t phase) const { return received_[phase]; }
+  /// Rows that came to the hosted ranks, and whether they are those of the schedule in every phase and from every rank.
+  struct Received {
+    std::int64_t rows = 0;
+    bool as_planned = true;
+  };
+  Received received() const {
+    Received all;
+    for (std::size_t p = 0; p < received_.size(); ++p) {
+      std::int64_t came = 0, planned = 0;
+      for (const RowTable::Entry& e : schedule_.phases[p].rows.all())
+        if (e.destination >= begin_ && e.destination < end_) planned += e.rows;
+      for (Rank r(begin_); r < end_; r = Rank(r + 1)) {
+        const auto& messages = rows(r, static_cast<int>(p)).receives;
+        for (std::size_t m = 0; m < messages.size(); ++m) {
+          const std::int64_t n = received_[p][static_cast<std::size_t>(r - begin_)][m];
+          all.as_planned = all.as_planned && n == schedule_.phases[p].rows(messages[m].other, r);
+          came += n;
+        }
+      }
+      all.as_planned = all.as_planned && came == planned;
+      all.rows += came;
+    }
+    return all;
+  }
 
  private:
   RankBuffers& buffers(int rank) { return buffers_[static_cast<std::size_t>(rank - begin_)]; }
@@ -116,26 +140,33 @@ class Player {
     const std::int64_t h = bank_.hidden();
     World::Requests requests;
     std::vector<std::int64_t*> counts;  // of each receive, in order
-    Matrix<std::int64_t>& arrived = received_[static_cast<std::size_t>(phase)];
-    for (int s = 0; s < schedule_.ranks; ++s)
-      for (int r = begin_; r < end_; ++r) {
-        const RankRows::PhaseRows& in = rows(r, phase);
-        const std::int64_t first = in.receive_first[s], n = in.receive_first[s + 1] - first;
-        if (n == 0 || (s >= begin_ && s < end_)) continue;
-        const int peer = hosts_.process_of(s);
-        requests.receive(buffers(r).buffer(phase).subspan(static_cast<std::size_t>(first * h), static_cast<std::size_t>(n * h)), peer, next_tag(peer, false));
-        counts.push_back(&arrived(r - begin_, s));
-      }
+    std::vector<std::vector<std::int64_t>>& arrived = received_[static_cast<std::size_t>(phase)];
+    // By source, then destination, as the senders go.
+    struct Incoming {
+      int source, rank;
+      std::size_t message;
+    };
+    std::vector<Incoming> incoming;
+    for (int r = begin_; r < end_; ++r)
+      for (std::size_t m = 0; m < rows(r, phase).receives.size(); ++m)
+        if (const int s = rows(r, phase).receives[m].other; s < begin_ || s >= end_) incoming.push_back({s, r, m});
+    std::sort(incoming.begin(), incoming.end(), [](const Incoming& a, const Incoming& b) { return std::pair(a.source, a.rank) < std::pair(b.source, b.rank); });
+    for (const Incoming& i : incoming) {
+      const RankRows::PhaseRows::Message& message = rows(i.rank, phase).receives[i.message];
+      const int peer = hosts_.process_of(i.source);
+      requests.receive(buffers(i.rank).buffer(phase).subspan(static_cast<std::size_t>(message.first * h), static_cast<std::size_t>(message.rows * h)), peer, next_tag(peer, false));
+      counts.push_back(&arrived[static_cast<std::size_t>(i.rank - begin_)][i.message]);
+    }
     std::vector<std::vector<float>> outgoing;
     for (int r = begin_; r < end_; ++r)
-      for (int d = 0; d < schedule_.ranks; ++d) {
-        const RankRows::PhaseRows& out = rows(r, phase);
-        const auto refs = std::span(out.send).subspan(static_cast<std::size_t>(out.send_first[d]), static_cast<std::size_t>(out.send_first[d + 1] - out.send_first[d]));
-        if (refs.empty()) continue;
+      for (const RankRows::PhaseRows::Message& message : rows(r, phase).sends) {
+        const auto refs = std::span(rows(r, phase).send).subspan(static_cast<std::size_t>(message.first), static_cast<std::size_t>(message.rows));
+        const Rank d = message.other;
         if (d >= begin_ && d < end_) {
-          const std::int64_t first = rows(d, phase).receive_first[r];
-          buffers(r).gather(refs, buffers(d).buffer(phase).subspan(static_cast<std::size_t>(first * h), refs.size() * static_cast<std::size_t>(h)));
-          arrived(d - begin_, r) = static_cast<std::int64_t>(refs.size());
+          const RankRows::PhaseRows& in = rows(d, phase);
+          const RankRows::PhaseRows::Message& landing = in.receive_from(Rank(r));
+          buffers(r).gather(refs, buffers(d).buffer(phase).subspan(static_cast<std::size_t>(landing.first * h), refs.size() * static_cast<std::size_t>(h)));
+          arrived[static_cast<std::size_t>(d - begin_)][static_cast<std::size_t>(&landing - in.receives.data())] = message.rows;
         } else {
           std::vector<float>& data = outgoing.emplace_back(refs.size() * static_cast<std::size_t>(h));
           buffers(r).gather(refs, data);
@@ -158,7 +189,7 @@ class Player {
   std::vector<std::vector<float>> home_;
   std::vector<RankBuffers> buffers_;
   std::vector<std::array<int, 2>> messages_;  // by peer: received, sent
-  std::vector<Matrix<std::int64_t>> received_;
+  std::vector<std::vector<std::vector<std::int64_t>>> received_;  // [phases][hosted ranks][messages] rows that came
 };
 
 /// Bytes that the first process needs at the least: its share of the experts, and the tokens, their result and the two references.
@@ -203,25 +234,13 @@ LayerExecution execute_layer(World& world, const Experiment& e, int layer, const
   }
   done.measured = {median(dispatch), median(compute), median(combine)};
 
-  std::vector<std::int64_t> value_counts, pair_counts;
-  for (int p = 0; p < world.size(); ++p) {
-    value_counts.push_back(token_counts[static_cast<std::size_t>(p)] * e.execute_hidden);
-    pair_counts.push_back(static_cast<std::int64_t>(hosts.first[p + 1] - hosts.first[p]) * ranks);
-  }
+  std::vector<std::int64_t> value_counts;
+  for (int p = 0; p < world.size(); ++p) value_counts.push_back(token_counts[static_cast<std::size_t>(p)] * e.execute_hidden);
   const std::vector<float> y = world.gather(std::span<const float>(player.result()), value_counts);
-  done.rows_match_plan = true;
-  for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
-    const Phase& phase = schedule.phases[p];
-    if (phase.kind != Phase::Kind::transfer) continue;
-    const std::vector<std::int64_t> arrived = world.gather(std::span<const std::int64_t>(player.received(p).cells), pair_counts);
-    if (!world.root()) continue;
-    for (int d = 0; d < ranks; ++d)
-      for (int s = 0; s < ranks; ++s) {
-        const std::int64_t planned = s == d ? 0 : phase.rows(s, d), rows = arrived[static_cast<std::size_t>(d) * static_cast<std::size_t>(ranks) + static_cast<std::size_t>(s)];
-        done.rows_match_plan = done.rows_match_plan && rows == planned;
-        done.rows_moved += rows, done.bytes_moved += rows * e.execute_hidden * static_cast<std::int64_t>(sizeof(float));
-      }
-  }
+  const Player::Received received = player.received();
+  done.rows_match_plan = world.all(received.as_planned);
+  for (const std::int64_t rows : world.gather(std::span(&received.rows, 1), std::vector<std::int64_t>(static_cast<std::size_t>(world.size()), 1))) done.rows_moved += rows;
+  done.bytes_moved = done.rows_moved * e.execute_hidden * static_cast<std::int64_t>(sizeof(float));
   if (!world.root()) return done;
 
   const Timeline timeline = simulate(schedule, e.topology, e.network, e.compute, Precision::fp32);
@@ -230,7 +249,7 @@ LayerExecution execute_layer(World& world, const Experiment& e, int layer, const
 
   const std::vector<float> x = token_vectors(e, 0, plan.routing.tokens());
   ExpertBank bank(e.execute_hidden);
-  const Reference expected = reference(plan, [&](Slot s) { return e.exchange.tree(plan, e.topology, s); }, e.model.shared_ffn > 0, x, bank,
+  const Reference expected = reference(plan, [&](Rank home, Slot s) { return e.exchange.tree(plan, e.topology, home, s); }, e.exchange.tree_by_key, e.model.shared_ffn > 0, x, bank,
                                        [&](int expert) { load_expert(e, layer, expert, bank); });
   done.bit_identical = y.size() == expected.y.size() && std::memcmp(y.data(), expected.y.data(), y.size() * sizeof(float)) == 0;
   for (std::size_t i = 0; i < y.size(); ++i) {

@@ -2,6 +2,7 @@
 
 #include "sim/network/network.h"
 #include "sim/network/shared/deliveries.h"
+#include "sim/network/shared/message_costs.h"
 
 namespace epsim::parts_network {
 namespace {
@@ -39,9 +40,10 @@ class IdealNetwork : public Network {
 
 /// A network whose links do not hold each other back: a message arrives its path latency after the busiest link of its path has carried, at full rate and in order of start, all bytes put on it so far.
 /// Never faster than the bytes on any one link (the ports of a rank are links) nor than the uncontended time; how shares of one link depend on other links is not modelled (`fair` does).
-NetworkModel ideal(Params&) {
-  return {"every link carries its bytes at full rate by itself (ports included), plus path latency; how flows hold each other back across links is not modelled",
-          [](const Topology& topology) { return std::make_unique<IdealNetwork>(topology); }};
+NetworkModel ideal(Params& p) {
+  const MessageCosts costs = read_message_costs(p);
+  return with_message_costs(costs, {"every link carries its bytes at full rate by itself (ports included), plus path latency; how flows hold each other back across links is not modelled",
+                                    [](const Topology& topology) { return std::make_unique<IdealNetwork>(topology); }});
 }
 
 }  // namespace epsim::parts_network

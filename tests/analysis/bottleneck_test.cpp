@@ -30,7 +30,7 @@ struct Layer {
     p.name = "phase " + std::to_string(run.schedule.phases.size());
     if (!run.schedule.phases.empty()) p.after = {static_cast<int>(run.schedule.phases.size()) - 1};
     const int ranks = run.schedule.ranks;
-    if (kind == Phase::Kind::transfer) p.rows = {ranks, ranks};
+    if (kind == Phase::Kind::transfer) p.rows = RowTable(ranks, {});
     if (kind == Phase::Kind::reduce) p.reduce_bytes.resize(static_cast<std::size_t>(ranks));
     run.schedule.phases.push_back(std::move(p));
     return run.schedule.phases.back();
@@ -51,9 +51,11 @@ TEST(Bottleneck, NamesTheHotUplink) {
   Layer layer;
   Phase& p = layer.phase(Phase::Kind::transfer, Stage::dispatch);
   // Node 3 sends three times what each other node sends; receivers are spread, so its uplink is the hottest link. Mean over 8 up- and downlinks.
+  Matrix<std::int64_t> rows(8, 8);
   for (int s = 0; s < 8; ++s)
     for (int d = 0; d < 8; ++d)
-      if (s / 2 != d / 2) p.rows(s, d) = s / 2 == 3 ? 30'000'000 : 10'000'000;
+      if (s / 2 != d / 2) rows(s, d) = s / 2 == 3 ? 30'000'000 : 10'000'000;
+  p.rows = RowTable(rows);
   // Uplinks: 120, 120, 120, 360 MB; downlinks: 2 x 2 x (10 + 10 + 30) = 200 MB thrice, 120 MB for node 3: 1,440 in all, mean 180.
   EXPECT_EQ(layer.verdict(), "dispatch is bound by the uplink of node 3, 2.0x the mean");
 }
@@ -61,15 +63,15 @@ TEST(Bottleneck, NamesTheHotUplink) {
 TEST(Bottleneck, EvenTrafficIsNotCalledUneven) {
   Layer layer;
   Phase& p = layer.phase(Phase::Kind::transfer, Stage::combine);
-  for (int s = 0; s < 8; ++s)
-    for (int d = 0; d < 8; ++d)
-      if (s != d) p.rows(s, d) = 10'000'000;
+  Matrix<std::int64_t> rows(8, 8);
+  for (std::int64_t& n : rows.cells) n = 10'000'000;
+  p.rows = RowTable(rows);
   EXPECT_EQ(layer.verdict(), "combine is bound by the uplink of node 0, as are its peers");
 }
 
 TEST(Bottleneck, SmallMessagesAreBoundByLatency) {
   Layer layer;
-  layer.phase(Phase::Kind::transfer, Stage::dispatch).rows(0, 7) = 1;
+  layer.phase(Phase::Kind::transfer, Stage::dispatch).rows = RowTable(8, {{Rank(0), Rank(7), 1}});
   EXPECT_THAT(layer.verdict(), StartsWith("dispatch is bound by latency: "));
 }
 
@@ -92,7 +94,7 @@ TEST(Bottleneck, TellsLaunchesAndMemoryFromArithmetic) {
 
 TEST(Bottleneck, AddingUpCanBind) {
   Layer layer;
-  layer.phase(Phase::Kind::transfer, Stage::combine).rows(0, 1) = 1;
+  layer.phase(Phase::Kind::transfer, Stage::combine).rows = RowTable(8, {{Rank(0), Rank(1), 1}});
   layer.phase(Phase::Kind::reduce, Stage::combine).reduce_bytes[6] = 1e11;
   EXPECT_THAT(layer.verdict(), StartsWith("combine is bound by adding up rows on rank 6"));
 }

@@ -20,9 +20,10 @@ double bound(const Schedule& s, const Topology& t) {
 void expect_bound(const Schedule& s, const Topology& t, double nanoseconds_) { EXPECT_NEAR(bound(s, t), nanoseconds_ * kNs, nanoseconds_ * kNs * 1e-11); }
 
 Phase uniform(int ranks, std::vector<int> after, std::int64_t bytes, Stage stage = Stage::dispatch) {
-  Phase p = transfer(ranks, std::move(after), {}, stage);
-  for (std::int64_t& rows : p.rows.cells) rows = bytes;
-  return p;
+  std::vector<std::tuple<int, int, std::int64_t>> messages;
+  for (int s = 0; s < ranks; ++s)
+    for (int d = 0; d < ranks; ++d) messages.emplace_back(s, d, bytes);
+  return transfer(ranks, std::move(after), messages, stage);
 }
 
 TEST(LowerBound, OneMessage) { expect_bound({2, {transfer(2, {}, {{0, 1, 1000}})}}, star(2, kRate, ns(10)), 1020); }

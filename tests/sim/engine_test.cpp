@@ -175,8 +175,9 @@ TEST(Engine, RandomSchedulesAreCausal) {
       }
       Time end;
       for (std::size_t p = 0; p < s.phases.size(); ++p) {
-        for (int a = 0; a < t.ranks() && s.phases[p].kind == Phase::Kind::transfer; ++a)
-          for (int b = 0; b < t.ranks(); ++b) ASSERT_EQ(moved[p](a, b), a == b ? 0 : s.phases[p].rows(a, b));
+        if (s.phases[p].kind == Phase::Kind::transfer) {
+          ASSERT_EQ(moved[p], s.phases[p].rows.dense());
+        }
         for (int r = 0; r < t.ranks(); ++r) {
           for (const int before : s.phases[p].after) ASSERT_GE(line.done[p][r], line.done[before][r]);
           end = std::max(end, line.done[p][r]);
@@ -216,9 +217,9 @@ TEST(Engine, RanksOfASwitchAreAlike) {
     rng.permutation(other);
     Schedule moved = s;
     for (std::size_t p = 0; p < s.phases.size(); ++p) {
-      if (s.phases[p].kind == Phase::Kind::transfer)
-        for (int a = 0; a < 6; ++a)
-          for (int b = 0; b < 6; ++b) moved.phases[p].rows(other[a], other[b]) = s.phases[p].rows(a, b);
+      std::vector<RowTable::Entry> entries(s.phases[p].rows.all().begin(), s.phases[p].rows.all().end());
+      for (RowTable::Entry& e : entries) e.source = Rank(other[e.source]), e.destination = Rank(other[e.destination]);
+      moved.phases[p].rows = RowTable(s.phases[p].rows.ranks(), std::move(entries));
       if (s.phases[p].kind == Phase::Kind::reduce)
         for (int a = 0; a < 6; ++a) moved.phases[p].reduce_bytes[other[a]] = s.phases[p].reduce_bytes[a];
       for (KernelCall& k : moved.phases[p].kernels) k.rank = Rank(other[k.rank]);

@@ -30,7 +30,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       # Headers that tell a version and nothing else, for `epsim --version --verbose`.
       version["boost/version.hpp"] = version["google/protobuf/stubs/common.h"] = version["dnnl_version.h"] = 1
       # The door of each third party: includes that start with the first word are for files that match the second.
-      split("yaml-cpp boost nlohmann zlib xxhash mpi dnnl oneapi/dnnl google/protobuf CLI omp fmt gtest gmock benchmark", thirds)
+      split("yaml-cpp boost nlohmann zlib xxhash mpi dnnl oneapi/dnnl google/protobuf CLI omp fmt gtest gmock benchmark simgrid", thirds)
       door["yaml-cpp"] = "^base/setting[.]cpp$"
       door["boost"] = "^topology/"
       door["nlohmann"] = "[.]cpp$"
@@ -44,6 +44,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       door["fmt"] = "."
       door["gtest"] = door["gmock"] = "^tests/"
       door["benchmark"] = "^bench/"
+      door["simgrid"] = "^bench/simgrid/"
       parts = "^(topology/cluster|workloads/source|policies/(router|capacity|placement|replica|exchange)|sim/(network|compute))/"
     }
     function complain(text) { print FILENAME ":" FNR ": " text; failed = 1 }
@@ -78,7 +79,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
         }
       }
       # What is left is the standard library, whose names have no dot and no slash, and POSIX.
-      if (path ~ /[\/.]/ && path !~ /^(sys\/.*|unistd|fcntl|signal|poll|dirent|immintrin)[.]h$/) complain("<" path "> has no door; name one in tests/support/check_includes.sh")
+      if (path ~ /[\/.]/ && path !~ /^(sys\/.*|unistd|fcntl|signal|spawn|poll|dirent|immintrin)[.]h$/) complain("<" path "> has no door; name one in tests/support/check_includes.sh")
     }
     FNR == 1 && FILENAME ~ parts && FILENAME ~ /[.]h$/ && FILENAME !~ /\/shared\// {
       # A kind of several types keeps its header beside its parts, by the name of the folder.

@@ -24,13 +24,14 @@ inline NetworkModel network_named(const std::string& name) {
 /// Sends messages over a network at given seconds and says when they arrive: `rig.send(0, a, b, 1e6); rig.expect_arrival(id, 21e-6);`.
 class NetworkRig {
  public:
-  NetworkRig(const std::string& network, Topology topology) : topology_(std::move(topology)), network_(network_named(network).make(topology_)) {}
+  NetworkRig(const std::string& network, Topology topology) : NetworkRig(network_named(network), std::move(topology)) {}
+  NetworkRig(const NetworkModel& model, Topology topology) : topology_(std::move(topology)), network_(model.make(topology_)) {}
   NetworkRig(const NetworkRig&) = delete;
 
   /// Gives the message's id: 0, 1, 2 ...
-  int send(double at, int source, int destination, double bytes) {
+  int send(double at, int source, int destination, double bytes, std::int64_t messages = 1, bool one_sided = false) {
     const auto id = static_cast<int>(arrivals_.size());
-    batches_[at].push_back({id, Rank(source), Rank(destination), bytes});
+    batches_[at].push_back({id, Rank(source), Rank(destination), bytes, messages, one_sided});
     arrivals_.push_back(std::numeric_limits<double>::quiet_NaN());
     return id;
   }

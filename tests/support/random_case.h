@@ -92,8 +92,28 @@ struct RandomCase {
   }
 };
 
+/// Every exchange, with settings that change what it does. Made without a shape, one_sided_nvlink takes any machine.
 inline const std::vector<std::string>& exchange_variants() {
-  static const std::vector<std::string> all = {"{direct: {dedup: none}}", "{direct: {dedup: rank}}", "{hierarchical: {reduce_in_node: true}}", "{hierarchical: {reduce_in_node: false}}"};
+  static const std::vector<std::string> all = {"{direct: {dedup: none}}",
+                                               "{direct: {dedup: rank}}",
+                                               "{hierarchical: {reduce_in_node: true}}",
+                                               "{hierarchical: {reduce_in_node: false}}",
+                                               "{hierarchical: {reduce_in_node: true, chunks: 3}}",
+                                               "{hierarchical: {reduce_in_node: false, chunks: 2}}",
+                                               "pairwise",
+                                               "{pairwise: {dedup: rank}}",
+                                               "{spread_out: {window: 2}}",
+                                               "{spread_out: {dedup: rank, window: 5}}",
+                                               "ring",
+                                               "{ring: {dedup: rank, chunks: 2}}",
+                                               "bruck",
+                                               "{bruck: {dedup: rank, chunks: 4}}",
+                                               "hierarchical_2d",
+                                               "{hierarchical_2d: {chunks: 3}}",
+                                               "low_latency",
+                                               "one_sided_nvlink",
+                                               "{allgather_reducescatter: {algorithm: direct}}",
+                                               "{allgather_reducescatter: {algorithm: ring}}"};
   return all;
 }
 

@@ -16,9 +16,10 @@ inline Phase transfer(int ranks, std::vector<int> after, const std::vector<std::
   p.stage = stage;
   p.name = "transfer";
   p.after = std::move(after);
-  p.rows = Matrix<std::int64_t>(ranks, ranks);
+  std::vector<RowTable::Entry> entries;
+  for (const auto& [s, d, bytes] : messages) entries.push_back({Rank(s), Rank(d), bytes});
+  p.rows = RowTable(ranks, std::move(entries));
   p.row_bytes = 1;
-  for (const auto& [s, d, bytes] : messages) p.rows(s, d) += bytes;
   return p;
 }
 
@@ -81,6 +82,8 @@ inline Schedule random_schedule(Rng& rng, int ranks) {
           for (int b = 0; b < ranks; ++b)
             if (rng.below(sparse) == 0) messages.emplace_back(a, b, amount());
         s.phases.push_back(transfer(ranks, after, messages, rng.below(2) ? Stage::dispatch : Stage::combine));
+        for (int b = 0; b < i; ++b)
+          if (s.phases[static_cast<std::size_t>(b)].kind == Phase::Kind::transfer && rng.below(3) == 0) s.phases.back().after_sent.push_back(b);
       }
     }
   }

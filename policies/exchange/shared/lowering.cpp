@@ -1,38 +1,91 @@
 #include "policies/exchange/shared/lowering.h"
 
+#include <numeric>
+
 #include "base/check.h"
 
 namespace epsim::lowering {
 
-Recorder::Recorder(const std::vector<Step>& steps, int experts_step, int shared_step, bool shared_expert, const Plan& plan, const Counter& counts,
-                   const std::vector<bool>& wanted)
-    : experts_(experts_step), wanted_(wanted), next_input_(plan.placement.slots()), rows_(wanted.size()) {
+int Steps::add(Step step) {
+  list.push_back(std::move(step));
+  return static_cast<int>(list.size()) - 1;
+}
+
+int Steps::add_chunks(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after) {
+  const auto first = static_cast<int>(list.size());
+  for (int c = 0; c < chunks; ++c) {
+    Step step{kind, stage, chunks == 1 ? name : name + " chunk " + std::to_string(c + 1), after(c)};
+    if (kind == Phase::Kind::transfer && c > 0) step.after_sent = {first + c - 1};
+    add(std::move(step));
+  }
+  return first;
+}
+
+int Steps::add_journey(const Journey& journey, Stage stage, const std::vector<int>& after) {
+  const auto first = static_cast<int>(list.size()), rounds = static_cast<int>(journey.rounds.size());
+  for (int c = 0; c < chunks; ++c)
+    for (int r = 0; r < rounds; ++r) {
+      const Journey::Round& round = journey.rounds[static_cast<std::size_t>(r)];
+      const std::string name = journey.name(std::string(name_of(stage)), r);
+      Step step{Phase::Kind::transfer, stage, chunks == 1 ? name : name + " chunk " + std::to_string(c + 1), after, {}, journey.rows_per_message, journey.one_sided};
+      for (const int before : round.after) step.after.push_back(first + c * rounds + before);
+      for (const int before : round.after_sent) step.after_sent.push_back(first + c * rounds + before);
+      if (c > 0) step.after_sent.push_back(first + (c - 1) * rounds + r);
+      add(std::move(step));
+    }
+  return first;
+}
+
+void Steps::add_kernels(std::vector<int> after) {
+  shared = add({Phase::Kind::kernel, Stage::compute, "shared expert", {}});
+  experts = add({Phase::Kind::kernel, Stage::compute, "experts", std::move(after)});
+}
+
+std::vector<int> steps_from(int first, int count) {
+  std::vector<int> steps(static_cast<std::size_t>(count));
+  std::iota(steps.begin(), steps.end(), first);
+  return steps;
+}
+
+std::vector<int> join(std::initializer_list<std::vector<int>> lists) {
+  std::vector<int> all;
+  for (const std::vector<int>& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
+int read_chunks(Params& p) {
+  return static_cast<int>(p.integer("chunks", "contiguous parts that each rank's tokens are cut in, so that one hop of a part goes beside an earlier hop of the next", 1, 1, 256));
+}
+
+Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, const Counter& counts, const std::vector<bool>& wanted)
+    : experts_(steps.experts), wanted_(wanted), ends_(steps.list.size()), next_input_(plan.placement.slots()), next_sum_(steps.list.size()), rows_(wanted.size()) {
   const int ranks = plan.ranks();
-  const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
-  for (std::size_t p = 0; p < steps.size(); ++p) {
-    const bool transfer = steps[p].kind == Phase::Kind::transfer;
-    next_row_.emplace_back(transfer ? ranks : 0, ranks);
-    next_sum_.emplace_back(ranks);
-    for (Rank r : ids<Rank>(ranks)) {
-      if (!wanted[r]) continue;
-      RankRows::PhaseRows& mine = rows_[r].phases.emplace_back();
-      if (transfer) {
-        const Matrix<std::int64_t>& n = counts.rows(static_cast<int>(p));
-        mine.send_first.push_back(0), mine.receive_first.push_back(0);
-        for (int o = 0; o < ranks; ++o) {
-          mine.send_first.push_back(mine.send_first.back() + (o == r ? 0 : n(r, o)));
-          mine.receive_first.push_back(mine.receive_first.back() + (o == r ? 0 : n(o, r)));
-        }
-        ensure(mine.receive_first.back() < INT32_MAX, "a rank's rows of one phase are below 2^31");
-        mine.send.resize(static_cast<std::size_t>(mine.send_first.back()));
-      } else if (steps[p].kind == Phase::Kind::reduce) {
-        mine.term_first.push_back(0);
+  for (std::size_t r = 0; r < rows_.size(); ++r)
+    if (wanted[r]) rows_[r].phases.resize(steps.list.size());
+  for (std::size_t p = 0; p < steps.list.size(); ++p) {
+    tables_.emplace_back();
+    if (steps.list[p].kind == Phase::Kind::transfer) {
+      const RowTable& table = tables_.back() = counts.rows(static_cast<int>(p));
+      std::vector<std::int64_t> sent(static_cast<std::size_t>(ranks)), received(static_cast<std::size_t>(ranks));
+      for (const RowTable::Entry& e : table.all()) {
+        ends_[p].push_back({0, sent[e.source], received[e.destination]});
+        if (wanted[e.source]) rows_[e.source].phases[p].sends.push_back({e.destination, sent[e.source], e.rows});
+        if (wanted[e.destination]) rows_[e.destination].phases[p].receives.push_back({e.source, received[e.destination], e.rows});
+        sent[e.source] += e.rows, received[e.destination] += e.rows;
+        ensure(received[e.destination] < INT32_MAX, "a rank's rows of one phase are below 2^31");
       }
+      for (std::size_t r = 0; r < rows_.size(); ++r)
+        if (wanted[r]) rows_[r].phases[p].send.resize(static_cast<std::size_t>(sent[r]));
+    } else if (steps.list[p].kind == Phase::Kind::reduce) {
+      next_sum_[p].resize(static_cast<std::size_t>(ranks));
+      for (std::size_t r = 0; r < rows_.size(); ++r)
+        if (wanted[r]) rows_[r].phases[p].term_first.push_back(0);
     }
   }
+  const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
   for (Rank r : ids<Rank>(ranks)) {
     std::int64_t next = 0;
-    RankRows::PhaseRows* experts = wanted[r] ? &rows_[r].phases[experts_step] : nullptr;
+    RankRows::PhaseRows* experts = wanted[r] ? &rows_[r].phases[steps.experts] : nullptr;
     if (experts) experts->input_first.push_back(0);
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) {
       next_input_[s] = next;
@@ -42,7 +95,7 @@ Recorder::Recorder(const std::vector<Step>& steps, int experts_step, int shared_
     if (!experts) continue;
     experts->input.resize(static_cast<std::size_t>(next));
     const std::int64_t home_rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
-    RankRows::PhaseRows& shared = rows_[r].phases[shared_step];
+    RankRows::PhaseRows& shared = rows_[r].phases[steps.shared];
     shared.input_first.push_back(0);
     if (!shared_expert || home_rows == 0) continue;
     for (std::int64_t i = 0; i < home_rows; ++i) shared.input.push_back({0, static_cast<std::int32_t>(i)});
@@ -52,17 +105,18 @@ Recorder::Recorder(const std::vector<Step>& steps, int experts_step, int shared_
 }
 
 void Recorder::check(const Counter& counts) const {
-  for (std::size_t p = 0; p < next_row_.size(); ++p)
-    for (std::int64_t s = 0; s < next_row_[p].rows; ++s)
-      for (std::int64_t d = 0; d < next_row_[p].columns; ++d)
-        ensure(s == d || next_row_[p](s, d) == counts.rows(static_cast<int>(p))(s, d), "a transfer has the rows that were counted");
-  for (std::size_t r = 0; r < rows_.size(); ++r)
+  for (std::size_t p = 0; p < tables_.size(); ++p)
+    for (std::size_t i = 0; i < ends_[p].size(); ++i) ensure(ends_[p][i].next == tables_[p].all()[i].rows, "a transfer has the rows that were counted");
+  for (const Rank r : ids<Rank>(static_cast<std::int64_t>(rows_.size())))
     for (std::size_t p = 0; p < rows_[r].phases.size(); ++p)
-      if (const RankRows::PhaseRows& mine = rows_[r].phases[p]; !mine.term_first.empty())
-        ensure(static_cast<std::int64_t>(mine.terms.size() + mine.term_first.size()) - 1 == counts.reduced(static_cast<int>(p))[r], "a reduce has the rows that were counted");
+      if (const RankRows::PhaseRows& mine = rows_[r].phases[p]; !mine.term_first.empty()) {
+        const auto step = static_cast<int>(p);
+        ensure(static_cast<std::int64_t>(mine.terms.size()) == counts.terms(step, r) && static_cast<std::int64_t>(mine.term_first.size()) - 1 == counts.sums(step)[r],
+               "a reduce has the rows that were counted");
+      }
 }
 
-Schedule make_schedule(const std::vector<Step>& steps, int experts_step, int shared_step, const Plan& plan, Counter counts, const Pricing& pricing) {
+Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& counts, const Pricing& pricing) {
   Schedule schedule;
   schedule.ranks = plan.ranks();
   // Activations are read in the format they were dispatched in and written in the one they return in; the inner vectors are written and read once each in 2 bytes.
@@ -72,20 +126,24 @@ Schedule make_schedule(const std::vector<Step>& steps, int experts_step, int sha
     return KernelCall{rank, slot, rows, 2 * values * static_cast<double>(rows), values * bytes_per_value(pricing.weights), io * static_cast<double>(rows)};
   };
   const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
-  for (std::size_t p = 0; p < steps.size(); ++p) {
-    const Step& step = steps[p];
-    Phase phase{step.kind, step.stage, step.name, step.after, {}, 0, {}, {}};
+  for (std::size_t p = 0; p < steps.list.size(); ++p) {
+    const Step& step = steps.list[p];
+    const auto index = static_cast<int>(p);
+    Phase phase;
+    phase.kind = step.kind, phase.stage = step.stage, phase.name = step.name, phase.after = step.after, phase.after_sent = step.after_sent;
     if (step.kind == Phase::Kind::transfer) {
-      phase.rows = std::move(counts.rows(static_cast<int>(p)));
+      phase.rows = counts.rows(index);
       phase.row_bytes = step.stage == Stage::dispatch ? pricing.dispatch_row() : pricing.combine_row();
+      phase.rows_per_message = step.rows_per_message, phase.one_sided = step.one_sided;
     } else if (step.kind == Phase::Kind::reduce) {
-      for (const std::int64_t rows : counts.reduced(static_cast<int>(p)))
-        phase.reduce_bytes.push_back(static_cast<double>(rows) * static_cast<double>(pricing.hidden) * bytes_per_value(pricing.combine));
-    } else if (static_cast<int>(p) == experts_step) {
+      phase.reduced_rows = counts.sums(index);
+      for (const Rank r : ids<Rank>(plan.ranks()))
+        phase.reduce_bytes.push_back(static_cast<double>(counts.terms(index, r) + phase.reduced_rows[r]) * static_cast<double>(pricing.hidden) * bytes_per_value(pricing.combine));
+    } else if (index == steps.experts) {
       for (Rank r : ids<Rank>(plan.ranks()))
         for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
           if (slot_rows[s] > 0) phase.kernels.push_back(call(r, Slot(s), slot_rows[s], pricing.expert_ffn));
-    } else if (static_cast<int>(p) == shared_step && pricing.shared_ffn > 0) {
+    } else if (pricing.shared_ffn > 0) {
       for (Rank r : ids<Rank>(plan.ranks()))
         if (const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r]; rows > 0)
           phase.kernels.push_back(call(r, Slot(), rows, pricing.shared_ffn));

@@ -1,7 +1,8 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
+#include <functional>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,19 +22,46 @@ struct Copy {
   float weight;
 };
 
-/// A phase of an exchange before anything is counted. Kernel phases are the experts and, where the layer has one, the shared expert.
+/// A phase of an exchange before anything is counted.
 struct Step {
   Phase::Kind kind;
   Stage stage;
   std::string name;
   std::vector<int> after;
+  std::vector<int> after_sent = {};
+  std::int64_t rows_per_message = 0;
+  bool one_sided = false;
 };
+
+/// The steps of an exchange, added in an order that respects `after`. Tokens of a home rank may be cut in contiguous chunks that travel in steps of their own, so that one hop of a chunk goes beside
+/// an earlier hop of the next; kernels and the last sum wait for all of them.
+struct Steps {
+  std::vector<Step> list;
+  int experts = -1, shared = -1;  ///< the kernel steps; the shared expert's is idle where the layer has none
+  int chunks = 1;
+  bool needs_reach = false;       ///< whether the counts ask for `reached`, which costs a look at every token
+
+  int add(Step step);
+  /// One step a chunk, `after(chunk)` each; a chunk's transfer waits until the chunk before is sent. Gives the first; chunk c's is c behind it.
+  int add_chunks(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after);
+  /// One step a round of a journey and chunk, all after `after`. Gives the first; that of a hop is `hop_step`.
+  int add_journey(const Journey& journey, Stage stage, const std::vector<int>& after);
+  /// The two kernels; experts wait for `after`.
+  void add_kernels(std::vector<int> after);
+};
+/// The step of a hop, from what `add_journey` gave.
+inline int hop_step(int first, const Journey& journey, int chunk, const Journey::Hop& hop) { return first + chunk * static_cast<int>(journey.rounds.size()) + hop.round; }
+/// first, first + 1 ... : `count` of them.
+std::vector<int> steps_from(int first, int count);
+/// All of several lists.
+std::vector<int> join(std::initializer_list<std::vector<int>> lists);
 
 /// One token as a walk sees it. A walk says for one token which rows go where, to a sink that writes them down. How many rows that makes follows from fewer numbers (`HomeCounts`), and is
 /// said apart from it: rows that are written down are checked against it.
 template <class Sink>
 struct Token {
   Rank home;
+  int chunk;
   RowRef row;                     ///< its vector at home
   std::span<const Copy> copies;   ///< kept ones, in choice order
   std::span<const Term> shared;   ///< the shared expert's result at home, if the layer has one: the last term of the token's sum
@@ -44,136 +72,157 @@ struct Token {
 /// Room for the terms of one sum; walks keep one for each level of their tree, so that no memory is asked for per token.
 using Terms = std::vector<Term>;
 
-/// All that an exchange's row counts depend on, for the tokens of one home rank.
+/// All that an exchange's row counts depend on, for one chunk of the tokens of one home rank.
 struct HomeCounts {
   Rank home;
+  int chunk;
   std::int64_t tokens;                      ///< all of them
   std::int64_t shared;                      ///< those with a result of the shared expert: all or none
   std::span<const std::int64_t> copies;     ///< [R] kept copies
-  std::span<const std::int64_t> reached;    ///< [R] tokens with a kept copy on the rank
-  std::span<const std::int64_t> node_reached;  ///< [N] tokens with a kept copy on the node
+  std::span<const std::int64_t> reached;    ///< [R] tokens with a kept copy on the rank; empty unless `Steps::needs_reach`
+  std::span<const std::int64_t> node_reached;  ///< [N] tokens with a kept copy on the node; likewise
+  const Plan& plan;
   const Topology& topology;
 };
 
-/// Row counts by phase.
+/// Row counts by step.
 class Counter {
  public:
-  Counter(const std::vector<Step>& steps, int ranks) : reduced_(steps.size(), std::vector<std::int64_t>(ranks)) {
-    for (const Step& s : steps) rows_.emplace_back(s.kind == Phase::Kind::transfer ? ranks : 0, ranks);
+  Counter(const Steps& steps, int ranks) : terms_(steps.list.size()), sums_(steps.list.size()) {
+    for (std::size_t p = 0; p < steps.list.size(); ++p) {
+      rows_.emplace_back(steps.list[p].kind == Phase::Kind::transfer ? ranks : 0);
+      if (steps.list[p].kind == Phase::Kind::reduce) terms_[p].resize(ranks), sums_[p].resize(ranks);
+    }
   }
-  void transfer(int phase, Rank from, Rank to, std::int64_t rows) { rows_[phase](from, to) += rows; }
+  void transfer(int step, Rank from, Rank to, std::int64_t rows) { rows_[step].add(from, to, rows); }
   /// Sums of `terms` rows in all, giving `sums` rows.
-  void reduce(int phase, Rank rank, std::int64_t terms, std::int64_t sums) { reduced_[phase][rank] += terms + sums; }
-  Matrix<std::int64_t>& rows(int phase) { return rows_[phase]; }
-  const Matrix<std::int64_t>& rows(int phase) const { return rows_[phase]; }
-  const std::vector<std::int64_t>& reduced(int phase) const { return reduced_[phase]; }  ///< rows read and written, per rank
+  void reduce(int step, Rank rank, std::int64_t terms, std::int64_t sums) { terms_[step][rank] += terms, sums_[step][rank] += sums; }
+  RowTable rows(int step) const { return rows_[step].table(); }
+  std::int64_t terms(int step, Rank rank) const { return terms_[step][rank]; }
+  const std::vector<std::int64_t>& sums(int step) const { return sums_[step]; }
 
  private:
-  std::vector<Matrix<std::int64_t>> rows_;
-  std::vector<std::vector<std::int64_t>> reduced_;
+  std::vector<RowCounts> rows_;
+  std::vector<std::vector<std::int64_t>> terms_, sums_;  // [steps][R], of reduces
 };
 
 /// Writes rows down for the wanted ranks.
 class Recorder {
  public:
-  Recorder(const std::vector<Step>& steps, int experts_step, int shared_step, bool shared_expert, const Plan& plan, const Counter& counts, const std::vector<bool>& wanted);
-  RowRef transfer(int phase, Rank from, Rank to, RowRef in) {
+  Recorder(const Steps& steps, bool shared_expert, const Plan& plan, const Counter& counts, const std::vector<bool>& wanted);
+  RowRef transfer(int step, Rank from, Rank to, RowRef in) {
     if (from == to) return in;
-    const std::int64_t n = next_row_[phase](from, to)++;
-    if (wanted_[from]) {
-      RankRows::PhaseRows& p = rows_[from].phases[phase];
-      ensure(p.send_first[to] + n < p.send_first[to + 1], "a transfer has the rows that were counted");
-      p.send[static_cast<std::size_t>(p.send_first[to] + n)] = in;
-    }
-    return {1 + phase, wanted_[to] ? static_cast<std::int32_t>(rows_[to].phases[phase].receive_first[from] + n) : 0};
+    const std::int64_t message = tables_[step].find(from, to);
+    ensure(message >= 0, "a transfer has the rows that were counted");
+    Ends& ends = ends_[step][static_cast<std::size_t>(message)];
+    ensure(ends.next < tables_[step].all()[static_cast<std::size_t>(message)].rows, "a transfer has the rows that were counted");
+    const std::int64_t n = ends.next++;
+    if (wanted_[from]) rows_[from].phases[step].send[static_cast<std::size_t>(ends.sent + n)] = in;
+    return {1 + step, wanted_[to] ? static_cast<std::int32_t>(ends.received + n) : 0};
   }
   RowRef expert(const Copy& copy, RowRef in) {
     const std::int64_t n = next_input_[copy.slot]++;
     if (wanted_[copy.rank]) rows_[copy.rank].phases[experts_].input[static_cast<std::size_t>(n)] = in;
     return {1 + experts_, static_cast<std::int32_t>(n)};
   }
-  RowRef reduce(int phase, Rank rank, std::span<const Term> terms) {
+  RowRef reduce(int step, Rank rank, std::span<const Term> terms) {
     if (wanted_[rank]) {
-      RankRows::PhaseRows& p = rows_[rank].phases[phase];
+      RankRows::PhaseRows& p = rows_[rank].phases[step];
       p.terms.insert(p.terms.end(), terms.begin(), terms.end());
       p.term_first.push_back(static_cast<std::int64_t>(p.terms.size()));
     }
-    return {1 + phase, static_cast<std::int32_t>(next_sum_[phase][rank]++)};
+    return {1 + step, static_cast<std::int32_t>(next_sum_[step][rank]++)};
   }
   /// Stops the program unless the rows written down are those that were counted, for every pair of ranks and every sum.
   void check(const Counter& counts) const;
   std::vector<RankRows> take() { return std::move(rows_); }
 
  private:
+  /// Of one message: its next row, and where its rows begin at either end.
+  struct Ends {
+    std::int64_t next = 0, sent = 0, received = 0;
+  };
   int experts_;
   const std::vector<bool>& wanted_;
-  std::vector<Matrix<std::int32_t>> next_row_;
-  std::vector<std::int64_t> next_input_;                // [P], starts where the slot's rows start on its rank
-  std::vector<std::vector<std::int64_t>> next_sum_;     // [phases][R]
+  std::vector<RowTable> tables_;                     // [steps]
+  std::vector<std::vector<Ends>> ends_;              // [steps][messages]
+  std::vector<std::int64_t> next_input_;             // [P], starts where the slot's rows start on its rank
+  std::vector<std::vector<std::int64_t>> next_sum_;  // [steps][R]
   std::vector<RankRows> rows_;
 };
 
-/// Walks every token of the home ranks [begin, end) in order.
+/// Walks every token in order.
 template <class Sink, class Walk>
-void walk_tokens(const Plan& plan, const Topology& topology, int shared_step, bool shared_expert, int begin, int end, Sink& sink, Walk walk) {
+void walk_tokens(const Plan& plan, const Topology& topology, const Steps& steps, bool shared_expert, Sink& sink, Walk walk) {
   const int k = plan.routing.top_k;
   std::vector<Copy> of_slot(plan.placement.slots());
   for (Rank r : ids<Rank>(plan.ranks()))
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) of_slot[s] = {Slot(s), r, topology.node_of(r), 0};
   std::vector<Copy> copies(k);
-  for (Rank home : ids<Rank>(end - begin)) {
-    home = Rank(home + begin);
+  for (const Rank home : ids<Rank>(plan.ranks())) {
     std::int32_t row = 0;
-    for (std::int64_t t = plan.routing.first_token[home]; t < plan.routing.first_token[home + 1]; ++t, ++row) {
+    int chunk = 0;
+    const std::int64_t first = plan.routing.first_token[home], tokens = plan.routing.first_token[home + 1] - first;
+    for (std::int64_t t = first; t < first + tokens; ++t, ++row) {
+      while (row >= chunk_begin(tokens, chunk + 1, steps.chunks)) ++chunk;
       std::size_t n = 0;
       for (std::int64_t c = t * k; c < (t + 1) * k; ++c)
         if (const std::int32_t slot = plan.slot[c]; slot >= 0) copies[n] = of_slot[slot], copies[n++].weight = plan.routing.weight[c];
-      const Term shared{{1 + shared_step, row}, 1};
-      walk(Token<Sink>{home, {0, row}, {copies.data(), n}, {&shared, shared_expert ? 1U : 0U}, topology, sink});
+      const Term shared{{1 + steps.shared, row}, 1};
+      walk(Token<Sink>{home, chunk, {0, row}, {copies.data(), n}, {&shared, shared_expert ? 1U : 0U}, topology, sink});
     }
   }
 }
 
-/// Counts rows of all tokens: `count_home(home, counter)` adds those of one home rank.
+/// Counts rows of all tokens: `count_home(home counts, counter)` adds those of one chunk of one home rank.
 template <class CountHome>
-Counter count(const std::vector<Step>& steps, bool shared_expert, const Plan& plan, const Topology& topology, const CountHome& count_home) {
-  const int ranks = plan.ranks();
-  const Reach reach = reach_of(plan, topology);
-  Counter counter(steps, ranks);
-  std::vector<std::int64_t> copies(ranks);
-  for (const Rank home : ids<Rank>(ranks)) {
-    for (int r = 0; r < ranks; ++r) {
-      const auto first = plan.copies.row(home).begin();
-      copies[r] = std::accumulate(first + plan.placement.first_slot[r], first + plan.placement.first_slot[r + 1], std::int64_t{0});
+Counter count(const Steps& steps, bool shared_expert, const Plan& plan, const Topology& topology, CountHome count_home) {
+  const Reach reach = steps.needs_reach ? reach_of(plan, topology, steps.chunks) : Reach{};
+  const Matrix<std::int64_t> copies = copies_by_rank(plan, steps.chunks);
+  Counter counter(steps, plan.ranks());
+  for (const Rank home : ids<Rank>(plan.ranks()))
+    for (int chunk = 0; chunk < steps.chunks; ++chunk) {
+      const std::int64_t row = std::int64_t{home} * steps.chunks + chunk, all = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
+      const std::int64_t tokens = chunk_begin(all, chunk + 1, steps.chunks) - chunk_begin(all, chunk, steps.chunks);
+      HomeCounts counts{home, chunk, tokens, shared_expert ? tokens : 0, copies.row(row), {}, {}, plan, topology};
+      if (steps.needs_reach) counts.reached = reach.ranks.row(row), counts.node_reached = reach.nodes.row(row);
+      count_home(counts, counter);
     }
-    const std::int64_t tokens = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
-    count_home(HomeCounts{home, tokens, shared_expert ? tokens : 0, copies, reach.ranks.row(home), reach.nodes.row(home), topology}, counter);
-  }
   return counter;
 }
 
 /// Prices counted steps.
-Schedule make_schedule(const std::vector<Step>& steps, int experts_step, int shared_step, const Plan& plan, Counter counts, const Pricing& pricing);
+Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& counts, const Pricing& pricing);
 
-/// An exchange from its steps, the keys of its adding tree, its row counts and its walk. `experts_step` and `shared_step` are the kernel steps; the last step adds a token's result at home.
+/// What an exchange is on one topology: its steps, the last of which adds a token's result at home, its row counts and its walk.
 template <class CountHome, class Walk>
-Exchange make_exchange(std::string_view summary, std::vector<Step> steps, int experts_step, int shared_step,
-                       std::function<std::vector<std::int32_t>(const Plan&, const Topology&, Slot)> tree, CountHome count_home, Walk walk) {
-  Exchange x;
-  x.summary = summary;
-  x.tree = std::move(tree);
-  x.schedule = [=](const Plan& plan, const Topology& topology, const Pricing& pricing) {
-    return make_schedule(steps, experts_step, shared_step, plan, count(steps, pricing.shared_ffn > 0, plan, topology, count_home), pricing);
+struct Lowered {
+  Steps steps;
+  CountHome count_home;
+  Walk walk;
+};
+template <class CountHome, class Walk>
+Lowered(Steps, CountHome, Walk) -> Lowered<CountHome, Walk>;
+
+/// Fills in how an exchange lowers a plan: `lower(topology)` gives its Lowered.
+template <class Lower>
+void lower_by(Exchange& x, Lower lower) {
+  x.schedule = [lower](const Plan& plan, const Topology& topology, const Pricing& pricing) {
+    const auto lowered = lower(topology);
+    return make_schedule(lowered.steps, plan, count(lowered.steps, pricing.shared_ffn > 0, plan, topology, lowered.count_home), pricing);
   };
-  x.rows = [=](const Plan& plan, const Topology& topology, bool shared_expert, const std::vector<bool>& wanted) {
-    const Counter counts = count(steps, shared_expert, plan, topology, count_home);
-    Recorder recorder(steps, experts_step, shared_step, shared_expert, plan, counts, wanted);
-    walk_tokens(plan, topology, shared_step, shared_expert, 0, plan.ranks(), recorder, walk);
+  x.rows = [lower](const Plan& plan, const Topology& topology, bool shared_expert, const std::vector<bool>& wanted) {
+    const auto lowered = lower(topology);
+    const Counter counts = count(lowered.steps, shared_expert, plan, topology, lowered.count_home);
+    Recorder recorder(lowered.steps, shared_expert, plan, counts, wanted);
+    walk_tokens(plan, topology, lowered.steps, shared_expert, recorder, lowered.walk);
     recorder.check(counts);
     return recorder.take();
   };
-  return x;
 }
+
+/// The setting of exchanges that can pipeline.
+int read_chunks(Params& p);
 
 /// What copies are chosen and grouped by.
 inline constexpr auto kAll = [](const Copy&) { return true; };

@@ -1,0 +1,24 @@
+#include "policies/exchange/shared/along.h"
+
+namespace epsim::parts_exchange {
+
+/// Two-dimensional hierarchical all-to-all without de-duplication (Tutel's 2DH, Hwang et al. 2023; DeepSpeed-MoE, Rajbhandari et al. 2022): every copy first goes, inside its node, to the rank at its
+/// destination's place, and from there on one rail across nodes, in one message for each pair of ranks on the rail. Results return in the same two steps. In nodes of unequal size the place is taken modulo
+/// the node's ranks.
+Exchange hierarchical_2d(Params& p, const Shape*) {
+  const int chunks = lowering::read_chunks(p);
+  const auto journey = [](const Topology& topology) {
+    Journey j;
+    j.rounds = {{{}, {}, "inside nodes"}, {{0}, {}, "across nodes"}};
+    j.hops = [&topology](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
+      const auto mine = topology.ranks_of(topology.node_of(s));
+      const Rank via = topology.node_of(s) == topology.node_of(d) ? d : mine[static_cast<std::size_t>(topology.local_index(d)) % mine.size()];
+      if (s != via) hops.push_back({0, s, via});
+      if (via != d) hops.push_back({1, via, d});
+    };
+    return j;
+  };
+  return lowering::along("inside the node to the rank at the destination's place, then across nodes on its rail, every copy by itself", journey, lowering::Rows::copy, chunks);
+}
+
+}  // namespace epsim::parts_exchange
