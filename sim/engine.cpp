@@ -249,6 +249,21 @@ struct Engine::State {
     return std::max(now, std::min(compute_at, time_from_seconds(network.next_event())));
   }
 
+  /// All pairs of ranks that any transfer has bytes for.
+  std::vector<RankPair> pairs_that_send() const {
+    const auto ranks = static_cast<std::size_t>(topology.ranks());
+    std::vector<bool> sends(ranks * ranks);
+    for (const Play& p : plays)
+      for (const Phase& phase : p.schedule->phases) {
+        if (phase.kind != Phase::Kind::transfer || phase.row_bytes == 0) continue;
+        for (const RowTable::Entry& e : phase.rows.all()) sends[static_cast<std::size_t>(e.source) * ranks + static_cast<std::size_t>(e.destination)] = true;
+      }
+    std::vector<RankPair> pairs;
+    for (std::size_t i = 0; i < sends.size(); ++i)
+      if (sends[i]) pairs.push_back({static_cast<std::int32_t>(i / ranks), static_cast<std::int32_t>(i % ranks)});
+    return pairs;
+  }
+
   void step() {
     while (time_from_seconds(network.next_event()) <= now) {
       clock = std::max(clock, network.next_event());
@@ -332,6 +347,7 @@ int Engine::add(const Schedule& schedule, std::vector<int> after) {
 
 std::vector<Timeline> Engine::run() {
   State& e = *state_;
+  e.network.expect(e.pairs_that_send());
   for (const Rank r : ids<Rank>(e.topology.ranks()))
     for (std::size_t i = 0; i < e.plays.size(); ++i)
       if (e.plays[i].before.empty()) e.enter(static_cast<std::int32_t>(i), r);

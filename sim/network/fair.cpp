@@ -1,49 +1,94 @@
 #include <algorithm>
+#include <cmath>
+#include <queue>
+
+#include <fmt/format.h>
 
 #include "sim/network/network.h"
 #include "sim/network/shared/deliveries.h"
 #include "sim/network/shared/fair_shares.h"
+#include "sim/network/shared/message_costs.h"
 
 namespace epsim::parts_network {
 namespace {
 
 class FairNetwork : public Network {
  public:
-  explicit FairNetwork(const Topology& topology) : topology_(topology), shares_(topology) {}
+  FairNetwork(const Topology& topology, bool weigh_by_latency, double tolerance) : topology_(topology), weigh_by_latency_(weigh_by_latency), shares_(topology, tolerance) {}
 
+  void expect(const std::vector<RankPair>& pairs) override { shares_.expect(pairs); }
   void start(const std::vector<Flow>& flows, double now) override {
     settle(now);
-    for (const Flow& f : flows) shares_.add(f.id, f.source, f.destination, f.bytes);
+    for (const Flow& f : flows) {
+      if (!weigh_by_latency_) {
+        shares_.add(f.id, f.source, f.destination, f.bytes);
+      } else {
+        on_the_way_.push({now + topology_.latency(f.source, f.destination).seconds(), f});
+      }
+    }
     shares_.share(now);
   }
-  double next_event() const override { return std::min(deliveries_.next(), shares_.next_end()); }
+  double next_event() const override { return std::min({deliveries_.next(), shares_.next_end(), next_begin()}); }
   void advance(double now, std::vector<Arrival>& arrived) override {
     settle(now);
     deliveries_.take(now, arrived);
   }
 
  private:
+  struct Begin {
+    double at;
+    Flow flow;
+    friend bool operator<(const Begin& a, const Begin& b) { return a.at != b.at ? a.at > b.at : a.flow.id > b.flow.id; }  // the earliest on top
+  };
+  double next_begin() const { return on_the_way_.empty() ? std::numeric_limits<double>::infinity() : on_the_way_.top().at; }
+
   void settle(double now) {
-    while (shares_.next_end() <= now) {
-      ended_.clear();
-      shares_.end_next(ended_);
-      for (const FairShares::Ended& e : ended_) deliveries_.add({e.flow, e.at + topology_.latency(e.source, e.destination).seconds()});
+    for (double t; (t = std::min(shares_.next_end(), next_begin())) <= now;) {
+      if (shares_.next_end() <= t) {
+        ended_.clear();
+        shares_.end_next(ended_);
+        for (const FairShares::Ended& e : ended_) deliveries_.add({e.flow, weigh_by_latency_ ? e.at : e.at + topology_.latency(e.source, e.destination).seconds()});
+      }
+      if (next_begin() > t) continue;
+      for (; next_begin() <= t; on_the_way_.pop()) {
+        const Flow& f = on_the_way_.top().flow;
+        shares_.add(f.id, f.source, f.destination, f.bytes, 1 / topology_.latency(f.source, f.destination).seconds());
+      }
+      shares_.share(t);
     }
   }
 
   const Topology& topology_;
+  bool weigh_by_latency_;
   FairShares shares_;
   Deliveries deliveries_;
+  std::priority_queue<Begin> on_the_way_;  // where shares are weighted: flows whose first byte has not come through
   std::vector<FairShares::Ended> ended_;
 };
 
+/// Whether shares can be weighted by latency: not where there is none at all, for then they are equal. Throws InputError where some paths have one and others have not.
+bool has_latencies(const Topology& topology) {
+  const auto none = [](const Link& l) { return l.latency == Time{}; };
+  if (std::all_of(topology.links().begin(), topology.links().end(), none)) return false;
+  if (std::none_of(topology.links().begin(), topology.links().end(), none)) return true;
+  for (const Rank s : ids<Rank>(topology.ranks()))
+    for (const Rank d : ids<Rank>(topology.ranks()))
+      if (s != d && topology.latency(s, d) == Time{})
+        throw InputError({}, fmt::format("`weights: cm02` shares links in inverse proportion to latency, but the path from rank {} to rank {} has none", s.value, d.value));
+  return true;
+}
+
 }  // namespace
 
-/// Max-min fair sharing of every link among the flows that cross it, with equal weights; a message arrives its path latency after its last byte has left.
+/// Max-min fair sharing of every link among the flows that cross it. With `weights: equal` a message arrives its path latency after its last byte has left; with `cm02` its first byte takes the latency to
+/// come through, and from then on it has a share in inverse proportion to the latency, as SimGrid's CM02 has it (Casanova and Marchal, "A Network Model for Simulation of Grid Application", 2002).
 /// Exact: rates change at once when a flow begins or ends. Congestion control, packets, losses and buffers are not modelled.
-NetworkModel fair(Params&) {
-  return {"max-min fair sharing of each link among the flows that cross it, plus path latency; packets, buffers and congestion control are not modelled",
-          [](const Topology& topology) { return std::make_unique<FairNetwork>(topology); }};
+NetworkModel fair(Params& p) {
+  const bool cm02 = p.choice("weights", "shares of a link: equal, or in inverse proportion to the latency of a flow's path, as TCP has it (cm02)", {"equal", "cm02"}, "equal") == "cm02";
+  const double tolerance = p.number("tolerance", "0: exact; else flows that end within this share of the time since the network was last idle are one event: faster, and times are off by about as much", 0, 0, 0.1);
+  const MessageCosts costs = read_message_costs(p);
+  return with_message_costs(costs, {"max-min fair sharing of each link among the flows that cross it, plus path latency; packets, buffers and congestion control are not modelled",
+                                    [=](const Topology& topology) { return std::make_unique<FairNetwork>(topology, cm02 && has_latencies(topology), tolerance); }});
 }
 
 }  // namespace epsim::parts_network

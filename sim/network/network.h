@@ -1,4 +1,5 @@
 #pragma once
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -8,6 +9,12 @@
 #include "topology/topology.h"
 
 namespace epsim {
+
+/// A sender and a receiver.
+struct RankPair {
+  std::int32_t source = 0, destination = 0;
+  friend auto operator<=>(const RankPair&, const RankPair&) = default;
+};
 
 /// Bytes that a rank sends to another at once. `id` is the caller's.
 struct Flow {
@@ -26,6 +33,8 @@ class Network {
     double at;  ///< seconds
   };
   virtual ~Network() = default;
+  /// Tells which pairs of ranks will send, ascending and each once, so that the network can prepare for them; before the first start. Others may send as well.
+  virtual void expect(const std::vector<RankPair>&) {}
   /// Starts flows at `now`, which is never before the last time given to `start` or `advance`.
   virtual void start(const std::vector<Flow>& flows, double now) = 0;
   /// When the state changes next (an arrival, or a change on the way to one); infinity when nothing is under way.

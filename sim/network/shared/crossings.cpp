@@ -11,14 +11,13 @@
 namespace epsim {
 namespace {
 
-constexpr std::uint32_t kNoLink = std::numeric_limits<std::uint32_t>::max();
-
 /// What is known of a link after some of the flows.
 struct Seen {
   std::uint32_t flows = 0, lowest = 0, last = 0;
   std::uint32_t path = 0;    // where the path of its first flow lies among the paths kept
-  std::uint32_t rulers = 0;  // bits: the links of that path which every flow so far has crossed
+  std::uint64_t rulers = 0;  // bits: the links of that path which every flow so far has crossed
   std::int32_t destination = std::numeric_limits<std::int32_t>::max();  // lowest
+  double least_share = std::numeric_limits<double>::infinity(), most_share = 0;
 };
 
 }  // namespace
@@ -30,7 +29,11 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
   std::size_t longest = 1;
   for (std::uint32_t f = 0; f < pairs_.size(); ++f) {
     path.clear();
-    topology.for_each_link(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l) { path.push_back(l); });
+    topology.for_each_share(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l, double share) {
+      path.push_back(l);
+      seen[l].least_share = std::min(seen[l].least_share, share);
+      seen[l].most_share = std::max(seen[l].most_share, share);
+    });
     longest = std::max(longest, path.size());
     bool keep = false;
     for (std::size_t h = 0; h < path.size(); ++h) {
@@ -39,9 +42,9 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
         keep = true;
         s.lowest = f;
         s.path = static_cast<std::uint32_t>(kept.size());
-        s.rulers = (path.size() >= 32 ? ~0U : (1U << path.size()) - 1) & (h < 32 ? ~(1U << h) : ~0U);
+        s.rulers = (path.size() >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << path.size()) - 1) & (h < 64 ? ~(std::uint64_t{1} << h) : ~std::uint64_t{0});
       } else {
-        for (std::uint32_t left = s.rulers; left != 0; left &= left - 1)
+        for (std::uint64_t left = s.rulers; left != 0; left &= left - 1)
           if (std::find(path.begin(), path.end(), kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]) == path.end()) s.rulers ^= left & -left;
       }
       s.last = f;
@@ -50,29 +53,37 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
     if (keep) kept.insert(kept.end(), path.begin(), path.end());
   }
 
+  // A link that carries one share of each of its flows is as good as a narrower link that carries all of them.
+  const auto one_share = [&](std::size_t l) { return seen[l].least_share == seen[l].most_share; };
+  const auto capacity = [&](std::size_t l) { return one_share(l) ? links[l].bandwidth / seen[l].most_share : links[l].bandwidth; };
   std::vector<Number> number(links.size(), kNone);
+  bool whole = true;
   for (std::size_t l = 0; l < links.size(); ++l) {
     const Seen& s = seen[l];
     bool binds = s.flows > 0;
-    for (std::uint32_t left = s.rulers; binds && left != 0; left &= left - 1) {
+    for (std::uint64_t left = one_share(l) ? s.rulers : 0; binds && left != 0; left &= left - 1) {
       const auto r = static_cast<std::size_t>(kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]);
-      binds = links[r].bandwidth > links[l].bandwidth || (links[r].bandwidth == links[l].bandwidth && seen[r].flows == s.flows && r > l);
+      if (one_share(r)) binds = capacity(r) > capacity(l) || (capacity(r) == capacity(l) && seen[r].flows == s.flows && r > l);
     }
     if (!binds) continue;
-    ensure(original_.size() + 1 < kNone, "fewer than 65,535 links can hold flows back");
+    ensure(original_.size() + 2 < kNone, "fewer than 65,534 links can hold flows back");
     number[l] = static_cast<Number>(original_.size());
     original_.push_back(static_cast<std::int32_t>(l));
+    whole = whole && one_share(l);
   }
 
   // Paths are walked twice: keeping whole ones would take more memory than all else.
   path_.assign(pairs_.size() * longest, kNone);
+  if (!whole) shares_.assign(path_.size(), 1);
   std::vector<bool> is_first(original_.size(), true), is_last(original_.size(), true);
   std::vector<std::int32_t> lowest_before(original_.size(), std::numeric_limits<std::int32_t>::max());
   for (std::size_t f = 0; f < pairs_.size(); ++f) {
     Number* const mine = path_.data() + f * longest;
     std::size_t h = 0;
-    topology.for_each_link(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l) {
-      if (number[l] != kNone) mine[h++] = number[l];
+    topology.for_each_share(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l, double share) {
+      if (number[l] == kNone) return;
+      if (!whole && !one_share(static_cast<std::size_t>(l))) shares_[f * longest + h] = share;
+      mine[h++] = number[l];
     });
     hops_ = std::max(hops_, h);
     for (std::size_t i = 0; i < h; ++i) {
@@ -97,7 +108,7 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
     const std::int32_t l = original_[order[i]];
     place[order[i]] = static_cast<Number>(i);
     original.push_back(l);
-    capacity_.push_back(links[l].bandwidth);
+    capacity_.push_back(capacity(static_cast<std::size_t>(l)));
     count_.push_back(seen[l].flows);
     lowest_.push_back(seen[l].lowest);
     last_.push_back(seen[l].last);
@@ -107,8 +118,10 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
     for (std::size_t h = 0; h < hops_; ++h) {
       const Number l = path_[f * longest + h];
       path_[f * hops_ + h] = l == kNone ? kNone : place[l];
+      if (!shares_.empty()) shares_[f * hops_ + h] = shares_[f * longest + h];
     }
   path_.resize(pairs_.size() * hops_);
+  if (!shares_.empty()) shares_.resize(path_.size());
 }
 
 void Crossings::build_lists() const {

@@ -1,17 +1,11 @@
 #pragma once
-#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "topology/topology.h"
+#include "sim/network/network.h"
 
 namespace epsim {
-
-struct RankPair {
-  std::int32_t source = 0, destination = 0;
-  friend auto operator<=>(const RankPair&, const RankPair&) = default;
-};
 
 /// Which links can hold a set of flows back, and which flows cross them. A link never does where another link, no wider, carries all of its flows: such links are left out. The others are numbered anew,
 /// so that those with common flows stand close together.
@@ -28,11 +22,13 @@ class Crossings {
   std::span<const RankPair> pairs() const { return pairs_; }  ///< [flows]
   std::size_t links() const { return capacity_.size(); }
   std::size_t hops() const { return hops_; }  ///< most links of a flow
-  double capacity(std::size_t link) const { return capacity_[link]; }  ///< bytes/s
+  double capacity(std::size_t link) const { return capacity_[link]; }  ///< bytes/s; of a link that carries one share of each of its flows, over that share
   std::int32_t link_of_topology(std::size_t link) const { return original_[link]; }
   std::uint32_t crossing(std::size_t link) const { return count_[link]; }  ///< flows
   /// Links of a flow in the order of its path, ended by kNone where there are fewer than hops().
   const Number* path(std::size_t flow) const { return path_.data() + flow * hops_; }
+  /// The share of a flow's bytes that each link of its path carries, by which its part of the link's capacity counts; null where all are 1.
+  const double* shares(std::size_t flow) const { return shares_.empty() ? nullptr : shares_.data() + flow * hops_; }
 
   /// Whether the flows of a link are first(link), first(link) + 1, ...
   bool in_sequence(std::size_t link) const { return last_[link] - lowest_[link] + 1 == count_[link]; }
@@ -59,7 +55,8 @@ class Crossings {
   std::vector<RankPair> pairs_;
   std::vector<double> capacity_;
   std::vector<std::int32_t> original_;
-  std::vector<Number> path_;  // [flows][hops]
+  std::vector<Number> path_;    // [flows][hops]
+  std::vector<double> shares_;  // [flows][hops]; empty where all are 1
   std::vector<std::uint32_t> count_, lowest_, last_;  // [links]
   mutable std::vector<std::uint32_t> list_first_, list_;  // built when first asked for
 };

@@ -58,9 +58,13 @@ void FairShares::expect(std::vector<RankPair> pairs) {
   link_.clear();
 }
 
+/// Calls visit(link, load) for the links of a flow: the part of the link's capacity that each unit of its rate for each unit of weight takes.
 template <class Visit>
 void FairShares::for_each_hop(std::uint32_t flow, Visit visit) const {
-  for (const Number *p = crossings_.path(flow), *end = p + crossings_.hops(); p != end && *p != Crossings::kNone; ++p) visit(*p);
+  const double w = weight(flow);
+  const Number *const path = crossings_.path(flow), *const end = path + crossings_.hops();
+  const double* const shares = crossings_.shares(flow);
+  for (const Number* p = path; p != end && *p != Crossings::kNone; ++p) visit(*p, shares ? w * shares[p - path] : w);
 }
 
 template <class Visit>
@@ -195,11 +199,11 @@ void FairShares::fill(double now) {
   order_.clear();
   rows_counted_ = false;
   std::vector<double> open(links);
-  if (weight_.empty() && live_ == link_.size()) {
+  if (weight_.empty() && !crossings_.shares(0) && live_ == link_.size()) {
     for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
   } else {
     for (std::uint32_t f = 0; f < link_.size(); ++f)
-      if (link_[f] == kOpen) for_each_hop(f, [&](Number l) { open[l] += weight(f); });
+      if (link_[f] == kOpen) for_each_hop(f, [&](Number l, double load) { open[l] += load; });
   }
   Lanes share;
   share.assign(links, kNever);
@@ -228,17 +232,16 @@ void FairShares::fill(double now) {
     const auto take = [&](std::uint32_t f) {
       if (link_[f] != kOpen) return;
       int highest = -1;
-      for_each_hop(f, [&](Number l) {
+      for_each_hop(f, [&](Number l, double) {
         if (is_tied[l]) highest = std::max<int>(highest, l);
       });
       if (highest < 0) return;
-      const double w = weight(f);
       link_[f] = static_cast<Number>(highest);
-      state_[highest].weight += w;
       ++state_[highest].own;
-      for_each_hop(f, [&](Number l) {
+      for_each_hop(f, [&](Number l, double load) {
+        if (l == highest) state_[l].weight += load;
         if (taken[l] == 0) touched.push_back(l);
-        taken[l] += w;
+        taken[l] += load;
       });
     };
     if (crossing >= link_.size()) {
@@ -277,14 +280,18 @@ void FairShares::count_rows() {
     const double most = weights_.back();  // a flow that is idle may begin with any weight
     rows_ = ShareRows(crossings_.links(), [&](auto visit) {
       for (std::uint32_t f = 0; f < link_.size(); ++f)
-        for_each_hop(f, [&](Number q) { for_each_hop(f, [&](Number m) { if (q != m) visit(q, m, weight_.empty() ? 1 : link_[f] == kIdle ? most : weight(f)); }); });
+        for_each_hop(f, [&](Number q, double) {
+          for_each_hop(f, [&](Number m, double load) {
+            if (q != m) visit(q, m, link_[f] == kIdle && !weight_.empty() ? most * (load / weight(f)) : load);
+          });
+        });
     });
     rows_laid_out_ = true;
   }
   for (std::uint32_t f = 0; f < link_.size(); ++f) {
     if (link_[f] == kIdle) continue;
-    for_each_hop(f, [&](Number m) {
-      if (m != link_[f]) rows_.change(link_[f], m, weight(f));
+    for_each_hop(f, [&](Number m, double load) {
+      if (m != link_[f]) rows_.change(link_[f], m, load);
     });
   }
   rows_counted_ = true;
@@ -293,7 +300,7 @@ void FairShares::count_rows() {
 /// A flow joins those under way: it belongs to the first of its links in the order. Gives the place from which on links are concerned.
 std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
   Number q = *crossings_.path(flow);
-  for_each_hop(flow, [&](Number l) {
+  for_each_hop(flow, [&](Number l, double) {
     if (state_[l].position < state_[q].position) q = l;
   });
   State& s = state_[q];
@@ -307,17 +314,18 @@ std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
   } else {
     sync(s, now);
   }
-  const double w = weight(flow);
   link_[flow] = q;
   mark_[flow] += s.clock;
-  s.weight += w;
-  s.inverse = 1 / s.weight;
   ++s.own;
-  for_each_hop(flow, [&](Number m) {
-    if (m == q) return;
-    rows_.change(q, m, w);
-    sum_[m] += w * s.level;
+  for_each_hop(flow, [&](Number m, double load) {
+    if (m == q) {
+      s.weight += load;
+      return;
+    }
+    rows_.change(q, m, load);
+    sum_[m] += load * s.level;
   });
+  s.inverse = 1 / s.weight;
   add_soon(q, flow);
   renew_end(q, now);
   return s.position;
@@ -444,19 +452,19 @@ void FairShares::for_each_shared(Number held_by, Number crossing, Visit visit) {
 
 void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double level) {
   State &a = state_[from], &b = state_[to];
-  const double w = weight(flow);
   drop_soon(from, flow);
   mark_[flow] += b.clock - a.clock;
   link_[flow] = to;
-  for (const Number *p = crossings_.path(flow), *e = p + crossings_.hops(); p != e && *p != Crossings::kNone; ++p) {
-    if (*p != from) rows_.change(from, *p, -w);
-    if (*p != to) rows_.change(to, *p, w);
-    if (*p == from)
-      sum_[*p] += w * level;
-    else if (*p != to)
-      sum_[*p] += w * (level - a.level);
-  }
-  a.weight -= w;
+  for_each_hop(flow, [&](Number m, double load) {
+    if (m == from) {
+      a.weight -= load;
+      sum_[m] += load * level;
+    } else {
+      rows_.change(from, m, -load);
+      if (m != to) sum_[m] += load * (level - a.level);
+    }
+    if (m != to) rows_.change(to, m, load);
+  });
   --a.own;
   ++b.own;
   add_soon(to, flow);
@@ -591,16 +599,17 @@ void FairShares::end_next(std::vector<Ended>& ended) {
     for (const auto& [f, at] : finishes_) {
       const Number b = link_[f];
       State& s = state_[b];
-      const double w = weight(f);
       link_[f] = kIdle;
       drop_soon(b, f);
-      for_each_hop(f, [&](Number m) {
+      for_each_hop(f, [&](Number m, double load) {
         from = std::min(from, state_[m].position);
-        if (m == b) return;
-        rows_.change(b, m, -w);
-        sum_[m] -= w * s.level;
+        if (m == b) {
+          s.weight -= load;
+          return;
+        }
+        rows_.change(b, m, -load);
+        sum_[m] -= load * s.level;
       });
-      s.weight -= w;
       --s.own;
       if (held.empty() || held.back() != b) held.push_back(b);
     }

@@ -16,6 +16,7 @@ class CostlyNetwork : public Network {
   CostlyNetwork(const MessageCosts& costs, const Topology& topology, std::unique_ptr<Network> network)
       : costs_(costs), topology_(topology), network_(std::move(network)), ranks_(static_cast<std::size_t>(topology.ranks())) {}
 
+  void expect(const std::vector<RankPair>& pairs) override { network_->expect(pairs); }
   void start(const std::vector<Flow>& flows, double now) override {
     play(now);
     // Of messages that begin together a rank sends that to rank + 1 first, then to rank + 2, as MPI libraries do: else all would begin with rank 0.
