@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -48,7 +49,42 @@ class Crossings {
     }
   }
 
+  /// Calls visit(flow) for the flows that cross both links, ascending.
+  template <class Visit>
+  void for_each_common(std::size_t a, std::size_t b, Visit&& visit) const {
+    if (in_sequence(a) && in_sequence(b)) {
+      for (std::uint32_t f = std::max(first(a), first(b)), end = std::min(first(a) + count_[a], first(b) + count_[b]); f < end; ++f) visit(f);
+    } else if (in_sequence(a) || in_sequence(b)) {
+      if (in_sequence(b)) std::swap(a, b);
+      const std::span<const std::uint32_t> flows = list(b);
+      for (auto f = std::lower_bound(flows.begin(), flows.end(), first(a)); f != flows.end() && *f < first(a) + count_[a]; ++f) visit(*f);
+    } else {
+      // Each list leaps to where the other is.
+      const std::span<const std::uint32_t> of_a = list(a), of_b = list(b);
+      auto i = of_a.begin(), j = of_b.begin();
+      while (i != of_a.end() && j != of_b.end()) {
+        if (*i < *j) {
+          i = leap(i, of_a.end(), *j);
+        } else if (*j < *i) {
+          j = leap(j, of_b.end(), *i);
+        } else {
+          visit(*i);
+          ++i, ++j;
+        }
+      }
+    }
+  }
+
  private:
+  /// The first place from `at` on that is not below `flow`: found in steps that double, so that near places are found fast.
+  template <class Iterator>
+  static Iterator leap(Iterator at, Iterator end, std::uint32_t flow) {
+    for (std::ptrdiff_t step = 1; end - at > step; step *= 2) {
+      if (!(at[step] < flow)) return std::lower_bound(at, at + step, flow);
+      at += step;
+    }
+    return std::lower_bound(at, end, flow);
+  }
   void build_lists() const;
 
   std::size_t hops_ = 0;

@@ -27,21 +27,6 @@ EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
   return *std::min_element(lowest, lowest + kLanes);
 }
 
-/// Appends the places where `values` is `wanted`.
-EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, std::uint16_t wanted, std::vector<std::uint32_t>& places) {
-  constexpr std::size_t kChunk = 64;
-  for (std::size_t i = 0; i < count; i += kChunk) {
-    const std::size_t end = std::min(count, i + kChunk);
-    if (end == i + kChunk) {
-      std::uint16_t any = 0;
-      for (std::size_t k = 0; k < kChunk; ++k) any |= static_cast<std::uint16_t>(-(values[i + k] == wanted));
-      if (!any) continue;
-    }
-    for (std::size_t k = i; k < end; ++k)
-      if (values[k] == wanted) places.push_back(static_cast<std::uint32_t>(k));
-  }
-}
-
 }  // namespace
 
 void FairShares::Soon::clear() {
@@ -424,30 +409,10 @@ void FairShares::unorder(std::uint32_t position) {
   for (std::uint32_t i = position; i < order_.size(); ++i) state_[order_[i]].position = i;
 }
 
-template <class Visit>
-void FairShares::for_each_shared(Number held_by, Number crossing, Visit visit) {
-  // Whichever of the two has its flows in sequence can be searched fast.
-  shared_.clear();
-  const std::size_t hops = crossings_.hops();
-  if (crossings_.in_sequence(crossing)) {
-    const std::uint32_t first = crossings_.first(crossing);
-    find_all(link_.data() + first, crossings_.crossing(crossing), held_by, shared_);
-    for (std::uint32_t& f : shared_) f += first;
-  } else if (crossings_.in_sequence(held_by)) {
-    const std::uint32_t first = crossings_.first(held_by);
-    find_all(crossings_.path(first), crossings_.crossing(held_by) * hops, crossing, shared_);
-    for (std::uint32_t& f : shared_) f = first + static_cast<std::uint32_t>(f / hops);
-    std::erase_if(shared_, [&](std::uint32_t f) { return link_[f] != held_by; });
-  } else if (crossings_.crossing(crossing) <= crossings_.crossing(held_by)) {
-    for (const std::uint32_t f : crossings_.list(crossing))
-      if (link_[f] == held_by) shared_.push_back(f);
-  } else {
-    for (const std::uint32_t f : crossings_.list(held_by)) {
-      const Number* const path = crossings_.path(f);
-      if (link_[f] == held_by && std::find(path, path + hops, crossing) != path + hops) shared_.push_back(f);
-    }
-  }
-  for (const std::uint32_t f : shared_) visit(f);
+void FairShares::move_shared(Number from, Number to, double level) {
+  crossings_.for_each_common(from, to, [&](std::uint32_t f) {
+    if (link_[f] == from) move_flow(f, from, to, level);
+  });
 }
 
 void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double level) {
@@ -494,14 +459,14 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
     soon_[q].clear();
   }
   for (const Number b : passed_) sync(state_[b], now);
-  if (passed_.size() <= kFewPassed) {
-    for (const Number b : passed_) for_each_shared(b, q, [&](std::uint32_t f) { move_flow(f, b, q, level); });
-  } else {
-    // All the flows of q are fewer than the searches for each link would look at. Those of links that were not passed are of links in front.
+  if (passed_.size() > kFewPassed && crossings_.in_sequence(q)) {
+    // One look at all the flows of q: those of links that were not passed belong to links in front.
     crossings_.for_each(q, [&](std::uint32_t f) {
       const Number b = link_[f];
       if (b < kIdle && b != q && state_[b].position >= j) move_flow(f, b, q, level);
     });
+  } else {
+    for (const Number b : passed_) move_shared(b, q, level);
   }
   for (const Number b : passed_) {
     State& from = state_[b];

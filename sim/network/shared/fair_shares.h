@@ -78,8 +78,6 @@ class FairShares {
   void for_each_hop(std::uint32_t flow, Visit visit) const;
   template <class Visit>
   void for_each_own(Number q, Visit visit) const;
-  template <class Visit>
-  void for_each_shared(Number held_by, Number crossing, Visit visit);
 
   bool place_staged();
   void rebuild(double now);
@@ -91,6 +89,7 @@ class FairShares {
 
   void sweep(std::uint32_t from, double now);
   std::uint32_t take_over(std::uint32_t position, Number q, double level, double now);
+  void move_shared(Number from, Number to, double level);
   void move_flow(std::uint32_t flow, Number from, Number to, double level);
   void set_level(Number q, double level, double now);
   void unorder(std::uint32_t position);
@@ -128,7 +127,6 @@ class FairShares {
   double epoch_ = 0;                      // seconds; when the first of the flows under way began
 
   std::vector<Number> passed_;            // scratch, as all that follows
-  std::vector<std::uint32_t> shared_;
   std::vector<Finish> finishes_;
 };
 
