@@ -29,7 +29,7 @@ struct Shape {
 /// The MoE gate as a function from logits to choices.
 struct Router {
   std::string_view summary;
-  /// For each row of `logits` [count][experts]: the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
+  /// For each token of `logits`, in blocks (workloads/scores.h): the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
   std::function<void(std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts, std::span<float> weights)> select;
 };
 

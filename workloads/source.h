@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/catalog.h"
+#include "workloads/scores.h"
 
 namespace epsim {
 
@@ -32,7 +33,7 @@ struct Source {
   /// First token of each rank, and the number of tokens at the end: [R+1].
   std::vector<std::int64_t> first_token;
 
-  /// Logits of tokens [first, first+count) of a layer, row-major [count][experts]. Depends on (seed, layer, token, expert) alone.
+  /// Logits of tokens [first, first+count) of a layer, in blocks (workloads/scores.h). Depends on (seed, layer, token, expert) alone.
   std::function<void(int layer, std::int64_t first, std::int64_t count, std::span<float> logits)> scores;
   /// Expert ids and weights, row-major [count][top_k], best first.
   std::function<void(int layer, std::int64_t first, std::int64_t count, std::span<std::uint16_t> experts, std::span<float> weights)> choices;

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "policies/router/shared/gate_rows.h"
+#include "policies/router/shared/gate.h"
 #include "policies/routing.h"
 
 namespace epsim::parts_router {
@@ -24,7 +24,7 @@ Router topk(Params& p, const Shape* shape) {
   rule.renormalise = renormalise, rule.scale = static_cast<float>(scale);
   router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits,
                                                                              std::span<std::uint16_t> experts,
-                                                                             std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
+                                                                             std::span<float> weights) { apply_gate(*rule, count, logits, experts, weights); };
   return router;
 }
 
