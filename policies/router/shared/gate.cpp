@@ -6,7 +6,6 @@
 #endif
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -43,20 +42,20 @@ struct alignas(4 * kBlockTokens) IdRow {
 /// Work space of one call.
 struct Space {
   Cut cut;
-  std::vector<Row> scores;                        ///< [experts], if there is a bias
-  std::vector<Row> part_best, group_best, group_second, sorted;
-  std::vector<IdRow> group_rank, reached;         ///< `reached`: 32 experts a word
-  std::vector<Row> values, chosen;                ///< of candidates; of chosen experts and, last, of nobody
-  std::vector<IdRow> ids, ranks;
+  std::vector<Row> scores;  ///< [experts], if there is a bias
+  std::vector<Row> part_best, group_best, group_second;
+  std::vector<IdRow> group_rank;
+  std::vector<IdRow> reached;        ///< a bit an expert
+  std::vector<Row> sorted, chosen;   ///< [k]
+  std::vector<IdRow> ids;            ///< [k]
 
   explicit Space(const GateRule& rule) : cut(rule) {
     const auto experts = static_cast<std::size_t>(rule.experts), groups = static_cast<std::size_t>(cut.groups), k = static_cast<std::size_t>(rule.top_k);
     scores.resize(rule.bias.empty() ? 0 : experts);
     part_best.resize(static_cast<std::size_t>(cut.parts()));
     group_best.resize(groups), group_second.resize(groups), group_rank.resize(groups);
-    sorted.resize(k), chosen.resize(k + 1);
     reached.resize((experts + 31) / 32);
-    values.resize(experts), ids.resize(experts), ranks.resize(experts);
+    sorted.resize(k), chosen.resize(k), ids.resize(k);
   }
 };
 
@@ -64,7 +63,9 @@ struct Space {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
 namespace widest {
+#define EPSIM_WIDEST 1
 #include "policies/router/shared/gate_block.inc"
+#undef EPSIM_WIDEST
 }
 #pragma GCC pop_options
 #pragma GCC push_options
