@@ -1,6 +1,7 @@
 #include "policies/reach.h"
 
 #include "base/parallel.h"
+#include "policies/plan.h"
 
 namespace epsim {
 namespace {
@@ -22,7 +23,7 @@ Reach reach_of(const Plan& plan, const Topology& topology) {
   std::vector<Place> places(static_cast<std::size_t>(plan.placement.slots()) + 1, {ranks, nodes});
   for (const Rank r : ids<Rank>(ranks))
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
-      places[static_cast<std::size_t>(s) + 1] = {r.value, topology.node_of(r).value};
+      places[static_cast<std::size_t>(s) + 1] = {r.value, nodes > 0 ? topology.node_of(r).value : 0};
 
   Reach reach{{ranks, ranks}, {ranks, nodes}, std::vector<std::int64_t>(static_cast<std::size_t>(ranks))};
   parallel_for(ranks, [&](std::int64_t home) {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/check.h"
-#include "policies/reach.h"
 #include "policies/schedule.h"
 
 namespace epsim::lowering {
@@ -138,7 +137,6 @@ void walk_tokens(const Plan& plan, const Topology& topology, int shared_step, bo
 template <class CountHome>
 Counter count(const std::vector<Step>& steps, bool shared_expert, const Plan& plan, const Topology& topology, const CountHome& count_home) {
   const int ranks = plan.ranks();
-  const Reach reach = reach_of(plan, topology);
   Counter counter(steps, ranks);
   std::vector<std::int64_t> copies(ranks);
   for (const Rank home : ids<Rank>(ranks)) {
@@ -147,7 +145,7 @@ Counter count(const std::vector<Step>& steps, bool shared_expert, const Plan& pl
       copies[r] = std::accumulate(first + plan.placement.first_slot[r], first + plan.placement.first_slot[r + 1], std::int64_t{0});
     }
     const std::int64_t tokens = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
-    count_home(HomeCounts{home, tokens, shared_expert ? tokens : 0, copies, reach.ranks.row(home), reach.nodes.row(home), topology}, counter);
+    count_home(HomeCounts{home, tokens, shared_expert ? tokens : 0, copies, plan.reach.ranks.row(home), plan.reach.nodes.row(home), topology}, counter);
   }
   return counter;
 }

@@ -9,8 +9,6 @@
 #include <cstring>
 #include <limits>
 
-#include "workloads/scores.h"
-
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions only
 
 namespace epsim {
@@ -42,21 +40,21 @@ struct alignas(4 * kBlockTokens) IdRow {
 /// Work space of one call.
 struct Space {
   Cut cut;
-  std::vector<Row> scores;  ///< [experts], if there is a bias
-  std::vector<Row> part_best, group_best, group_second;
-  std::vector<IdRow> group_rank;
-  std::vector<IdRow> reached;        ///< a bit an expert
-  std::vector<Row> sorted, chosen;   ///< [k]
-  std::vector<IdRow> ids;            ///< [k]
+  std::vector<Row> rows;
+  std::vector<IdRow> id_rows;
+  Row *scores, *part_best, *group_best, *group_second;  // [experts], if there is a bias; [parts]; [groups]; [groups]
+  Row *sorted, *chosen;                                 // [k]
+  IdRow *group_rank, *marked, *ids;                     // [groups]; a bit an expert; [k]
 
   explicit Space(const GateRule& rule) : cut(rule) {
-    const auto experts = static_cast<std::size_t>(rule.experts), groups = static_cast<std::size_t>(cut.groups), k = static_cast<std::size_t>(rule.top_k);
-    scores.resize(rule.bias.empty() ? 0 : experts);
-    part_best.resize(static_cast<std::size_t>(cut.parts()));
-    group_best.resize(groups), group_second.resize(groups), group_rank.resize(groups);
-    reached.resize((experts + 31) / 32);
-    sorted.resize(k), chosen.resize(k), ids.resize(k);
+    const int experts = rule.bias.empty() ? 0 : rule.experts, words = marked_words(rule);
+    rows.resize(static_cast<std::size_t>(experts + cut.parts() + 2 * cut.groups + 2 * rule.top_k));
+    id_rows.resize(static_cast<std::size_t>(cut.groups + words + rule.top_k));
+    scores = rows.data(), part_best = scores + experts, group_best = part_best + cut.parts(), group_second = group_best + cut.groups;
+    sorted = group_second + cut.groups, chosen = sorted + rule.top_k;
+    group_rank = id_rows.data(), marked = group_rank + cut.groups, ids = marked + words;
   }
+  static int marked_words(const GateRule& rule) { return (rule.experts + 31) / 32; }
 };
 
 #ifdef EPSIM_WIDTHS
@@ -81,7 +79,7 @@ namespace portable {
 
 }  // namespace
 
-void apply_gate(const GateRule& rule, std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts, std::span<float> weights) {
+void apply_gate(const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights) {
   Space space(rule);
   auto* block = portable::gate_block;
 #ifdef EPSIM_WIDTHS
@@ -89,7 +87,7 @@ void apply_gate(const GateRule& rule, std::int64_t count, std::span<const float>
   if (__builtin_cpu_supports("x86-64-v4")) block = widest::gate_block;
 #endif
   for (std::int64_t t = 0; t < count; t += kBlockTokens)
-    block(rule, static_cast<int>(std::min(count - t, kBlockTokens)), logits.data() + score_index(t, 0, rule.experts), space, experts.data() + t * rule.top_k,
+    block(rule, form, static_cast<int>(std::min(count - t, kBlockTokens)), scores.data() + score_index(t, 0, rule.experts), space, experts.data() + t * rule.top_k,
           weights.data() + t * rule.top_k);
 }
 
