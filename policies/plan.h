@@ -3,6 +3,7 @@
 
 #include "policies/capacity.h"
 #include "policies/placement.h"
+#include "policies/reach.h"
 #include "policies/replica.h"
 
 namespace epsim {
@@ -25,6 +26,7 @@ struct Plan {
   Matrix<std::int64_t> copies;             ///< [R][P] kept copies by home rank and slot
   Matrix<std::int64_t> limits;             ///< [R][E] capacity used; empty when dropless
   DropCounts drops;
+  Reach reach;                             ///< tokens by home rank and where their kept copies are
 
   int ranks() const { return routing.ranks(); }
   std::vector<std::int64_t> copies_of_slot() const;  ///< [P]

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/parallel.h"
+#include "policies/plan.h"
 
 namespace epsim {
 namespace {
@@ -36,7 +37,7 @@ Reach reach_of(const Plan& plan, const Topology& topology, int chunks) {
   std::vector<Place> places(static_cast<std::size_t>(plan.placement.slots()) + 1, {ranks, nodes});
   for (const Rank r : ids<Rank>(ranks))
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
-      places[static_cast<std::size_t>(s) + 1] = {r.value, topology.node_of(r).value};
+      places[static_cast<std::size_t>(s) + 1] = {r.value, nodes > 0 ? topology.node_of(r).value : 0};
 
   Reach reach{{blocks, ranks}, {blocks, nodes}, std::vector<std::int64_t>(static_cast<std::size_t>(blocks))};
   parallel_for(blocks, [&](std::int64_t block) {

@@ -3,6 +3,8 @@
 #include <span>
 #include <vector>
 
+#include "workloads/scores.h"
+
 namespace epsim {
 
 /// How a top-k gate scores, restricts and weighs experts.
@@ -20,8 +22,9 @@ struct GateRule {
   std::vector<float> bias;  ///< [experts], added to the score for choosing only; empty: none
 };
 
-/// Applies the rule to each row of logits: ids best first, and weights. Without a bias experts are ranked by their logits, which is the order of their scores
-/// but keeps apart what rounding the score makes equal; with a bias by the rounded biased score. Equal ones go by lowest id, and so do groups of equal score.
-void gate_rows(const GateRule& rule, std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts, std::span<float> weights);
+/// Applies the rule to tokens, whose scores lie in blocks (workloads/scores.h): ids best first, and weights, both [count][top_k]. Without a bias experts are
+/// ranked as the scores are given, which is the order of sigmoid and softmax but keeps apart what their rounding makes equal; with a bias by the rounded biased
+/// score. Equal ones go by lowest id, and so do groups of equal score.
+void apply_gate(const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights);
 
 }  // namespace epsim
