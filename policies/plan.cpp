@@ -40,15 +40,21 @@ std::uint32_t priority_key(float weight) {
   return bits ^ (bits >> 31 ? 0 : 0x7fffffffU);
 }
 
+/// The n-th smallest of some keys.
+struct Nth {
+  std::uint32_t key;
+  std::int64_t below;  ///< keys that are smaller
+};
+
 /// The n-th smallest key (n from 0), bit by bit from the highest. Counting takes no branch and no order, so each of the 32 passes runs at the speed of vectors.
-EPSIM_VECTORISE std::uint32_t nth_smallest(const std::uint32_t* keys, std::size_t count, std::int64_t n) {
-  std::uint32_t found = 0;
+EPSIM_VECTORISE Nth nth_smallest(const std::uint32_t* keys, std::size_t count, std::int64_t n) {
+  Nth nth{0, 0};
   for (std::uint32_t bit = 1U << 31; bit != 0; bit >>= 1) {
     std::uint32_t below = 0;
-    for (std::size_t i = 0; i < count; ++i) below += keys[i] < (found | bit);
-    if (below <= n) found |= bit;
+    for (std::size_t i = 0; i < count; ++i) below += keys[i] < (nth.key | bit);
+    if (below <= n) nth = {nth.key | bit, below};
   }
-  return found;
+  return nth;
 }
 
 /// The choices of each expert that overflows, expert by expert in token order.
@@ -85,14 +91,11 @@ void drop_overflow(const HomeBlock& block, Capacity::Order order, std::span<cons
       for (std::size_t i = static_cast<std::size_t>(limits[e]); i < last - first; ++i) block.slot[mine[i]] = -1;
       continue;
     }
-    const std::uint32_t worst = nth_smallest(keys, last - first, limits[e]);  // the first that is too many
-    std::int64_t equals = limits[e];                                           // of those that are as good, how many are kept: the first
-    for (std::size_t i = 0; i < last - first; ++i) equals -= keys[i] < worst;
-    for (std::size_t i = 0; i < last - first; ++i) {
-      const bool equal = keys[i] == worst;
-      block.slot[mine[i]] = -static_cast<std::int32_t>(keys[i] > worst || (equal && equals <= 0));
-      equals -= equal;
-    }
+    const Nth excess = nth_smallest(keys, last - first, limits[e]);  // the first that is too many
+    for (std::size_t i = 0; i < last - first; ++i) block.slot[mine[i]] = -static_cast<std::int32_t>(keys[i] >= excess.key);
+    std::int64_t equals = limits[e] - excess.below;  // the first of those as good as it are kept, if there is room
+    for (std::size_t i = 0; equals > 0; ++i)
+      if (keys[i] == excess.key) block.slot[mine[i]] = 0, --equals;
   }
 }
 

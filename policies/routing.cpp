@@ -8,7 +8,7 @@ namespace epsim {
 namespace {
 
 constexpr std::int64_t kScoresAtOnce = 1 << 13;  // 32 KiB: what a source writes is still in the first-level cache when the router reads it
-constexpr std::int64_t kTokensOfItem = 4096;     // a thread's item: large enough that its buffer costs nothing
+constexpr std::int64_t kTokensOfItem = 1024;     // a thread's item: large enough that its buffer costs nothing
 
 }  // namespace
 

@@ -32,15 +32,13 @@ struct Keys {
   std::uint32_t first[kBlockTokens], second[kBlockTokens];
 };
 
-/// A block of tokens. A Philox block per expert would cost more than all else together, so only a token's two keys come from Philox; the experts' words come
-/// from a Weyl sequence that starts at the first key, through an integer finaliser with the second key.
+/// A block of tokens. A Philox block per expert would cost more than all else together, so only a token's two keys come from Philox; the experts' words are
+/// those of a Weyl sequence that starts at the first key, folded and multiplied by the second key, which is odd.
 EPSIM_VECTORISE void draw_block(const Keys& keys, std::int64_t experts, const float* __restrict scales, float* __restrict scores) {
   for (std::int64_t e = 0; e < experts; ++e)
     for (std::int64_t t = 0; t < kBlockTokens; ++t) {
       const std::uint32_t weyl = keys.first[t] + static_cast<std::uint32_t>(e) * 0x9E3779B9U;
-      std::uint32_t h = (weyl ^ (weyl >> 15) ^ keys.second[t]) * 0x7feb352dU;
-      h = (h ^ (h >> 15)) * 0x846ca68bU;
-      scores[e * kBlockTokens + t] = scales[e] * exponential(h);
+      scores[e * kBlockTokens + t] = scales[e] * exponential((weyl ^ (weyl >> 16)) * keys.second[t]);
     }
 }
 
@@ -50,9 +48,14 @@ void draw_odds(std::uint64_t seed, int layer, std::int64_t first, std::int64_t c
   const auto experts = static_cast<std::int64_t>(scales.size());
   for (std::int64_t block = 0; block < count; block += kBlockTokens) {
     Keys keys;
+    std::uint64_t pair[2] = {};  // of two tokens: what one Philox block holds
     for (std::int64_t t = 0; t < kBlockTokens; ++t) {
-      const std::uint64_t bits = Rng(seed, Stream::scores, static_cast<std::uint64_t>(first + block + t), static_cast<std::uint32_t>(layer)).bits();
-      keys.first[t] = static_cast<std::uint32_t>(bits), keys.second[t] = static_cast<std::uint32_t>(bits >> 32);
+      const auto token = static_cast<std::uint64_t>(first + block + t);
+      if (t == 0 || token % 2 == 0) {
+        Rng rng(seed, Stream::scores, token / 2, static_cast<std::uint32_t>(layer));
+        for (std::uint64_t& bits : pair) bits = rng.bits();
+      }
+      keys.first[t] = static_cast<std::uint32_t>(pair[token % 2]), keys.second[t] = static_cast<std::uint32_t>(pair[token % 2] >> 32) | 1U;
     }
     draw_block(keys, experts, scales.data(), scores.data() + score_index(block, 0, experts));
   }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -36,13 +37,19 @@ struct Chosen {
   std::vector<float> weights;
 };
 
-Chosen choose(const std::string& yaml, int experts, int top_k, const std::vector<float>& logits) {
+/// What a part chooses for rows of logits, handed over in a form.
+Chosen choose(const std::string& yaml, int experts, int top_k, const std::vector<float>& logits, ScoreForm form = ScoreForm::logits) {
   Diagnostics problems;
   const Router r = make(yaml, shape_of(experts, top_k), problems);
   problems.check();
   const std::size_t tokens = logits.size() / static_cast<std::size_t>(experts);
   Chosen c{std::vector<std::uint16_t>(tokens * static_cast<std::size_t>(top_k)), std::vector<float>(tokens * static_cast<std::size_t>(top_k))};
-  r.select(static_cast<std::int64_t>(tokens), logits, c.ids, c.weights);
+  std::vector<float> blocks(score_count(static_cast<std::int64_t>(tokens), experts), std::numeric_limits<float>::quiet_NaN());
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    blocks[score_index(at / experts, at % experts, experts)] = form == ScoreForm::odds ? static_cast<float>(-std::exp(-static_cast<double>(logits[i]))) : logits[i];
+  }
+  r.select(form, static_cast<std::int64_t>(tokens), blocks, c.ids, c.weights);
   return c;
 }
 
@@ -149,6 +156,17 @@ TEST(Router, GroupedTopkAgreesWithTheFormulaForAllSizes) {
   }
 }
 
+TEST(Router, OddsSayTheSameAsLogits) {
+  const std::vector<float> logits = random_logits(256, 100, 17);
+  const auto odds = [&](const std::string& yaml) { return choose(yaml, 256, 8, logits, ScoreForm::odds); };
+  expect_same(odds("topk"), oracle({256, 8, false}, logits));
+  expect_same(odds("topk: {renormalise: false}"), oracle({256, 8, false, 1, 1, true, false}, logits));
+  expect_same(odds("topk: {score: sigmoid, renormalise: false}"), oracle({256, 8, true, 1, 1, true, false}, logits));
+  expect_same(odds("grouped_topk: {groups: 8, groups_kept: 4}"), oracle({256, 8, true, 8, 4}, logits));
+  expect_same(odds("grouped_topk: {groups: 8, groups_kept: 4, score: softmax}"), oracle({256, 8, false, 8, 4}, logits));
+  expect_same(odds("grouped_topk: {groups: 8, groups_kept: 4, group_score: max}"), oracle({256, 8, true, 8, 4, false}, logits));
+}
+
 TEST(Router, TheBiasChoosesButDoesNotWeigh) {
   const std::string path = (std::filesystem::path(testing::TempDir()) / "epsim_router_bias.npz").string();
   std::vector<float> bias;
@@ -160,7 +178,12 @@ TEST(Router, TheBiasChoosesButDoesNotWeigh) {
   const std::vector<float> logits = random_logits(64, 100, 5);
   Settings s{64, 8, true, 8, 3};
   s.bias.assign(bias.begin(), bias.end());
-  expect_same(choose("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 8, logits), oracle(s, logits));
+  for (const ScoreForm form : {ScoreForm::logits, ScoreForm::odds}) {
+    s.sigmoid = true;
+    expect_same(choose("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 8, logits, form), oracle(s, logits));
+    s.sigmoid = false;
+    expect_same(choose("grouped_topk: {groups: 8, groups_kept: 3, score: softmax, bias: " + path + "}", 64, 8, logits, form), oracle(s, logits));
+  }
   EXPECT_THAT(refusal("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 32, 2), HasSubstr("expected an array `bias` of 32 floats"));
   std::filesystem::remove(path);
   EXPECT_THAT(refusal("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 2), HasSubstr("no such file"));

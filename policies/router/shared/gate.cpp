@@ -14,6 +14,9 @@
 namespace epsim {
 namespace {
 
+constexpr int kPartsAtOnce = 4;
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
 /// How a rule's experts are cut: groups into parts, whose largest scores tell which scores are worth a look.
 struct Cut {
   int groups, group_size, part_size, parts_of_group;
@@ -27,6 +30,7 @@ struct Cut {
     parts_of_group = (group_size + part_size - 1) / part_size;
   }
   int parts() const { return groups * parts_of_group; }
+  int padded_parts() const { return (parts() + kPartsAtOnce - 1) / kPartsAtOnce * kPartsAtOnce; }
 };
 
 /// Values of one block of tokens.
@@ -37,21 +41,22 @@ struct alignas(4 * kBlockTokens) IdRow {
   std::int32_t of_token[kBlockTokens];
 };
 
-/// Work space of one call.
+/// Work space of one call, in memory that a thread keeps: calls are for few tokens.
 struct Space {
   Cut cut;
-  std::vector<Row> rows;
-  std::vector<IdRow> id_rows;
   Row *scores, *part_best, *group_best, *group_second;  // [experts], if there is a bias; [parts]; [groups]; [groups]
   Row *sorted, *chosen;                                 // [k]
   IdRow *group_rank, *marked, *ids;                     // [groups]; a bit an expert; [k]
 
   explicit Space(const GateRule& rule) : cut(rule) {
     const int experts = rule.bias.empty() ? 0 : rule.experts, words = marked_words(rule);
-    rows.resize(static_cast<std::size_t>(experts + cut.parts() + 2 * cut.groups + 2 * rule.top_k));
-    id_rows.resize(static_cast<std::size_t>(cut.groups + words + rule.top_k));
-    scores = rows.data(), part_best = scores + experts, group_best = part_best + cut.parts(), group_second = group_best + cut.groups;
+    thread_local std::vector<Row> rows;
+    thread_local std::vector<IdRow> id_rows;
+    rows.resize(std::max(rows.size(), static_cast<std::size_t>(experts + cut.padded_parts() + 2 * cut.groups + 2 * rule.top_k)));
+    id_rows.resize(std::max(id_rows.size(), static_cast<std::size_t>(cut.groups + words + rule.top_k)));
+    scores = rows.data(), part_best = scores + experts, group_best = part_best + cut.padded_parts(), group_second = group_best + cut.groups;
     sorted = group_second + cut.groups, chosen = sorted + rule.top_k;
+    for (int p = cut.parts(); p < cut.padded_parts(); ++p) std::fill_n(part_best[p].of_token, kBlockTokens, kNone);
     group_rank = id_rows.data(), marked = group_rank + cut.groups, ids = marked + words;
   }
   static int marked_words(const GateRule& rule) { return (rule.experts + 31) / 32; }
