@@ -36,16 +36,14 @@ LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail) {
   return run;
 }
 
-LayerRun run_layer(const Experiment& e, int layer, Timeline::Detail detail) {
-  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
-  route_layer(e, layer, 0, e.topology.ranks(), routing);
-  return run_plan(e, plan_layer(e, layer, std::move(routing)), detail);
-}
-
 void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(LayerRun&)>& each) {
+  Routing routing;
   for (const int layer : e.layers) {
-    LayerRun one = run_layer(e, layer, detail);
+    if (routing.expert.empty()) routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+    route_layer(e, layer, 0, e.topology.ranks(), routing);
+    LayerRun one = run_plan(e, plan_layer(e, layer, std::move(routing)), detail);
     if (!each(one)) return;
+    routing = std::move(one.plan.routing);  // the next layer's, in the same memory
   }
 }
 
