@@ -200,13 +200,19 @@ std::string Plan::digest() const {
 }
 
 Plan make_plan(int layer, Routing routing, const Capacity& capacity, Placement placement, const ReplicaRule& replica, const Topology& topology) {
+  Matrix<std::int64_t> choices = count_choices(routing);
+  return make_plan(layer, std::move(routing), std::move(choices), capacity, std::move(placement), replica, topology);
+}
+
+Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const Capacity& capacity, Placement placement, const ReplicaRule& replica,
+               const Topology& topology) {
   Plan plan;
   plan.layer = layer;
   plan.routing = std::move(routing);
   plan.placement = std::move(placement);
   check_sizes(plan);
   const int ranks = plan.ranks();
-  plan.choices = count_choices(plan.routing);
+  plan.choices = std::move(choices);
   if (capacity.limits) plan.limits = capacity.limits(plan.choices, plan.routing);
   const bool limited = !plan.limits.cells.empty();
   ensure(!limited || (plan.limits.rows == ranks && plan.limits.columns == plan.routing.experts), "a capacity limits each rank and expert, or nothing");

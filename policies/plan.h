@@ -37,5 +37,8 @@ struct Plan {
 
 /// Settles one routed layer under a placement: keeps choices within capacity and deals copies to replicas. Streams rank by rank.
 Plan make_plan(int layer, Routing routing, const Capacity& capacity, Placement placement, const ReplicaRule& replica, const Topology& topology);
+/// The same where `choices` are counted already.
+Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const Capacity& capacity, Placement placement, const ReplicaRule& replica,
+               const Topology& topology);
 
 }  // namespace epsim

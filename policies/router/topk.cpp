@@ -22,9 +22,9 @@ Router topk(Params& p, const Shape* shape) {
   rule.experts = shape->experts, rule.top_k = shape->top_k;
   rule.score = score == "sigmoid" ? GateRule::Score::sigmoid : GateRule::Score::softmax;
   rule.renormalise = renormalise, rule.scale = static_cast<float>(scale);
-  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](ScoreForm form, std::int64_t count, std::span<const float> scores,
+  router.select = [rule = std::make_shared<const GateRule>(std::move(rule)), width = gate_widths() - 1](ScoreForm form, std::int64_t count, std::span<const float> scores,
                                                                              std::span<std::uint16_t> experts, std::span<float> weights) {
-    apply_gate(*rule, form, count, scores, experts, weights);
+    apply_gate(*rule, form, count, scores, experts, weights, width);
   };
   return router;
 }

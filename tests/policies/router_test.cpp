@@ -13,6 +13,7 @@
 
 #include "base/npz.h"
 #include "base/rng.h"
+#include "policies/router/shared/gate.h"
 #include "policies/routing.h"
 #include "tests/support/test_data.h"
 
@@ -187,6 +188,28 @@ TEST(Router, TheBiasChoosesButDoesNotWeigh) {
   EXPECT_THAT(refusal("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 32, 2), HasSubstr("expected an array `bias` of 32 floats"));
   std::filesystem::remove(path);
   EXPECT_THAT(refusal("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 2), HasSubstr("no such file"));
+}
+
+// I5: the same bits with vectors of any width.
+TEST(Router, EveryVectorWidthGivesTheSameBits) {
+  GateRule grouped{256, 8, GateRule::Score::sigmoid, true, 2.5F, 8, 4, GateRule::GroupScore::top2, {}}, biased = grouped, plain{100, 6};
+  for (int e = 0; e < 256; ++e) biased.bias.push_back(0.001F * static_cast<float>(e % 37));
+  plain.renormalise = false;
+  for (const GateRule* rule : {&grouped, &biased, &plain})
+    for (const ScoreForm form : {ScoreForm::logits, ScoreForm::odds}) {
+      constexpr std::int64_t kTokens = 1000;
+      std::vector<float> scores(score_count(kTokens, rule->experts));
+      Rng rng(23, Stream::test);
+      for (float& x : scores) x = static_cast<float>(form == ScoreForm::odds ? -std::exp(rng.normal()) : std::round(40 * rng.normal()) / 20);  // logits with ties
+      std::vector<Chosen> of_width;
+      for (int width = 0; width < gate_widths(); ++width) {
+        const auto choices = static_cast<std::size_t>(kTokens * rule->top_k);
+        Chosen& c = of_width.emplace_back(Chosen{std::vector<std::uint16_t>(choices), std::vector<float>(choices)});
+        apply_gate(*rule, form, kTokens, scores, c.ids, c.weights, width);
+        EXPECT_EQ(c.ids, of_width.front().ids) << width;
+        EXPECT_EQ(c.weights, of_width.front().weights) << width;
+      }
+    }
 }
 
 // I5: ties are broken by the lowest id. Logits on a coarse grid are full of them.

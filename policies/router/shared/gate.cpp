@@ -84,16 +84,25 @@ namespace portable {
 
 }  // namespace
 
-void apply_gate(const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights) {
-  Space space(rule);
-  auto* block = portable::gate_block;
+int gate_widths() {
 #ifdef EPSIM_WIDTHS
-  if (__builtin_cpu_supports("x86-64-v3")) block = wide::gate_block;
-  if (__builtin_cpu_supports("x86-64-v4")) block = widest::gate_block;
+  if (__builtin_cpu_supports("x86-64-v4")) return 3;
+  if (__builtin_cpu_supports("x86-64-v3")) return 2;
 #endif
+  return 1;
+}
+
+void apply_gate(const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts,
+                std::span<float> weights, int width) {
+#ifdef EPSIM_WIDTHS
+  constexpr decltype(&portable::gate_block) kBlocks[] = {portable::gate_block, wide::gate_block, widest::gate_block};
+#else
+  constexpr decltype(&portable::gate_block) kBlocks[] = {portable::gate_block};
+#endif
+  Space space(rule);
   for (std::int64_t t = 0; t < count; t += kBlockTokens)
-    block(rule, form, static_cast<int>(std::min(count - t, kBlockTokens)), scores.data() + score_index(t, 0, rule.experts), space, experts.data() + t * rule.top_k,
-          weights.data() + t * rule.top_k);
+    kBlocks[width](rule, form, static_cast<int>(std::min(count - t, kBlockTokens)), scores.data() + score_index(t, 0, rule.experts), space,
+                   experts.data() + t * rule.top_k, weights.data() + t * rule.top_k);
 }
 
 }  // namespace epsim

@@ -25,6 +25,11 @@ struct GateRule {
 /// Applies the rule to tokens, whose scores lie in blocks (workloads/scores.h): ids best first, and weights, both [count][top_k]. Without a bias experts are
 /// ranked as the scores are given, which is the order of sigmoid and softmax but keeps apart what their rounding makes equal; with a bias by the rounded biased
 /// score. Equal ones go by lowest id, and so do groups of equal score.
-void apply_gate(const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights);
+/// `width` is the place, from 0, of one of the `gate_widths`; they differ in speed alone.
+void apply_gate(const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts,
+                std::span<float> weights, int width);
+
+/// How many vector widths the gate is compiled for that this machine has; the last is the widest.
+int gate_widths();
 
 }  // namespace epsim
