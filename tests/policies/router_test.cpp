@@ -237,6 +237,11 @@ TEST(Router, ScoresThatRoundingMakesEqualAreStillRankedByLogits) {
   for (float weight : c.weights) EXPECT_TRUE(std::isfinite(weight));
 }
 
+TEST(Router, ExpertsOutOfReachAreChosenLast) {
+  constexpr float kOut = -std::numeric_limits<float>::infinity();
+  EXPECT_THAT(choose("topk", 8, 4, {kOut, kOut, kOut, 1, kOut, 2, kOut, kOut}).ids, ElementsAre(5, 3, 0, 1));
+}
+
 TEST(Router, WhatCannotBeIsRefusedAtTheKey) {
   EXPECT_THAT(refusal("topk", 4, 5), HasSubstr("top_k is 5, but there are 4 experts"));
   EXPECT_THAT(refusal("topk: {score: softmax_after, renormalise: false}", 4, 2), HasSubstr("exp.yaml:1:43"));

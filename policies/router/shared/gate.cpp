@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kPartsAtOnce = 4;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr float kNever = std::numeric_limits<float>::quiet_NaN();  // no score reaches it, and it reaches none
 
 /// How a rule's experts are cut: groups into parts, whose largest scores tell which scores are worth a look.
 struct Cut {
