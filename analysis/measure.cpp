@@ -7,13 +7,11 @@
 #include "analysis/bottleneck.h"
 #include "analysis/memory.h"
 #include "analysis/traffic.h"
-#include "policies/reach.h"
 
 namespace epsim {
 namespace {
 
-void measure_spread(const Plan& plan, const Topology& topology, LayerMetrics& m) {
-  const Reach reach = reach_of(plan, topology);
+void measure_spread(const Reach& reach, LayerMetrics& m) {
   const auto sum = [](const std::vector<std::int64_t>& counts) { return static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})); };
   const double tokens = sum(reach.tokens);
   if (tokens == 0) return;
@@ -45,7 +43,7 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
   for (std::int64_t r = 0; r < plan.choices.rows; ++r)
     for (std::int64_t e = 0; e < plan.choices.columns; ++e) m.expert_choices[e] += plan.choices(r, e);
   m.expert_load = load_metrics(m.expert_choices, m.tokens);
-  measure_spread(plan, topology, m);
+  measure_spread(plan.reach, m);
 
   Traffic dispatch = traffic(run.schedule, Stage::dispatch, topology), combine = traffic(run.schedule, Stage::combine, topology);
   m.dispatch_bytes = dispatch.bytes(), m.combine_bytes = combine.bytes();

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/parallel.h"
+#include "base/vectorise.h"
 
 namespace epsim {
 namespace {
@@ -20,6 +21,11 @@ struct HomeBlock {
   int top_k = 0;
 };
 
+/// Where the next of an expert's choices lies in a list, and how far the one after it is.
+struct Cursor {
+  std::uint32_t next, step;
+};
+
 HomeBlock block_of(Plan& plan, Rank r) {
   const auto k = static_cast<std::size_t>(plan.routing.top_k);
   const std::size_t begin = static_cast<std::size_t>(plan.routing.first_token[r]) * k;
@@ -28,127 +34,118 @@ HomeBlock block_of(Plan& plan, Rank r) {
           std::span(plan.slot).subspan(begin, count), plan.routing.top_k};
 }
 
-/// Sorts ascending where the weight falls and, for equal weights, where the choice comes first. Total even for NaN, so that no input can upset a sort.
-std::uint64_t priority_key(float weight, std::uint32_t choice) {
+/// Smaller where the weight is larger. Total even for NaN, so that no input can upset a search.
+std::uint32_t priority_key(float weight) {
   const auto bits = std::bit_cast<std::uint32_t>(weight + 0.0F);  // -0 becomes 0
-  const std::uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000U;
-  return std::uint64_t{~ascending} << 32 | choice;
+  return bits ^ (bits >> 31 ? 0 : 0x7fffffffU);
 }
 
-/// The n-th smallest (n from 0) of keys that differ. A comparison in a sort cannot be foreseen, so elements are swapped to their side without a branch.
-std::uint64_t nth_smallest(std::span<std::uint64_t> keys, std::size_t n) {
-  constexpr std::size_t kFew = 24;
-  constexpr int kRounds = 64;  // unlucky pivots end here
-  for (int round = 0; keys.size() > kFew && round < kRounds; ++round) {
-    const std::uint64_t a = keys.front(), b = keys[keys.size() / 2], c = keys.back();
-    const std::uint64_t pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));  // their median: neither the smallest nor the largest
-    std::size_t below = 0;
-    for (std::uint64_t& key : keys) {
-      const std::uint64_t moved = key;
-      key = keys[below];
-      keys[below] = moved;
-      below += moved < pivot;
-    }
-    if (n < below) {
-      keys = keys.first(below);
-    } else {
-      keys = keys.subspan(below);
-      n -= below;
+/// The n-th smallest of some keys.
+struct Nth {
+  std::uint32_t key;
+  std::int64_t below;  ///< keys that are smaller
+};
+
+/// The n-th smallest key (n from 0), bit by bit from the highest. Counting takes no branch and no order, so each of the 32 passes runs at the speed of vectors.
+EPSIM_VECTORISE Nth nth_smallest(const std::uint32_t* keys, std::size_t count, std::int64_t n) {
+  Nth nth{0, 0};
+  for (std::uint32_t bit = 1U << 31; bit != 0; bit >>= 1) {
+    std::uint32_t below = 0;
+    for (std::size_t i = 0; i < count; ++i) below += keys[i] < (nth.key | bit);
+    if (below <= n) nth = {nth.key | bit, below};
+  }
+  return nth;
+}
+
+/// The choices of each expert that overflows, expert by expert in token order.
+struct Overflow {
+  std::vector<std::size_t> first;    ///< [E+1]
+  std::vector<std::uint32_t> choice;
+  std::vector<std::uint32_t> key;    ///< its priority
+
+  Overflow(const HomeBlock& block, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) : first(choices.size() + 1) {
+    for (std::size_t e = 0; e < choices.size(); ++e) first[e + 1] = first[e] + (choices[e] > limits[e] ? static_cast<std::size_t>(choices[e]) : 0);
+    // An expert that keeps all writes its choices, without a branch that could not be foreseen, over each other and behind the others'.
+    std::vector<Cursor> cursors(choices.size());
+    for (std::size_t e = 0; e < choices.size(); ++e)
+      cursors[e] = choices[e] > limits[e] ? Cursor{static_cast<std::uint32_t>(first[e]), 1} : Cursor{static_cast<std::uint32_t>(first.back()), 0};
+    choice.resize(first.back() + 1), key.resize(first.back() + 1);
+    for (std::size_t i = 0; i < block.expert.size(); ++i) {
+      Cursor& at = cursors[block.expert[i]];
+      choice[at.next] = static_cast<std::uint32_t>(i);
+      key[at.next] = priority_key(block.weight[i]);
+      at.next += at.step;
     }
   }
-  const auto nth = keys.begin() + static_cast<std::ptrdiff_t>(n);
-  std::nth_element(keys.begin(), nth, keys.end());
-  return *nth;
-}
+};
 
-/// For each expert the priority key below which a choice is kept; experts that keep all have the highest key there is.
-std::vector<std::uint64_t> kept_below(const HomeBlock& block, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
-  std::vector<std::uint64_t> below(choices.size(), ~std::uint64_t{0});
-  std::vector<std::size_t> first(choices.size() + 1);
-  for (std::size_t e = 0; e < choices.size(); ++e) first[e + 1] = first[e] + (choices[e] > limits[e] ? static_cast<std::size_t>(choices[e]) : 0);
-  // An expert that keeps all writes its keys, without a branch, over each other and behind the others'.
-  struct Cursor {
-    std::size_t next, step;
-  };
-  std::vector<Cursor> cursors(choices.size());
-  for (std::size_t e = 0; e < choices.size(); ++e) cursors[e] = choices[e] > limits[e] ? Cursor{first[e], 1} : Cursor{first.back(), 0};
-  std::vector<std::uint64_t> keys(first.back() + 1);
-  for (std::size_t i = 0; i < block.expert.size(); ++i) {
-    Cursor& at = cursors[block.expert[i]];
-    keys[at.next] = priority_key(block.weight[i], static_cast<std::uint32_t>(i));
-    at.next += at.step;
-  }
-  for (std::size_t e = 0; e < choices.size(); ++e)
-    if (choices[e] > limits[e])
-      below[e] = limits[e] == 0 ? 0 : nth_smallest(std::span(keys).subspan(first[e], first[e + 1] - first[e]), static_cast<std::size_t>(limits[e]));
-  return below;
-}
-
-/// Writes -1 to the slots of the choices that do not fit and 0 to the others; gives what was lost.
-DropCounts drop_overflow(const HomeBlock& block, Capacity::Order order, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
-  DropCounts drops;
-  const bool by_weight = order == Capacity::Order::probability;
-  const std::vector<std::uint64_t> below = by_weight ? kept_below(block, choices, limits) : std::vector<std::uint64_t>{};
-  std::vector<std::int64_t> taken(choices.size());
-  const auto k = static_cast<std::size_t>(block.top_k);
-  const auto drop = [&](auto&& fits) {
-    for (std::size_t i = 0; i < block.expert.size(); i += k) {
-      int lost = 0;
-      double weight = 0;  // of one token: what is added to the sum of all need not wait for every choice
-      for (std::size_t j = i; j < i + k; ++j) {
-        // All ones where the choice is dropped: a branch on it could not be foreseen.
-        const std::int32_t dropped = static_cast<std::int32_t>(fits(j)) - 1;
-        block.slot[j] = dropped;
-        lost -= dropped;
-        weight += static_cast<double>(std::bit_cast<float>(std::bit_cast<std::int32_t>(block.weight[j]) & dropped));
-      }
-      drops.weight += weight;
-      drops.choices += lost;
-      drops.partial_tokens += lost > 0 && lost < block.top_k;
-      drops.total_tokens += lost == block.top_k;
+/// Writes -1 to the slots of the choices that do not fit.
+void drop_overflow(const HomeBlock& block, Capacity::Order order, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
+  const Overflow overflow(block, choices, limits);
+  for (std::size_t e = 0; e < choices.size(); ++e) {
+    const std::size_t first = overflow.first[e], last = overflow.first[e + 1];
+    if (first == last) continue;
+    const std::uint32_t* keys = overflow.key.data() + first;
+    const std::uint32_t* mine = overflow.choice.data() + first;
+    if (order == Capacity::Order::position) {
+      for (std::size_t i = static_cast<std::size_t>(limits[e]); i < last - first; ++i) block.slot[mine[i]] = -1;
+      continue;
     }
-  };
-  if (by_weight)
-    drop([&](std::size_t j) { return priority_key(block.weight[j], static_cast<std::uint32_t>(j)) < below[block.expert[j]]; });
-  else
-    drop([&](std::size_t j) { return taken[block.expert[j]]++ < limits[block.expert[j]]; });
-  return drops;
+    const Nth excess = nth_smallest(keys, last - first, limits[e]);  // the first that is too many
+    for (std::size_t i = 0; i < last - first; ++i) block.slot[mine[i]] = -static_cast<std::int32_t>(keys[i] >= excess.key);
+    std::int64_t equals = limits[e] - excess.below;  // the first of those as good as it are kept, if there is room
+    for (std::size_t i = 0; equals > 0; ++i)
+      if (keys[i] == excess.key) block.slot[mine[i]] = 0, --equals;
+  }
 }
 
-/// Replaces the 0 of each kept choice by the slot its copy goes to and counts copies by slot.
-void deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule::Deal& deal,
-                 std::span<std::int64_t> copies) {
+/// Replaces the 0 of each kept choice by the slot its copy goes to, and counts copies by slot; gives what was lost.
+DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule::Deal& deal,
+                       std::span<std::int64_t> copies) {
   // The slots that each expert's copies go to, expert by expert; one slot for all of an expert with one replica. One more is read, not used, behind the last.
-  struct Cursor {
-    std::size_t next;
-    std::uint32_t step;
-  };
   std::vector<Cursor> cursors(kept.size());
   std::vector<std::int32_t> slots;
   std::vector<std::uint16_t> dealt;
   bool legal = true;
   for (std::size_t e = 0; e < kept.size(); ++e) {
     const std::vector<Slot>& replicas = placement.slots_of_expert[e];
-    cursors[e] = {slots.size(), replicas.size() > 1 ? 1U : 0U};
-    if (replicas.size() == 1) slots.push_back(replicas.front());
+    cursors[e] = {static_cast<std::uint32_t>(slots.size()), replicas.size() > 1 ? 1U : 0U};
+    if (replicas.size() == 1) {
+      slots.push_back(replicas.front());
+      copies[static_cast<std::size_t>(replicas.front())] += kept[e];
+    }
     if (replicas.size() <= 1 || kept[e] == 0) continue;
     dealt.assign(static_cast<std::size_t>(kept[e]), 0);
     deal(source, Expert(static_cast<std::int64_t>(e)), replicas, dealt);
     for (const std::uint16_t choice : dealt) {
       legal &= choice < replicas.size();
       slots.push_back(replicas[std::min<std::size_t>(choice, replicas.size() - 1)]);
+      ++copies[static_cast<std::size_t>(slots.back())];
     }
   }
   slots.push_back(0);
-  for (std::size_t i = 0; i < block.expert.size(); ++i) {
-    const bool keep = block.slot[i] >= 0;
-    Cursor& at = cursors[block.expert[i]];
-    const std::int32_t s = slots[at.next];
-    at.next += keep ? at.step : 0U;
-    block.slot[i] = keep ? s : -1;
-    copies[static_cast<std::size_t>(s)] += keep;
-  }
   ensure(legal, "a replica rule deals to replicas that there are");
+
+  DropCounts drops;
+  const auto k = static_cast<std::size_t>(block.top_k);
+  for (std::size_t i = 0; i < block.expert.size(); i += k) {
+    int lost = 0;
+    double weight = 0;  // of one token: what is added to the sum of all need not wait for every choice
+    for (std::size_t j = i; j < i + k; ++j) {
+      // All ones where the choice is dropped: a branch on it could not be foreseen.
+      const std::int32_t dropped = block.slot[j];
+      Cursor& at = cursors[block.expert[j]];
+      block.slot[j] = slots[at.next] | dropped;
+      at.next += at.step & ~static_cast<std::uint32_t>(dropped);
+      lost -= dropped;
+      weight += static_cast<double>(std::bit_cast<float>(std::bit_cast<std::int32_t>(block.weight[j]) & dropped));
+    }
+    drops.weight += weight;
+    drops.choices += lost;
+    drops.partial_tokens += lost > 0 && lost < block.top_k;
+    drops.total_tokens += lost == block.top_k;
+  }
+  return drops;
 }
 
 void check_sizes(const Plan& plan) {
@@ -159,7 +156,7 @@ void check_sizes(const Plan& plan) {
   plan.placement.check(routing.experts);
   for (const std::vector<Slot>& replicas : plan.placement.slots_of_expert) ensure(replicas.size() <= 65'536, "an expert has at most 65,536 replicas");
   for (int r = 0; r < routing.ranks(); ++r)
-    ensure((routing.first_token[r + 1] - routing.first_token[r]) * routing.top_k <= std::int64_t{1} << 32, "a rank makes at most 2^32 choices");
+    ensure((routing.first_token[r + 1] - routing.first_token[r]) * routing.top_k < std::int64_t{1} << 32, "a rank makes fewer than 2^32 choices");
 }
 
 }  // namespace
@@ -203,13 +200,19 @@ std::string Plan::digest() const {
 }
 
 Plan make_plan(int layer, Routing routing, const Capacity& capacity, Placement placement, const ReplicaRule& replica, const Topology& topology) {
+  Matrix<std::int64_t> choices = count_choices(routing);
+  return make_plan(layer, std::move(routing), std::move(choices), capacity, std::move(placement), replica, topology);
+}
+
+Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const Capacity& capacity, Placement placement, const ReplicaRule& replica,
+               const Topology& topology) {
   Plan plan;
   plan.layer = layer;
   plan.routing = std::move(routing);
   plan.placement = std::move(placement);
   check_sizes(plan);
   const int ranks = plan.ranks();
-  plan.choices = count_choices(plan.routing);
+  plan.choices = std::move(choices);
   if (capacity.limits) plan.limits = capacity.limits(plan.choices, plan.routing);
   const bool limited = !plan.limits.cells.empty();
   ensure(!limited || (plan.limits.rows == ranks && plan.limits.columns == plan.routing.experts), "a capacity limits each rank and expert, or nothing");
@@ -231,9 +234,8 @@ Plan make_plan(int layer, Routing routing, const Capacity& capacity, Placement p
   std::vector<DropCounts> drops(static_cast<std::size_t>(ranks));
   parallel_for(ranks, [&](std::int64_t r) {
     const HomeBlock block = block_of(plan, Rank(r));
-    if (overflows[static_cast<std::size_t>(r)])
-      drops[static_cast<std::size_t>(r)] = drop_overflow(block, capacity.order, plan.choices.row(r), plan.limits.row(r));
-    deal_copies(Rank(r), block, kept.row(r), plan.placement, deal, plan.copies.row(r));
+    if (overflows[static_cast<std::size_t>(r)]) drop_overflow(block, capacity.order, plan.choices.row(r), plan.limits.row(r));
+    drops[static_cast<std::size_t>(r)] = deal_copies(Rank(r), block, kept.row(r), plan.placement, deal, plan.copies.row(r));
   });
   // Added rank by rank: the sum of weights has the same bits for any number of threads.
   for (const DropCounts& d : drops) {
@@ -242,6 +244,7 @@ Plan make_plan(int layer, Routing routing, const Capacity& capacity, Placement p
     plan.drops.total_tokens += d.total_tokens;
     plan.drops.weight += d.weight;
   }
+  plan.reach = reach_of(plan, topology);
   return plan;
 }
 

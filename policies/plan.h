@@ -3,6 +3,7 @@
 
 #include "policies/capacity.h"
 #include "policies/placement.h"
+#include "policies/reach.h"
 #include "policies/replica.h"
 
 namespace epsim {
@@ -25,6 +26,7 @@ struct Plan {
   Matrix<std::int64_t> copies;             ///< [R][P] kept copies by home rank and slot
   Matrix<std::int64_t> limits;             ///< [R][E] capacity used; empty when dropless
   DropCounts drops;
+  Reach reach;                             ///< tokens by home rank and where their kept copies are
 
   int ranks() const { return routing.ranks(); }
   std::vector<std::int64_t> copies_of_slot() const;  ///< [P]
@@ -35,5 +37,8 @@ struct Plan {
 
 /// Settles one routed layer under a placement: keeps choices within capacity and deals copies to replicas. Streams rank by rank.
 Plan make_plan(int layer, Routing routing, const Capacity& capacity, Placement placement, const ReplicaRule& replica, const Topology& topology);
+/// The same where `choices` are counted already.
+Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const Capacity& capacity, Placement placement, const ReplicaRule& replica,
+               const Topology& topology);
 
 }  // namespace epsim

@@ -4,13 +4,14 @@
 #include <numeric>
 
 #include "base/parallel.h"
+#include "policies/plan.h"
 
 namespace epsim {
 namespace {
 
-/// Counts tokens at one place: a token is counted when it comes for the first time.
+/// Counts tokens, numbered from 1, at one place: a token is counted when it comes for the first time.
 struct Visits {
-  std::int64_t last = -1, tokens = 0;
+  std::uint32_t last = 0, tokens = 0;
 };
 
 struct Place {
@@ -36,17 +37,18 @@ Reach reach_of(const Plan& plan, const Topology& topology, int chunks) {
   std::vector<Place> places(static_cast<std::size_t>(plan.placement.slots()) + 1, {ranks, nodes});
   for (const Rank r : ids<Rank>(ranks))
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
-      places[static_cast<std::size_t>(s) + 1] = {r.value, topology.node_of(r).value};
+      places[static_cast<std::size_t>(s) + 1] = {r.value, nodes > 0 ? topology.node_of(r).value : 0};
 
   Reach reach{{blocks, ranks}, {blocks, nodes}, std::vector<std::int64_t>(static_cast<std::size_t>(blocks))};
   parallel_for(blocks, [&](std::int64_t block) {
     const std::int64_t k = plan.routing.top_k;
     const auto [first, last] = Block(plan, block, chunks);
+    const auto tokens = static_cast<std::uint32_t>(last - first);  // a rank makes fewer than 2^32 choices
     std::vector<Visits> of_rank(static_cast<std::size_t>(ranks) + 1), of_node(static_cast<std::size_t>(nodes) + 1);
     const Place* at_slot = places.data() + 1;
     const std::int32_t* slot = plan.slot.data() + first * k;
     std::int64_t reached = 0;
-    for (std::int64_t t = first; t < last; ++t, slot += k) {
+    for (std::uint32_t t = 1; t <= tokens; ++t, slot += k) {
       std::int32_t highest = -1;
       for (std::int64_t c = 0; c < k; ++c) {
         const Place at = at_slot[slot[c]];

@@ -7,8 +7,8 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kLogitsAtOnce = 1 << 16;  // 256 KiB: what a source writes is still in the second-level cache when the router reads it
-constexpr std::int64_t kTokensOfItem = 4096;     // a thread's item: large enough that its buffer costs nothing
+constexpr std::int64_t kScoresAtOnce = 1 << 13;  // 32 KiB: what a source writes is still in the first-level cache when the router reads it
+constexpr std::int64_t kTokensOfItem = 1024;     // a thread's item: large enough that its buffer costs nothing
 
 }  // namespace
 
@@ -27,19 +27,19 @@ void route(const Source& source, const Router& router, int layer, int begin, int
   const std::int64_t first = routing.first_token[static_cast<std::size_t>(begin)], last = routing.first_token[static_cast<std::size_t>(end)];
   const std::int64_t k = routing.top_k, experts = routing.experts;
   const bool scores = source.yields == Source::Yields::scores;
-  const std::int64_t step = scores ? std::clamp<std::int64_t>(kLogitsAtOnce / experts, 1, kTokensOfItem) : kTokensOfItem;
+  const std::int64_t step = scores ? std::clamp<std::int64_t>(kScoresAtOnce / experts / kBlockTokens * kBlockTokens, kBlockTokens, kTokensOfItem) : kTokensOfItem;
   // Tokens are independent, so items need not follow ranks: the result is the same for any split and any number of threads.
   parallel_for((last - first + kTokensOfItem - 1) / kTokensOfItem, [&](std::int64_t item) {
-    std::vector<float> logits(scores ? static_cast<std::size_t>(step * experts) : 0);
+    std::vector<float> room(scores ? score_count(step, experts) : 0);
     const std::int64_t item_end = std::min(first + (item + 1) * kTokensOfItem, last);
     for (std::int64_t t = first + item * kTokensOfItem; t < item_end; t += step) {
       const std::int64_t count = std::min(step, item_end - t);
       const std::span<std::uint16_t> ids(routing.expert.data() + t * k, static_cast<std::size_t>(count * k));
       const std::span<float> weights(routing.weight.data() + t * k, static_cast<std::size_t>(count * k));
       if (scores) {
-        const std::span<float> rows(logits.data(), static_cast<std::size_t>(count * experts));
-        source.scores(layer, t, count, rows);
-        router.select(count, rows, ids, weights);
+        const std::span<float> blocks(room.data(), score_count(count, experts));
+        source.scores(layer, t, count, blocks);
+        router.select(source.form, count, blocks, ids, weights);
       } else {
         source.choices(layer, t, count, ids, weights);
         if (!source.has_weights) std::ranges::fill(weights, 1.0F / static_cast<float>(k));

@@ -26,11 +26,11 @@ struct Shape {
   bool source_has_weights = true;
 };
 
-/// The MoE gate as a function from logits to choices.
+/// The MoE gate as a function from scores to choices.
 struct Router {
   std::string_view summary;
-  /// For each row of `logits` [count][experts]: the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
-  std::function<void(std::int64_t count, std::span<const float> logits, std::span<std::uint16_t> experts, std::span<float> weights)> select;
+  /// For each token of `scores`, in blocks (workloads/scores.h): the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
+  std::function<void(ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights)> select;
 };
 
 using RouterCatalog = Catalog<Router, const Shape*>;

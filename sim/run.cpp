@@ -15,7 +15,7 @@ Plan plan_layer(const Experiment& e, int layer, Routing routing) {
   problem.expert_groups = e.model.expert_groups, problem.seed = e.seed;
   problem.layers = {layer};
   // Experts compute what capacity keeps, so that is what a placement balances. Limits are per source and expert: no placement changes them.
-  Matrix<std::int64_t> counts = count_choices(routing);
+  Matrix<std::int64_t> choices = count_choices(routing), counts = choices;
   if (e.capacity.limits) {
     const Matrix<std::int64_t> limits = e.capacity.limits(counts, routing);
     for (std::size_t i = 0; i < limits.cells.size(); ++i) counts.cells[i] = std::min(counts.cells[i], limits.cells[i]);
@@ -24,7 +24,7 @@ Plan plan_layer(const Experiment& e, int layer, Routing routing) {
   problem.topology = &e.topology;
   Placement placement = std::move(e.placement.place(problem).front());
   placement.check(e.model.num_experts);
-  return make_plan(layer, std::move(routing), e.capacity, std::move(placement), e.replica, e.topology);
+  return make_plan(layer, std::move(routing), std::move(choices), e.capacity, std::move(placement), e.replica, e.topology);
 }
 
 LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail) {
@@ -36,16 +36,14 @@ LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail) {
   return run;
 }
 
-LayerRun run_layer(const Experiment& e, int layer, Timeline::Detail detail) {
-  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
-  route_layer(e, layer, 0, e.topology.ranks(), routing);
-  return run_plan(e, plan_layer(e, layer, std::move(routing)), detail);
-}
-
 void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(LayerRun&)>& each) {
+  Routing routing;
   for (const int layer : e.layers) {
-    LayerRun one = run_layer(e, layer, detail);
+    if (routing.expert.empty()) routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+    route_layer(e, layer, 0, e.topology.ranks(), routing);
+    LayerRun one = run_plan(e, plan_layer(e, layer, std::move(routing)), detail);
     if (!each(one)) return;
+    routing = std::move(one.plan.routing);  // the next layer's, in the same memory
   }
 }
 

@@ -20,8 +20,6 @@ void route_layer(const Experiment& experiment, int layer, int begin, int end, Ro
 Plan plan_layer(const Experiment& experiment, int layer, Routing routing);
 /// Lowers and simulates one planned layer.
 LayerRun run_plan(const Experiment& experiment, Plan plan, Timeline::Detail detail);
-/// Plans, lowers and simulates one layer.
-LayerRun run_layer(const Experiment& experiment, int layer, Timeline::Detail detail);
 /// All layers of the experiment in order, one at a time in memory. `each` may move from its argument; returning false stops.
 void run(const Experiment& experiment, Timeline::Detail detail, const std::function<bool(LayerRun&)>& each);
 

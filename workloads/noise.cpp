@@ -1,11 +1,10 @@
 #include "workloads/noise.h"
 
-#include <algorithm>
-#include <array>
 #include <bit>
 
 #include "base/rng.h"
 #include "base/vectorise.h"
+#include "workloads/scores.h"
 
 namespace epsim {
 namespace {
@@ -28,52 +27,37 @@ inline float exponential(std::uint32_t word) {
   return fused(v, p, static_cast<float>(157 - (bits >> 23)) * kLog2);
 }
 
-/// y - log(x) for normal x above 0, absolute error below 7e-5 for x in [1e-8, 20]: the straight line between powers of two, plus a minimax polynomial of the
-/// mantissa.
-inline float less_logarithm(float y, float x) {
-  const auto bits = std::bit_cast<std::int32_t>(x);
-  const float m = std::bit_cast<float>((bits & 0x7fffff) | 0x3f800000);
-  float r = 0.0565717715F;
-  r = fused(r, m, -0.447178634F);
-  r = fused(r, m, 1.46994004F);
-  r = fused(r, m, -2.12802483F);
-  r = fused(r, m, 1.04863094F);
-  return fused(static_cast<float>(bits - 0x3f800000), -0.693147181F * 0x1p-23F, r) + y;
-}
-
-/// Two keys of a token.
+/// Two keys of each token of a block.
 struct Keys {
-  std::uint32_t first, second;
+  std::uint32_t first[kBlockTokens], second[kBlockTokens];
 };
 
-/// Rows of tokens. A Philox block per expert would cost more than all else together, so only a token's two keys come from Philox; the experts' words come
-/// from a Weyl sequence that starts at the first key, through an integer finaliser with the second key.
-EPSIM_VECTORISE void gumbel_rows(const Keys* keys, std::int64_t count, const float* __restrict log_popularity, float* __restrict logits, std::int64_t experts) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint32_t weyl = keys[i].first;
-    const std::uint32_t second = keys[i].second;
-    float* __restrict row = logits + i * experts;
-    for (std::int64_t e = 0; e < experts; ++e, weyl += 0x9E3779B9U) {
-      std::uint32_t h = (weyl ^ (weyl >> 15) ^ second) * 0x7feb352dU;
-      h = (h ^ (h >> 15)) * 0x846ca68bU;
-      row[e] = less_logarithm(log_popularity[e], exponential(h));
+/// A block of tokens. A Philox block per expert would cost more than all else together, so only a token's two keys come from Philox; the experts' words are
+/// those of a Weyl sequence that starts at the first key, folded and multiplied by the second key, which is odd.
+EPSIM_VECTORISE void draw_block(const Keys& keys, std::int64_t experts, const float* __restrict scales, float* __restrict scores) {
+  for (std::int64_t e = 0; e < experts; ++e)
+    for (std::int64_t t = 0; t < kBlockTokens; ++t) {
+      const std::uint32_t weyl = keys.first[t] + static_cast<std::uint32_t>(e) * 0x9E3779B9U;
+      scores[e * kBlockTokens + t] = scales[e] * exponential((weyl ^ (weyl >> 16)) * keys.second[t]);
     }
-  }
 }
 
 }  // namespace
 
-void gumbel_logits(std::uint64_t seed, int layer, std::int64_t first, std::int64_t count, std::span<const float> log_popularity, std::span<float> logits) {
-  const auto experts = static_cast<std::int64_t>(log_popularity.size());
-  std::array<Keys, 64> keys;
-  for (std::int64_t done = 0; done < count;) {
-    const std::int64_t some = std::min<std::int64_t>(count - done, keys.size());
-    for (std::int64_t i = 0; i < some; ++i) {
-      const std::uint64_t bits = Rng(seed, Stream::scores, static_cast<std::uint64_t>(first + done + i), static_cast<std::uint32_t>(layer)).bits();
-      keys[static_cast<std::size_t>(i)] = {static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)};
+void draw_odds(std::uint64_t seed, int layer, std::int64_t first, std::int64_t count, std::span<const float> scales, std::span<float> scores) {
+  const auto experts = static_cast<std::int64_t>(scales.size());
+  for (std::int64_t block = 0; block < count; block += kBlockTokens) {
+    Keys keys;
+    std::uint64_t pair[2] = {};  // of two tokens: what one Philox block holds
+    for (std::int64_t t = 0; t < kBlockTokens; ++t) {
+      const auto token = static_cast<std::uint64_t>(first + block + t);
+      if (t == 0 || token % 2 == 0) {
+        Rng rng(seed, Stream::scores, token / 2, static_cast<std::uint32_t>(layer));
+        for (std::uint64_t& bits : pair) bits = rng.bits();
+      }
+      keys.first[t] = static_cast<std::uint32_t>(pair[token % 2]), keys.second[t] = static_cast<std::uint32_t>(pair[token % 2] >> 32) | 1U;
     }
-    gumbel_rows(keys.data(), some, log_popularity.data(), logits.data() + done * experts, experts);
-    done += some;
+    draw_block(keys, experts, scales.data(), scores.data() + score_index(block, 0, experts));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/catalog.h"
+#include "workloads/scores.h"
 
 namespace epsim {
 
@@ -25,15 +26,16 @@ struct SourceContext {
 struct Source {
   std::string_view summary;
   enum class Yields {
-    scores,  ///< gate logits, for a router to choose from
+    scores,  ///< of every expert, for a router to choose from
     choices  ///< ready expert ids: no router is used
   } yields = Yields::scores;
+  ScoreForm form = ScoreForm::logits;  ///< of scores
   bool has_weights = false;  ///< of choices: the source brings combine weights (else each is 1/k)
   /// First token of each rank, and the number of tokens at the end: [R+1].
   std::vector<std::int64_t> first_token;
 
-  /// Logits of tokens [first, first+count) of a layer, row-major [count][experts]. Depends on (seed, layer, token, expert) alone.
-  std::function<void(int layer, std::int64_t first, std::int64_t count, std::span<float> logits)> scores;
+  /// Scores of tokens [first, first+count) of a layer, in blocks (workloads/scores.h). Depends on (seed, layer, token, expert) alone.
+  std::function<void(int layer, std::int64_t first, std::int64_t count, std::span<float> scores)> scores;
   /// Expert ids and weights, row-major [count][top_k], best first.
   std::function<void(int layer, std::int64_t first, std::int64_t count, std::span<std::uint16_t> experts, std::span<float> weights)> choices;
   /// Of a source with a real gate: its matrix [hidden][experts] for a layer. Empty otherwise.

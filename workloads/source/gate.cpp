@@ -70,7 +70,7 @@ Source gate(Params& p, const SourceContext* context) {
       token_vector(seed, first + t, x);
       std::fill(sum.begin(), sum.end(), 0.0);
       for (std::int64_t i = 0; i < hidden; ++i) add_scaled(sum.data(), x[static_cast<std::size_t>(i)], gate_matrix->data() + i * experts, experts);
-      for (int e = 0; e < experts; ++e) logits[static_cast<std::size_t>(t * experts + e)] = static_cast<float>(sum[static_cast<std::size_t>(e)]);
+      for (int e = 0; e < experts; ++e) logits[score_index(t, e, experts)] = static_cast<float>(sum[static_cast<std::size_t>(e)]);
     }
   };
   source.gate = [cache](int layer, std::span<float> out) {

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "base/check.h"
-#include "policies/reach.h"
 #include "policies/schedule.h"
 
 namespace epsim::lowering {
@@ -177,7 +176,8 @@ void walk_tokens(const Plan& plan, const Topology& topology, const Steps& steps,
 /// Counts rows of all tokens: `count_home(home counts, counter)` adds those of one chunk of one home rank.
 template <class CountHome>
 Counter count(const Steps& steps, bool shared_expert, const Plan& plan, const Topology& topology, CountHome count_home) {
-  const Reach reach = steps.needs_reach ? reach_of(plan, topology, steps.chunks) : Reach{};
+  const Reach of_chunks = steps.needs_reach && steps.chunks > 1 ? reach_of(plan, topology, steps.chunks) : Reach{};
+  const Reach& reach = steps.chunks > 1 ? of_chunks : plan.reach;
   const Matrix<std::int64_t> copies = copies_by_rank(plan, steps.chunks);
   Counter counter(steps, plan.ranks());
   for (const Rank home : ids<Rank>(plan.ranks()))

@@ -1,5 +1,7 @@
 #include "workloads/source/shared/synthetic.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "base/rng.h"
@@ -7,16 +9,26 @@
 
 namespace epsim {
 
+namespace {
+
+/// -1/popularity of each expert. Beyond e^65 and e^80, scores would leave the range of a float.
+std::vector<float> scales(const Popularity& popularity, int layer, int experts) {
+  std::vector<float> out(static_cast<std::size_t>(experts));
+  popularity(layer, out);
+  for (float& x : out) x = static_cast<float>(-std::exp(-std::clamp(static_cast<double>(x), -80.0, 65.0)));
+  return out;
+}
+
+}  // namespace
+
 void make_synthetic(Source& source, const SourceContext& context, const Popularity& popularity) {
-  source.yields = Source::Yields::scores;
+  source.yields = Source::Yields::scores, source.form = ScoreForm::odds;
   std::map<int, std::vector<float>> of_layer;
-  for (int layer : context.layers) popularity(layer, of_layer[layer] = std::vector<float>(static_cast<std::size_t>(context.experts)));
+  for (const int layer : context.layers) of_layer[layer] = scales(popularity, layer, context.experts);
   source.scores = [of_layer = std::move(of_layer), popularity, seed = context.seed, experts = context.experts](int layer, std::int64_t first,
-                                                                                                               std::int64_t count, std::span<float> logits) {
-    if (const auto known = of_layer.find(layer); known != of_layer.end()) return gumbel_logits(seed, layer, first, count, known->second, logits);
-    std::vector<float> log_popularity(static_cast<std::size_t>(experts));
-    popularity(layer, log_popularity);
-    gumbel_logits(seed, layer, first, count, log_popularity, logits);
+                                                                                                               std::int64_t count, std::span<float> scores) {
+    if (const auto known = of_layer.find(layer); known != of_layer.end()) return draw_odds(seed, layer, first, count, known->second, scores);
+    draw_odds(seed, layer, first, count, scales(popularity, layer, experts), scores);
   };
 }
 

@@ -7,10 +7,10 @@
 
 namespace epsim {
 
-/// Fills [experts] with the log-popularity of a layer's experts, up to a constant.
+/// Fills [experts] with the log-popularity of a layer's experts, up to a constant; it counts between -80 and 65.
 using Popularity = std::function<void(int layer, std::span<float> log_popularity)>;
 
-/// Gives `source` the logits log(popularity) + Gumbel noise; the popularity of the layers to be run is computed once.
+/// Gives `source` scores whose logits are log(popularity) + Gumbel noise (workloads/noise.h); the popularity of the layers to be run is computed once.
 void make_synthetic(Source& source, const SourceContext& context, const Popularity& popularity);
 
 /// A random order of the experts for a layer: which one is hot depends on the seed.
