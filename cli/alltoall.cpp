@@ -88,7 +88,7 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey
   for (const Timeline::FlowRecord& f : timeline.flows) {
     out.rank_finish_s[f.destination] = std::max(out.rank_finish_s[f.destination], f.end_s);
     out.time_s = std::max(out.time_s, f.end_s);
-    topology.for_each_link(f.source, f.destination, [&](std::int32_t l) { out.link_bytes[l] += static_cast<double>(f.bytes); });
+    topology.for_each_share(f.source, f.destination, [&](std::int32_t l, double share) { out.link_bytes[l] += static_cast<double>(f.bytes) * share; });
   }
   out.flow_finish_s.assign(n, std::vector<double>(n, 0));
   const auto key = [](std::int32_t phase, Rank source, Rank destination) { return std::tuple(phase, source.value, destination.value); };
