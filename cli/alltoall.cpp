@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <filesystem>
 #include <iostream>
 #include <numeric>
 #include <tuple>
@@ -11,6 +10,7 @@
 #include "base/npz.h"
 #include "cli/cli.h"
 #include "cli/matrix_csv.h"
+#include "cli/spec.h"
 #include "policies/bound.h"
 #include "sim/engine.h"
 
@@ -20,12 +20,6 @@ namespace {
 struct Options {
   std::string cluster, matrix, exchange = "direct", network = "fair", format = "text";
 };
-
-/// A setting given on the command line: YAML, or the path of a file that holds it.
-Setting setting_of(const std::string& text, const std::string& option) {
-  const bool file = !text.starts_with('{') && (std::filesystem::exists(text) || text.find('/') != std::string::npos || text.ends_with(".yaml") || text.ends_with(".yml"));
-  return parse_yaml(file ? read_text(text) : std::make_shared<const SourceText>(SourceText{option, text}));
-}
 
 Matrix<Bytes> read_matrix_npz(const std::shared_ptr<const SourceText>& file) {
   const std::map<std::string, NpyArray> arrays = read_npz(file);

@@ -102,31 +102,42 @@ std::int32_t NextHops::cost_from_switch(std::int32_t s, std::int32_t rank) const
 
 std::span<const std::int32_t> NextHops::from_switch(std::int32_t s, Rank d, std::vector<std::int32_t>& scratch) const {
   const std::int32_t best = cost_from_switch(s, d);
-  scratch.clear();
+  std::span<const std::int32_t> found;
+  bool one = true;
   for (const Port& p : ports_in(d)) {
     const std::size_t cell = cell_of(s, p.end);
     if (cost_[cell] == kNone || cost_[cell] + p.cost != best) continue;
-    if (cost_[cell] == 0) {
-      scratch.push_back(p.link);
-    } else {
-      const std::span<const std::int32_t> links = set(s, cell);
-      scratch.insert(scratch.end(), links.begin(), links.end());
+    const std::span<const std::int32_t> links = cost_[cell] == 0 ? std::span(&p.link, 1) : set(s, cell);
+    if (found.empty()) {
+      found = links;
+      continue;
     }
+    // Several ways into the rank are equally near.
+    if (one) scratch.assign(found.begin(), found.end());
+    one = false;
+    scratch.insert(scratch.end(), links.begin(), links.end());
   }
-  return ascending(scratch);
+  return one ? found : ascending(scratch);
 }
 
 std::span<const std::int32_t> NextHops::from_rank(std::int32_t rank, Rank d, std::vector<std::int32_t>& scratch) const {
   std::int32_t best = kUnreached;
-  scratch.clear();
-  const auto offer = [&](std::int32_t link, std::int32_t cost) {
-    if (cost < best) scratch.clear(), best = cost;
-    if (cost == best) scratch.push_back(link);
+  const std::int32_t* only = nullptr;
+  bool one = true;
+  const auto offer = [&](const std::int32_t& link, std::int32_t cost) {
+    if (cost > best) return;
+    if (cost < best) {
+      best = cost, only = &link, one = true;
+      return;
+    }
+    if (one) scratch.assign(1, *only);
+    one = false;
+    scratch.push_back(link);
   };
   for (const Direct& x : direct(rank, d)) offer(x.link, x.cost);
   for (const Port& p : ports_out(rank))
     if (const std::int32_t rest = cost_from_switch(p.end, d); rest != kUnreached) offer(p.link, p.cost + rest);
-  return ascending(scratch);
+  return one ? std::span(only, 1) : ascending(scratch);
 }
 
 void NextHops::check_all_pairs(const Location& at) const {

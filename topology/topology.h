@@ -45,7 +45,7 @@ struct PathRule {
 
 /// The machine: ranks grouped in nodes, switches, directed links, and for every vertex the next hops towards every rank. Has no time in it; faults are other topologies. Paths have the least sum of
 /// link costs (the fewest links, unless a shape says otherwise) and never pass through a third rank.
-/// D-mod-k: a destination's number is node + place in its node, and each choice among k next hops takes the lowest digit in base k of what the choices before it on the path have left. So in a tree
+/// D-mod-k: a destination's number is node + place in its node, and each choice among k next hops takes the lowest digit in base k of what the choices before it on the path have left; a bundle of k parallel links is no such choice, it takes the number mod k. So in a tree
 /// every up-link of every tier carries a residue class of destinations of its own (Zahavi, "D-Mod-K routing providing non-blocking traffic for shift permutations on real life fat trees", 2010);
 /// counting node + place spreads the ranks of one node as well as the equal places of several nodes, which is what one leaf switch of a rail serves.
 class Topology {
@@ -84,7 +84,7 @@ class Topology {
     auto digits = static_cast<std::uint32_t>(node_of_rank_[d] + local_index_[d]);
     for (std::int32_t v = vertex_of_rank_[s]; v != end;) {
       const std::span<const std::int32_t> next = next_hops_(v, d, scratch);
-      const std::int32_t link = next.size() == 1 ? next[0] : next[choose(next.size(), digits, s, d, v)];
+      const std::int32_t link = next.size() == 1 ? next[0] : next[choose(next, digits, s, d, v)];
       visit(link, 1.0);
       v = links_[static_cast<std::size_t>(link)].to;
     }
@@ -100,13 +100,22 @@ class Topology {
     double share = 0;
   };
   std::vector<LinkShare> spread(Rank s, Rank d) const;
-  /// Which of k next hops at a vertex; takes a digit away.
-  std::size_t choose(std::size_t k, std::uint32_t& digits, Rank s, Rank d, std::int32_t vertex) const {
+  /// Which of several next hops at a vertex; takes a digit away.
+  std::size_t choose(std::span<const std::int32_t> next, std::uint32_t& digits, Rank s, Rank d, std::int32_t vertex) const {
     if (rule_.kind == PathRule::Kind::first) return 0;
-    if (rule_.kind == PathRule::Kind::ecmp) return hashed(k, s, d, vertex);
-    const std::uint32_t digit = digits % static_cast<std::uint32_t>(k);
-    digits /= static_cast<std::uint32_t>(k);
+    if (rule_.kind == PathRule::Kind::ecmp) return hashed(next.size(), s, d, vertex);
+    const auto k = static_cast<std::uint32_t>(next.size());
+    if (is_bundle(next)) return static_cast<std::uint32_t>(node_of_rank_[d] + local_index_[d]) % k;
+    const std::uint32_t digit = digits % k;
+    digits /= k;
     return digit;
+  }
+  bool is_bundle(std::span<const std::int32_t> next) const {
+    const auto to = [&](std::int32_t l) { return links_[static_cast<std::size_t>(l)].to; };
+    if (to(next.front()) != to(next.back())) return false;
+    for (const std::int32_t l : next)
+      if (to(l) != to(next.front())) return false;
+    return true;
   }
   std::size_t hashed(std::size_t k, Rank s, Rank d, std::int32_t vertex) const;
 
