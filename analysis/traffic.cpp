@@ -7,11 +7,10 @@ namespace epsim {
 
 Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology) {
   const int ranks = schedule.ranks;
-  const auto links = topology.links();
   Traffic t;
   t.rank_bytes = {ranks, ranks};
   t.node_bytes = {topology.nodes(), topology.nodes()};
-  t.link_bytes.resize(links.size());
+  t.link_bytes.resize(topology.links().size());
   // Latencies add up along transfers that wait for each other, not over those that go side by side.
   std::vector<std::int64_t> chain_ps(schedule.phases.size());
   for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
@@ -24,12 +23,8 @@ Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology)
       const std::int64_t bytes = rows * phase.row_bytes;
       t.rank_bytes(s, d) += bytes;
       t.node_bytes(topology.node_of(s), topology.node_of(d)) += bytes;
-      std::int64_t path_ps = 0;
-      topology.for_each_link(s, d, [&](std::int32_t link) {
-        t.link_bytes[link] += static_cast<double>(bytes);
-        path_ps += links[link].latency.ps;
-      });
-      latency_ps = std::max(latency_ps, path_ps);
+      topology.for_each_share(s, d, [&](std::int32_t link, double share) { t.link_bytes[link] += static_cast<double>(bytes) * share; });
+      latency_ps = std::max(latency_ps, topology.latency(s, d).ps);
     }
     chain_ps[p] += latency_ps;
     t.latency_s = std::max(t.latency_s, Time{chain_ps[p]}.seconds());

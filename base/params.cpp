@@ -145,6 +145,11 @@ std::optional<std::vector<int>> Params::ranges(std::string_view key, std::string
   return out;
 }
 
+void Params::custom(std::string_view key, std::string_view type, std::string_view fallback, std::string_view help,
+                    const std::function<void(const Setting&, Diagnostics&)>& read_value) {
+  if (const Setting* value = read(key, type, std::string(fallback), false, help)) read_value(*value, *problems_);
+}
+
 Params Params::section(std::string_view key, std::string_view help) {
   const Setting* value = read(key, "a map", "{}", false, help);
   if (listing()) return {};

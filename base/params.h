@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -41,6 +42,9 @@ class Params {
   Rational rational(std::string_view key, std::string_view help, std::optional<Rational> fallback = {});      ///< above 0
   /// Numbers and ranges such as "3-60", "1, 4, 7" or [1, 4-6]; nothing when the key is absent.
   std::optional<std::vector<int>> ranges(std::string_view key, std::string_view help);
+
+  /// A value of a form of its own: where it is given, `read(value, problems)` reads it and reports what is wrong with it.
+  void custom(std::string_view key, std::string_view type, std::string_view fallback, std::string_view help, const std::function<void(const Setting&, Diagnostics&)>& read_value);
 
   /// The settings under a key that holds a map of its own; empty ones where it is absent. Call `finish` on it too.
   Params section(std::string_view key, std::string_view help);

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <filesystem>
 #include <iostream>
 #include <numeric>
 #include <tuple>
@@ -11,6 +10,7 @@
 #include "base/npz.h"
 #include "cli/cli.h"
 #include "cli/matrix_csv.h"
+#include "cli/spec.h"
 #include "policies/bound.h"
 #include "sim/engine.h"
 
@@ -20,12 +20,6 @@ namespace {
 struct Options {
   std::string cluster, matrix, exchange = "direct", network = "fair", format = "text";
 };
-
-/// A setting given on the command line: YAML, or the path of a file that holds it.
-Setting setting_of(const std::string& text, const std::string& option) {
-  const bool file = !text.starts_with('{') && (std::filesystem::exists(text) || text.find('/') != std::string::npos || text.ends_with(".yaml") || text.ends_with(".yml"));
-  return parse_yaml(file ? read_text(text) : std::make_shared<const SourceText>(SourceText{option, text}));
-}
 
 Matrix<Bytes> read_matrix_npz(const std::shared_ptr<const SourceText>& file) {
   const std::map<std::string, NpyArray> arrays = read_npz(file);
@@ -88,7 +82,7 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey
   for (const Timeline::FlowRecord& f : timeline.flows) {
     out.rank_finish_s[f.destination] = std::max(out.rank_finish_s[f.destination], f.end_s);
     out.time_s = std::max(out.time_s, f.end_s);
-    topology.for_each_link(f.source, f.destination, [&](std::int32_t l) { out.link_bytes[l] += static_cast<double>(f.bytes); });
+    topology.for_each_share(f.source, f.destination, [&](std::int32_t l, double share) { out.link_bytes[l] += static_cast<double>(f.bytes) * share; });
   }
   out.flow_finish_s.assign(n, std::vector<double>(n, 0));
   const auto key = [](std::int32_t phase, Rank source, Rank destination) { return std::tuple(phase, source.value, destination.value); };

@@ -34,7 +34,7 @@ void print_version(bool verbose) {
 /// A command-line error in our own words: what was not understood and the nearest thing that is.
 int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const CLI::App* used = &app;
-  for (const CLI::App* sub : app.get_subcommands()) used = sub;
+  while (!used->get_subcommands().empty()) used = used->get_subcommands().front();
   std::vector<std::string> known;
   std::string unknown;
   if (used == &app) {
@@ -76,6 +76,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::compare(app, catalogs, result);
   verb::place(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
+  verb::topo(app, catalogs, result);
   verb::list(app, catalogs, result);
   verb::model(app, catalogs, result);
   app.require_subcommand(0, 1);

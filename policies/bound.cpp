@@ -68,7 +68,9 @@ class Bound {
       if (phase.kind == Phase::Kind::kernel) rest += compute_[p][r];
       if (phase.kind == Phase::Kind::transfer)
         for_each_message(phase, r, [&](Rank d, double bytes) {
-          rest = std::max(rest, topology_.latency(r, d).seconds() + bytes / topology_.bandwidth(r, d) + std::max(after_[p][d], sent));
+          double alone = 0;
+          for (const Crossing& c : way(r, d)) alone = std::max(alone, bytes * c.share / topology_.links()[c.link].bandwidth + (c.before + c.after).seconds());
+          rest = std::max(rest, alone + std::max(after_[p][d], sent));
         });
       for (const int before : phase.after_sent) after_sent_[before][r] = std::max(after_sent_[before][r], rest);
       for (const int before : phase.after) after_[before][r] = std::max(after_[before][r], rest);
@@ -98,23 +100,19 @@ class Bound {
     for (const Rank s : sources) {
       const double begun = begin_[p][s];
       for_each_message(phase, s, [&](Rank d, double bytes) {
-        double slowest = 0;
-        Time upstream;
-        const Time latency = topology_.latency(s, d);
-        topology_.for_each_link(s, d, [&](std::int32_t l) {
-          LinkLoad& load = loads[l];
-          slowest = std::max(slowest, bytes / links[l].bandwidth);
-          const double downstream = (latency - upstream).seconds();
+        for (const Crossing& c : way(s, d)) {
+          LinkLoad& load = loads[c.link];
+          const double crossing = bytes * c.share, downstream = c.after.seconds();
           load.destination = load.bytes == 0 || load.destination == d ? d : Rank();
-          load.bytes += bytes;
+          load.bytes += crossing;
           load.ready = begun;
-          load.upstream = std::min(load.upstream, upstream.seconds());
+          load.upstream = std::min(load.upstream, c.before.seconds());
           load.downstream = std::min(load.downstream, downstream);
           load.to_end = std::min(load.to_end, downstream + after_[p][d]);
-          upstream += links[l].latency;
-        });
-        done_[p][d] = std::max(done_[p][d], begun + slowest + latency.seconds());
-        if (!sent_[p].empty()) sent_[p][s] = std::max(sent_[p][s], begun + slowest + latency.seconds());
+          const double alone = begun + crossing / links[c.link].bandwidth + (c.before + c.after).seconds();
+          done_[p][d] = std::max(done_[p][d], alone);
+          if (!sent_[p].empty()) sent_[p][s] = std::max(sent_[p][s], alone);
+        }
       });
       // What begins no earlier than `begun` has to pass after it.
       topology_links_of(phase, s, [&](std::int32_t l) { loads[l].carried = std::max(loads[l].carried, loads[l].ready + loads[l].upstream + loads[l].bytes / links[l].bandwidth); });
@@ -124,6 +122,35 @@ class Bound {
       if (load.destination.valid()) done_[p][load.destination] = std::max(done_[p][load.destination], load.carried + load.downstream);
       end_ = std::max(end_, load.carried + load.to_end);
     }
+  }
+
+  /// A link that bytes cross on their way: their share, and the shortest times to the link and from its beginning to the end.
+  struct Crossing {
+    std::int32_t link = 0;
+    double share = 0;
+    Time before, after;
+  };
+  std::span<const Crossing> way(Rank s, Rank d) {
+    const std::span<const Link> links = topology_.links();
+    way_.clear();
+    topology_.for_each_share(s, d, [&](std::int32_t l, double share) { way_.push_back({l, share, {}, {}}); });
+    // Links come after all links before them.
+    reach_.resize(topology_.vertices().size());
+    for (const Crossing& c : way_) reach_[links[c.link].to] = Time::never();
+    reach_[links[way_.front().link].from] = {};
+    for (Crossing& c : way_) {
+      c.before = reach_[links[c.link].from];
+      reach_[links[c.link].to] = std::min(reach_[links[c.link].to], c.before + links[c.link].latency);
+    }
+    const std::int32_t end = links[way_.back().link].to;
+    for (const Crossing& c : way_) reach_[links[c.link].from] = Time::never();
+    reach_[end] = {};
+    for (std::size_t i = way_.size(); i-- > 0;) {
+      Crossing& c = way_[i];
+      c.after = reach_[links[c.link].to] + links[c.link].latency;
+      reach_[links[c.link].from] = std::min(reach_[links[c.link].from], c.after);
+    }
+    return way_;
   }
 
   template <class Visit>
@@ -148,6 +175,8 @@ class Bound {
   std::vector<std::vector<double>> compute_;              // [phases][R] seconds of a kernel phase
   std::vector<std::vector<double>> after_, begin_, done_;  // [phases][R]
   std::vector<std::vector<double>> after_sent_, sent_;     // [phases][R] of transfers that others wait for to be sent
+  std::vector<Crossing> way_;
+  std::vector<Time> reach_;  // [V]
   double end_ = 0;
 };
 

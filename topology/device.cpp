@@ -8,7 +8,12 @@ namespace epsim {
 namespace profiles {
 Device h800();
 Device h100();
+Device h200();
+Device b200();
+Device gb200();
 Device a100();
+Device mi300x();
+Device mi355x();
 Device cpu();
 }  // namespace profiles
 
@@ -49,7 +54,8 @@ double Device::flops(Precision p) const {
 double Device::share_of_peak(Precision p) const { return flops(p) < flops(Precision::fp4) ? peak_share_wide.value : peak_share.value; }
 
 const std::vector<Device>& devices() {
-  static const std::vector<Device> all = {profiles::h800(), profiles::h100(), profiles::a100(), profiles::cpu()};
+  static const std::vector<Device> all = {profiles::h800(), profiles::h100(), profiles::h200(),   profiles::b200(),   profiles::gb200(),
+                                          profiles::a100(), profiles::mi300x(), profiles::mi355x(), profiles::cpu()};
   return all;
 }
 

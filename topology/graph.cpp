@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/graph/adjacency_list.hpp>
 #include <boost/graph/breadth_first_search.hpp>
+#include <boost/graph/compressed_sparse_row_graph.hpp>
+#include <boost/graph/dijkstra_shortest_paths.hpp>
 #include <boost/graph/graphml.hpp>
 #include <boost/property_tree/xml_parser.hpp>
+#include <limits>
 #include <sstream>
 
 #include "topology/graphml_outline.h"
@@ -46,36 +48,47 @@ class Collector : public boost::mutate_graph {
 
 }  // namespace
 
-/// Edges point backwards, so that one search finds the distances to a destination. A rank is two vertices: v, where paths end, and V + v, where they begin.
-struct HopGraph::Graph {
-  explicit Graph(std::size_t vertices) : backwards(2 * vertices) {}
-
-  boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS> backwards;
-  std::vector<std::int32_t> start;  // [V] the vertex that paths from v begin at
+/// Edges point backwards, so that one search finds the costs to a destination.
+struct SwitchGraph::Graph {
+  using Edges = boost::compressed_sparse_row_graph<boost::directedS, boost::no_property, std::int32_t>;
+  Edges backwards;
+  bool equal_costs = true;  // then a search in breadth does
 };
 
-HopGraph::HopGraph(std::span<const Vertex> vertices, std::span<const Link> links) {
-  auto graph = std::make_unique<Graph>(vertices.size());
-  const auto count = static_cast<std::int32_t>(vertices.size());
-  for (std::int32_t v = 0; v < count; ++v) graph->start.push_back(vertices[static_cast<std::size_t>(v)].rank.valid() ? count + v : v);
-  for (const Link& link : links)
-    boost::add_edge(static_cast<std::size_t>(link.to), static_cast<std::size_t>(graph->start[static_cast<std::size_t>(link.from)]), graph->backwards);
+SwitchGraph::SwitchGraph(std::span<const Vertex> vertices, std::span<const Link> links) {
+  for (const Vertex& v : vertices) switch_of_vertex_.push_back(v.rank.valid() ? -1 : switches_++);
+  auto graph = std::make_unique<Graph>();
+  std::vector<std::pair<std::size_t, std::size_t>> ends;
+  std::vector<std::int32_t> costs;
+  for (const Link& link : links) {
+    const std::int32_t from = switch_of(link.from), to = switch_of(link.to);
+    if (from < 0 || to < 0) continue;
+    ends.emplace_back(static_cast<std::size_t>(to), static_cast<std::size_t>(from));
+    costs.push_back(link.cost);
+    graph->equal_costs &= link.cost == costs.front();
+  }
+  graph->backwards = Graph::Edges(boost::edges_are_unsorted_multi_pass, ends.begin(), ends.end(), costs.begin(), static_cast<std::size_t>(switches_));
   graph_ = std::move(graph);
 }
 
-HopGraph::~HopGraph() = default;
+SwitchGraph::~SwitchGraph() = default;
 
-void HopGraph::hops_to(std::int32_t destination, std::span<std::int32_t> hops) const {
+void SwitchGraph::costs_to(std::int32_t destination, std::span<std::int32_t> costs) const {
   const auto& g = graph_->backwards;
   const auto index = boost::get(boost::vertex_index, g);
-  std::vector<std::int32_t> distance(boost::num_vertices(g), -1);
-  std::vector<boost::default_color_type> color(boost::num_vertices(g), boost::white_color);
-  distance[static_cast<std::size_t>(destination)] = 0;
-  const auto record = boost::record_distances(boost::make_iterator_property_map(distance.begin(), index), boost::on_tree_edge());
-  boost::breadth_first_visit(g, static_cast<std::size_t>(destination),
-                             boost::visitor(boost::make_bfs_visitor(record)).color_map(boost::make_iterator_property_map(color.begin(), index)));
-  for (std::size_t v = 0; v < hops.size(); ++v) hops[v] = distance[static_cast<std::size_t>(graph_->start[v])];
-  hops[static_cast<std::size_t>(destination)] = 0;
+  const auto start = static_cast<std::size_t>(destination);
+  const auto distance = boost::make_iterator_property_map(costs.begin(), index);
+  if (graph_->equal_costs) {
+    std::fill(costs.begin(), costs.end(), -1);
+    costs[start] = 0;
+    boost::two_bit_color_map color(costs.size(), index);
+    boost::breadth_first_visit(g, start, boost::visitor(boost::make_bfs_visitor(boost::record_distances(distance, boost::on_tree_edge()))).color_map(color));
+    const std::int32_t step = boost::num_edges(g) == 0 ? 1 : boost::get(boost::edge_bundle, g, *boost::edges(g).first);
+    for (std::int32_t& c : costs) c = c < 0 ? c : c * step;
+  } else {
+    boost::dijkstra_shortest_paths(g, start, boost::distance_map(distance).weight_map(boost::get(boost::edge_bundle, g)));
+    for (std::int32_t& c : costs) c = c == std::numeric_limits<std::int32_t>::max() ? -1 : c;
+  }
 }
 
 AttributedGraph read_graphml(std::shared_ptr<const SourceText> source) {

@@ -13,16 +13,20 @@ namespace epsim {
 struct Vertex;
 struct Link;
 
-/// Distances in links over a directed graph whose ranks are ends of paths and never passed through.
-class HopGraph {
+/// Least costs over the links between switches, so that no path passes through a rank.
+class SwitchGraph {
  public:
-  HopGraph(std::span<const Vertex> vertices, std::span<const Link> links);
-  ~HopGraph();
-  /// Writes the fewest links from every vertex to `destination` into hops [V]; -1 where there is no path. May be called from several threads.
-  void hops_to(std::int32_t destination, std::span<std::int32_t> hops) const;
+  SwitchGraph(std::span<const Vertex> vertices, std::span<const Link> links);
+  ~SwitchGraph();
+  std::int32_t switches() const { return switches_; }
+  std::int32_t switch_of(std::int32_t vertex) const { return switch_of_vertex_[static_cast<std::size_t>(vertex)]; }  ///< switches count from 0; -1 for a rank
+  /// Writes the least sum of link costs from every switch to `destination` into costs [switches]; -1 where there is no path. May be called from several threads.
+  void costs_to(std::int32_t destination, std::span<std::int32_t> costs) const;
 
  private:
   struct Graph;
+  std::int32_t switches_ = 0;
+  std::vector<std::int32_t> switch_of_vertex_;
   std::unique_ptr<const Graph> graph_;
 };
 

@@ -16,15 +16,11 @@ class IdealNetwork : public Network {
   void start(const std::vector<Flow>& flows, double now) override {
     const std::span<const Link> links = topology_.links();
     for (const Flow& f : flows)
-      topology_.for_each_link(f.source, f.destination, [&](std::int32_t l) { drained_[l] = std::max(drained_[l], now) + f.bytes / links[l].bandwidth; });
+      topology_.for_each_share(f.source, f.destination, [&](std::int32_t l, double share) { drained_[l] = std::max(drained_[l], now) + f.bytes * share / links[l].bandwidth; });
     for (const Flow& f : flows) {
       double left = now;
-      Time latency;
-      topology_.for_each_link(f.source, f.destination, [&](std::int32_t l) {
-        left = std::max(left, drained_[l]);
-        latency += links[l].latency;
-      });
-      deliveries_.add({f.id, left + latency.seconds()});
+      topology_.for_each_link(f.source, f.destination, [&](std::int32_t l) { left = std::max(left, drained_[l]); });
+      deliveries_.add({f.id, left + topology_.latency(f.source, f.destination).seconds()});
     }
   }
   double next_event() const override { return deliveries_.next(); }

@@ -72,6 +72,24 @@ TEST(Documents, HaveEveryKeyOfAlltoall) {
   EXPECT_EQ(keys_of(out, {"links"}), documented("alltoall"));
 }
 
+TEST(Documents, HaveEveryKeyOfTopo) {
+  const Json out = run_json({"topo", "show", "{single_switch: {ranks: 2, device: cpu}}", "--path", "0:1"});
+  EXPECT_EQ(keys_of(out, {"tiers", "paths"}), documented("topo"));
+}
+
+TEST(Documents, HaveOnlyClustersThatCanBeBuilt) {
+  const std::string page = read_text(kRoot + "/docs/topology.md")->text, fence = "```yaml\n";
+  int built = 0;
+  for (std::size_t at = 0; (at = page.find(fence, at)) != std::string::npos; ++at, ++built) {
+    const std::size_t begin = at + fence.size();
+    const Setting root = parse_yaml(std::make_shared<SourceText>(SourceText{"docs/topology.md", page.substr(begin, page.find("```", begin) - begin)}));
+    Diagnostics problems;
+    EXPECT_NO_THROW(builtin_clusters().make(*root.find("cluster"), problems)) << at;
+    EXPECT_NO_THROW(problems.check());
+  }
+  EXPECT_GE(built, 1);
+}
+
 TEST(Documents, HaveEveryKeyOfModel) { EXPECT_EQ(keys_of(run_json({"model", "deepseek-v3"}), {}), documented("model")); }
 
 TEST(Documents, HaveOnlyExperimentsThatCanBeRead) {
@@ -100,7 +118,7 @@ TEST(Documents, HaveOnlyExperimentsThatCanBeRead) {
 // Every `epsim VERB --option` that a document shows is one that the program knows.
 TEST(Documents, ShowOnlyCommandsThatExist) {
   int shown = 0;
-  for (const char* page : {"README.md", "docs/output.md", "docs/architecture.md"}) {
+  for (const char* page : {"README.md", "docs/output.md", "docs/topology.md", "docs/architecture.md"}) {
     std::ifstream in(kRoot + "/" + page);
     std::string line;
     while (std::getline(in, line))
@@ -108,7 +126,10 @@ TEST(Documents, ShowOnlyCommandsThatExist) {
         std::istringstream words(line.substr(at + 6, line.find_first_of("`#", at) - at - 6));
         std::string verb, word;
         words >> verb;
-        const Outcome help = run_program({verb, "--help"});
+        std::vector<std::string> command = {verb};
+        if (verb == "topo" && words >> word) command.push_back(word);
+        command.push_back("--help");
+        const Outcome help = run_program(command);
         if (help.status != 0) continue;  // prose
         while (words >> word)
           if (const auto dashes = word.find("--"); dashes != std::string::npos && dashes <= 1) {

@@ -137,7 +137,8 @@ TEST(RailFatTree, AnAllToAllLoadsAllSpineLinksAlike) {
 
 TEST(Clusters, AreListedWithTheirSettings) {
   const ClusterCatalog catalog = builtin_clusters();
-  EXPECT_THAT(catalog.names(), testing::UnorderedElementsAre("single_switch", "two_tier", "rail_fat_tree", "graphml"));
+  EXPECT_THAT(catalog.names(), testing::UnorderedElementsAre("single_switch", "two_tier", "rail_fat_tree", "graphml", "fat_tree", "multi_rail", "dragonfly", "torus", "hypercube", "nvl72",
+                                                             "supernode", "astra_sim", "htsim", "nccl_xml"));
   for (const auto& entry : catalog.entries()) {
     Params p;
     const Topology t = entry.make(p);

@@ -59,8 +59,18 @@ TEST(Devices, AreFoundByTheirName) {
     EXPECT_EQ(find_device(name)->name, name);
     names.insert(name);
   }
-  EXPECT_EQ(names, (std::set<std::string>{"h800", "h100", "a100", "cpu"}));
+  EXPECT_EQ(names, (std::set<std::string>{"h800", "h100", "h200", "b200", "gb200", "a100", "mi300x", "mi355x", "cpu"}));
   EXPECT_EQ(find_device("h900"), nullptr);
+}
+
+TEST(Devices, NominalRatesOfTheirDataSheetsFollow) {
+  // What data sheets state for a whole machine: GPUs x rate.
+  EXPECT_DOUBLE_EQ(72 * find_device("gb200")->flops_fp8.value, 360e15);
+  EXPECT_DOUBLE_EQ(8 * find_device("b200")->flops_fp8.value, 36e15);
+  EXPECT_DOUBLE_EQ(8 * find_device("b200")->memory_bytes.value, 1440e9);
+  EXPECT_EQ(find_device("h200")->flops_fp8.value, find_device("h100")->flops_fp8.value);
+  EXPECT_DOUBLE_EQ(find_device("b200")->scale_up_bandwidth.value, 18 * 40.1e9);
+  EXPECT_DOUBLE_EQ(find_device("mi300x")->scale_up_bandwidth.value, 7 * 64e9 * 0.75);
 }
 
 TEST(Devices, ComputeInTheNextWiderFormatWhereUnitsAreMissing) {

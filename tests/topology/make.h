@@ -37,4 +37,20 @@ inline std::vector<std::string> path(const Topology& t, int s, int d) {
   return names;
 }
 
+/// What each link carries when every rank sends 1 to every other.
+inline std::vector<double> all_to_all(const Topology& t) {
+  std::vector<double> load(t.links().size());
+  for (const Rank s : ids<Rank>(t.ranks()))
+    for (const Rank d : ids<Rank>(t.ranks())) t.for_each_share(s, d, [&](std::int32_t link, double share) { load[static_cast<std::size_t>(link)] += share; });
+  return load;
+}
+
+/// The links of a tier.
+inline std::vector<std::size_t> tier(const Topology& t, const std::string& name) {
+  std::vector<std::size_t> links;
+  for (std::size_t l = 0; l < t.links().size(); ++l)
+    if (t.links()[l].tier == name) links.push_back(l);
+  return links;
+}
+
 }  // namespace epsim

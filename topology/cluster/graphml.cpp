@@ -10,13 +10,15 @@ Topology graphml(Params& p) {
   const std::string file =
       p.path("file", "GraphML file; nodes: kind (rank or switch), name, node, rank; edges: bandwidth or gbps, latency or latency_ns, tier, name");
   const Device& device = read_device(p);
+  const Paths paths = read_paths(p);
   if (!p.usable()) return listed;
 
   auto text = read_text(file, kMaxFile);
   GraphmlCluster cluster = read_graphml_cluster(text);
-  Topology t(std::move(cluster.vertices), std::move(cluster.links), device, {text, 0, 0});
-  t.summary = listed.summary;
-  return t;
+  Fabric f;
+  f.vertices = std::move(cluster.vertices);
+  f.links = std::move(cluster.links);
+  return f.build(device, paths, {text, 0, 0}, listed.summary);
 }
 
 }  // namespace epsim::parts_cluster

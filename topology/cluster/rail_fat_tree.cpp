@@ -32,6 +32,7 @@ Topology rail_fat_tree(Params& p) {
       p.time("nic_latency", "time of one hop between a NIC and its leaf", time_from_seconds(device.nic_latency.value), "the device's NIC latency")};
   const Time switch_latency =
       p.time("switch_latency", "time of one hop between a leaf and a spine", time_from_seconds(device.switch_latency.value), "the device's switch latency");
+  const Paths paths = read_paths(p);
   if (oversubscription.num < oversubscription.den) p.error("oversubscription", "`oversubscription` must be at least 1");
   const std::int64_t leaves = (nodes + per_leaf - 1) / per_leaf;  // of a rail
   if (p.usable()) check_ranks(p, "nodes", nodes * per_node);
@@ -54,9 +55,7 @@ Topology rail_fat_tree(Params& p) {
           static_cast<double>(last - first) * nic.bandwidth * static_cast<double>(oversubscription.den) / static_cast<double>(oversubscription.num);
       for (const std::int32_t s : spine) f.add_cable(leaf, s, "spine", {up / static_cast<double>(spines), switch_latency});
     }
-  Topology t(std::move(f.vertices), std::move(f.links), device, p.at());
-  t.summary = listed.summary;
-  return t;
+  return f.build(device, paths, p.at(), listed.summary);
 }
 
 }  // namespace epsim::parts_cluster

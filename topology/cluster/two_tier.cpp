@@ -15,6 +15,7 @@ Topology two_tier(Params& p) {
                                    "ranks_per_node x the device's NIC rate"),
                        p.time("uplink_latency", "time of one hop between a node and the core; a path has two", time_from_seconds(device.nic_latency.value),
                               "the device's NIC latency")};
+  const Paths paths = read_paths(p);
   if (p.usable()) check_ranks(p, "nodes", nodes * per_node);
   if (!p.usable()) return listed;
 
@@ -25,9 +26,7 @@ Topology two_tier(Params& p) {
     f.add_link(hub, core, "uplink", uplink, fmt::format("uplink of node {}", n.value));
     f.add_link(core, hub, "uplink", uplink, fmt::format("downlink of node {}", n.value));
   }
-  Topology t(std::move(f.vertices), std::move(f.links), device, p.at());
-  t.summary = listed.summary;
-  return t;
+  return f.build(device, paths, p.at(), listed.summary);
 }
 
 }  // namespace epsim::parts_cluster

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/params.h"
+#include "topology/faults.h"
 #include "topology/topology.h"
 
 namespace epsim {
@@ -13,6 +14,14 @@ struct Port {
   Bandwidth bandwidth = 0;
   Time latency;
 };
+
+/// What every shape reads besides its form: how traffic chooses among equal paths, and what is broken.
+struct Paths {
+  PathRule rule;
+  std::vector<Fault> faults;
+};
+/// `routing` and `faults`.
+Paths read_paths(Params& p, PathRule::Kind fallback = PathRule::Kind::dmodk);
 
 /// The vertices and links of a cluster shape while it is built. Ranks are numbered in the order they are added.
 struct Fabric {
@@ -27,6 +36,8 @@ struct Fabric {
   void add_cable(std::int32_t a, std::int32_t b, std::string_view tier, Port port);
   /// The ranks of a node, each with a full-duplex port at the node's switch. Gives the switch.
   std::int32_t add_node(Node node, std::int64_t ranks, Port port);
+  /// The topology of what was added, after its faults. Throws InputError.
+  Topology build(const Device& device, const Paths& paths, const Location& at, std::string_view summary);
 
  private:
   std::int32_t ranks_ = 0;
