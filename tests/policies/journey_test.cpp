@@ -23,7 +23,7 @@ Journey journey_of(const std::string& exchange, const Topology& topology) {
 
 Hops hops_of(const Journey& j, int s, int d) {
   Hops hops;
-  j.hops(Rank(s), Rank(d), hops);
+  j.find(Rank(s), Rank(d), hops);
   return hops;
 }
 
