@@ -86,13 +86,11 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey
   }
   out.flow_finish_s.assign(n, std::vector<double>(n, 0));
   const auto key = [](std::int32_t phase, Rank source, Rank destination) { return std::tuple(phase, source.value, destination.value); };
-  std::vector<Journey::Hop> hops;
   for (const Rank s : ids<Rank>(topology.ranks()))
     for (const Rank d : ids<Rank>(topology.ranks())) {
       if (s == d || bytes(s, d) == 0) continue;
-      hops.clear();
-      journey.hops(s, d, hops);
-      const auto last = key(hops.back().round, hops.back().from, d);
+      const Journey::LastHop hop = journey.last(s, d);
+      const auto last = key(hop.round, hop.from, d);
       const auto flow = std::lower_bound(timeline.flows.begin(), timeline.flows.end(), last, [&](const Timeline::FlowRecord& f, const auto& k) { return key(f.phase, f.source, f.destination) < k; });
       out.flow_finish_s[s][d] = flow->end_s;
     }

@@ -1,6 +1,7 @@
 #include "policies/bound.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
 
@@ -21,6 +22,13 @@ struct LinkLoad {
   double downstream = kNever;                // the shortest way from the link, its own latency included
   double to_end = kNever;                    // the least that is left of the schedule after one of the messages has passed
   Rank destination;                          // of all its messages; invalid where there are several
+};
+
+/// What a link must carry of all transfers of a stage, whether or not they wait for each other.
+struct LinkTotal {
+  double bytes = 0;
+  double ready = kNever, upstream = kNever;  // the least of each over all messages, as in LinkLoad
+  double to_end = kNever;
 };
 
 class Bound {
@@ -48,6 +56,9 @@ class Bound {
     for (std::size_t p = schedule_.phases.size(); p-- > 0;) look_back(p);
     for (std::size_t p = 0; p < schedule_.phases.size(); ++p) look_ahead(p);
     for (const Rank r : ids<Rank>(schedule_.ranks)) one_at_a_time(r);
+    for (const std::vector<LinkTotal>& of_stage : totals_)
+      for (std::size_t l = 0; l < of_stage.size(); ++l)
+        if (of_stage[l].bytes > 0) end_ = std::max(end_, of_stage[l].ready + of_stage[l].upstream + of_stage[l].bytes / topology_.links()[l].bandwidth + of_stage[l].to_end);
     return end_ * kRounding;
   }
 
@@ -117,8 +128,16 @@ class Bound {
       // What begins no earlier than `begun` has to pass after it.
       topology_links_of(phase, s, [&](std::int32_t l) { loads[l].carried = std::max(loads[l].carried, loads[l].ready + loads[l].upstream + loads[l].bytes / links[l].bandwidth); });
     }
+    std::vector<LinkTotal>& totals = totals_[static_cast<std::size_t>(phase.stage)];
+    totals.resize(links.size());
     for (const LinkLoad& load : loads) {
+      const std::size_t l = static_cast<std::size_t>(&load - loads.data());
       if (load.bytes == 0) continue;
+      LinkTotal& total = totals[l];
+      total.bytes += load.bytes;
+      total.ready = std::min(total.ready, load.ready);
+      total.upstream = std::min(total.upstream, load.upstream);
+      total.to_end = std::min(total.to_end, load.to_end);
       if (load.destination.valid()) done_[p][load.destination] = std::max(done_[p][load.destination], load.carried + load.downstream);
       end_ = std::max(end_, load.carried + load.to_end);
     }
@@ -177,6 +196,7 @@ class Bound {
   std::vector<std::vector<double>> after_sent_, sent_;     // [phases][R] of transfers that others wait for to be sent
   std::vector<Crossing> way_;
   std::vector<Time> reach_;  // [V]
+  std::array<std::vector<LinkTotal>, 3> totals_;           // [stages][links]
   double end_ = 0;
 };
 

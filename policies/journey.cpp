@@ -1,9 +1,44 @@
 #include "policies/journey.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "policies/schedule.h"
 
 namespace epsim {
+
+void Journey::find(Rank source, Rank destination, std::vector<Hop>& hops) const {
+  hops.clear();
+  for (Rank at = destination; at != source;) {
+    const LastHop hop = last(source, at);
+    hops.push_back({hop.round, hop.from, at});
+    at = hop.from;
+  }
+  std::reverse(hops.begin(), hops.end());
+}
+
+void Journey::count(const Matrix<std::int64_t>& rows, std::span<RowCounts> of_rounds) const {
+  const auto ranks = static_cast<std::size_t>(rows.rows);
+  std::vector<LastHop> hops(ranks);
+  std::vector<std::int64_t> carried;               // [R] rows that come to a rank, its own and those it forwards
+  std::vector<std::size_t> first(rounds.size() + 1);
+  std::vector<Rank> by_round(ranks);               // destinations, by the round of their last hop
+  for (const Rank s : ids<Rank>(rows.rows)) {
+    carried.assign(rows.row(s).begin(), rows.row(s).end());
+    std::fill(first.begin(), first.end(), 0);
+    for (const Rank d : ids<Rank>(rows.rows))
+      if (d != s) hops[d] = last(s, d), ++first[static_cast<std::size_t>(hops[d].round) + 1];
+    for (std::size_t r = 0; r < rounds.size(); ++r) first[r + 1] += first[r];
+    for (const Rank d : ids<Rank>(rows.rows))
+      if (d != s) by_round[first[static_cast<std::size_t>(hops[d].round)]++] = d;
+    // From the last round back: what a rank forwards is known before its own hop is counted.
+    for (std::size_t i = ranks - 1; i-- > 0;) {
+      const Rank d = by_round[i];
+      of_rounds[static_cast<std::size_t>(hops[d].round)].add(hops[d].from, d, carried[d]);
+      if (hops[d].from != s) carried[hops[d].from] += carried[d];
+    }
+  }
+}
 
 std::string Journey::name(const std::string& stage, int round) const {
   if (rounds.size() == 1) return stage;
@@ -15,14 +50,7 @@ Schedule carry(const Journey& journey, const Matrix<std::int64_t>& bytes) {
   ensure(bytes.rows == bytes.columns, "a matrix of bytes is square");
   const auto ranks = static_cast<int>(bytes.rows);
   std::vector<RowCounts> counts(journey.rounds.size(), RowCounts(ranks));
-  std::vector<Journey::Hop> hops;
-  for (const Rank s : ids<Rank>(ranks))
-    for (const Rank d : ids<Rank>(ranks)) {
-      if (s == d || bytes(s, d) == 0) continue;
-      hops.clear();
-      journey.hops(s, d, hops);
-      for (const Journey::Hop& hop : hops) counts[static_cast<std::size_t>(hop.round)].add(hop.from, hop.to, bytes(s, d));
-    }
+  journey.count(bytes, counts);
   Schedule schedule{ranks, {}};
   for (std::size_t i = 0; i < journey.rounds.size(); ++i) {
     Phase phase;

@@ -14,15 +14,9 @@ Exchange bruck(Params& p, const Shape*) {
     Journey j;
     // What a rank sends in a round may have come in any round before.
     for (int r = 0; r < rounds; ++r) j.rounds.push_back(r == 0 ? Journey::Round{} : Journey::Round{lowering::steps_from(0, r), {r - 1}, {}});
-    j.hops = [ranks](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
-      const int distance = lowering::ahead(s, d, ranks);
-      Rank at = s;
-      for (int round = 0; distance >> round; ++round) {
-        if ((distance >> round & 1) == 0) continue;
-        const Rank to = lowering::behind(at, 1 << round, ranks);
-        hops.push_back({round, at, to});
-        at = to;
-      }
+    j.last = [ranks](Rank s, Rank d) {
+      const int highest = std::bit_width(static_cast<unsigned>(lowering::ahead(s, d, ranks))) - 1;
+      return Journey::LastHop{highest, lowering::behind(d, ranks - (1 << highest), ranks)};
     };
     return j;
   };

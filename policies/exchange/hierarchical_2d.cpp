@@ -10,11 +10,10 @@ Exchange hierarchical_2d(Params& p, const Shape*) {
   const auto journey = [](const Topology& topology) {
     Journey j;
     j.rounds = {{{}, {}, "inside nodes"}, {{0}, {}, "across nodes"}};
-    j.hops = [&topology](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
+    j.last = [&topology](Rank s, Rank d) {
+      if (topology.node_of(s) == topology.node_of(d)) return Journey::LastHop{0, s};
       const auto mine = topology.ranks_of(topology.node_of(s));
-      const Rank via = topology.node_of(s) == topology.node_of(d) ? d : mine[static_cast<std::size_t>(topology.local_index(d)) % mine.size()];
-      if (s != via) hops.push_back({0, s, via});
-      if (via != d) hops.push_back({1, via, d});
+      return Journey::LastHop{1, mine[static_cast<std::size_t>(topology.local_index(d)) % mine.size()]};
     };
     return j;
   };

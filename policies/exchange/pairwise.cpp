@@ -14,9 +14,7 @@ Exchange pairwise(Params& p, const Shape*) {
     const bool power = std::has_single_bit(static_cast<unsigned>(ranks));
     Journey j;
     for (int r = 0; r + 1 < ranks; ++r) j.rounds.push_back(r == 0 ? Journey::Round{} : Journey::Round{{r - 1}, {r - 1}, {}});
-    j.hops = [=](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
-      if (s != d) hops.push_back({(power ? s ^ d : lowering::ahead(s, d, ranks)) - 1, s, d});
-    };
+    j.last = [=](Rank s, Rank d) { return Journey::LastHop{(power ? s ^ d : lowering::ahead(s, d, ranks)) - 1, s}; };
     return j;
   };
   return lowering::along("R - 1 rounds, in each of which a rank exchanges with one other and waits for both directions", journey, rows);

@@ -11,10 +11,7 @@ Exchange ring(Params& p, const Shape*) {
     const int ranks = topology.ranks();
     Journey j;
     for (int r = 0; r + 1 < ranks; ++r) j.rounds.push_back(r == 0 ? Journey::Round{} : Journey::Round{{r - 1}, {r - 1}, {}});
-    j.hops = [ranks](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
-      const int steps = lowering::ahead(s, d, ranks);
-      for (int i = 0; i < steps; ++i) hops.push_back({i, lowering::behind(s, i, ranks), lowering::behind(s, i + 1, ranks)});
-    };
+    j.last = [ranks](Rank s, Rank d) { return Journey::LastHop{lowering::ahead(s, d, ranks) - 1, lowering::behind(d, ranks - 1, ranks)}; };
     return j;
   };
   return lowering::along("rows travel from neighbour to neighbour in R - 1 steps", journey, rows, chunks);

@@ -12,9 +12,7 @@ Exchange spread_out(Params& p, const Shape*) {
     const int ranks = topology.ranks();
     Journey j;
     for (int r = 0; r + 1 < ranks; ++r) j.rounds.push_back(r < window ? Journey::Round{} : Journey::Round{{}, {r - window}, {}});
-    j.hops = [ranks](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
-      if (s != d) hops.push_back({lowering::ahead(s, d, ranks) - 1, s, d});
-    };
+    j.last = [ranks](Rank s, Rank d) { return Journey::LastHop{lowering::ahead(s, d, ranks) - 1, s}; };
     return j;
   };
   return lowering::along("all messages in an order that begins behind the sender, a window of them under way at a time", journey, rows);

@@ -1,12 +1,12 @@
 #!/bin/sh
-# same_bits.sh EPSIM FILE FOLDER [--set KEY=VALUE]...: holds I5, I7 and I8: `execute` gives the same bytes with 1, 2, 3, 5 and 8 processes, and equals the reference each time.
+# same_bits.sh EPSIM FILE FOLDER [--set KEY=VALUE]...: holds I5, I7 and I8: `execute` gives the same bytes with 1, 2, 3, 5 and 8 processes (or the numbers in PROCESSES, 1 among them), and equals the reference each time.
 set -eu
 epsim=$1 file=$2 folder=$3
 shift 3
 mpirun=$(cd "$(dirname "$0")/../../tools" && pwd)/mpirun
 rm -rf "$folder"
 mkdir -p "$folder"
-for n in 1 2 3 5 8; do
+for n in ${PROCESSES:-1 2 3 5 8}; do
   out=$folder/n$n
   "$mpirun" -n $n "$epsim" execute "$file" "$@" --format json --dump "$out" >"$out.json" 2>"$out.err" || { cat "$out.err" "$out.json"; echo "FAILED with $n processes: epsim execute ended with an error"; exit 1; }
   # The word is looked for as JSON writers put it, with or without a space.

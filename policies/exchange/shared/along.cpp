@@ -7,99 +7,88 @@ namespace {
 
 using Kind = Phase::Kind;
 
-/// A journey whose rounds are steps of an exchange, one way.
-class Way {
+/// Sends single rows along ways.
+class Carrier {
  public:
-  Way(std::shared_ptr<const Journey> journey, int first) : journey_(std::move(journey)), first_(first) {}
-
-  void count(Counter& counter, int chunk, Rank from, Rank to, std::int64_t rows) {
-    if (from == to || rows == 0) return;
-    find(from, to);
-    for (const Journey::Hop& hop : hops_) counter.transfer(hop_step(first_, *journey_, chunk, hop), hop.from, hop.to, rows);
-  }
   template <class Sink>
-  RowRef send(const Token<Sink>& token, Rank from, Rank to, RowRef row) {
-    if (from == to) return row;
-    find(from, to);
-    for (const Journey::Hop& hop : hops_) row = token.sink.transfer(hop_step(first_, *journey_, token.chunk, hop), hop.from, hop.to, row);
+  RowRef send(const Token<Sink>& token, const Way& way, Rank from, Rank to, RowRef row) {
+    way.journey->find(from, to, hops_);
+    for (const Journey::Hop& hop : hops_) row = token.sink.transfer(way.step(token.chunk, hop), hop.from, hop.to, row);
     return row;
   }
 
  private:
-  void find(Rank from, Rank to) {
-    hops_.clear();
-    journey_->hops(from, to, hops_);
-  }
-  std::shared_ptr<const Journey> journey_;
-  int first_;
   std::vector<Journey::Hop> hops_;
 };
 
-/// Steps of both kinds of exchange. `last` gives a rank's results: the experts, or the sum of its copies.
+/// Steps of both kinds of exchange.
 struct Layout {
-  Steps steps;
-  int dispatch, on_rank = -1, combine, add;
+  Way out, back;
+  int on_rank = -1, add = -1;
 
-  Layout(const Journey& journey, Rows rows, int chunks) {
-    steps.chunks = chunks;
+  Layout(Steps& steps, const std::shared_ptr<const Journey>& journey, Rows rows) {
     steps.needs_reach = rows == Rows::rank;
-    const int transfers = chunks * static_cast<int>(journey.rounds.size());
-    dispatch = steps.add_journey(journey, Stage::dispatch, {});
-    steps.add_kernels(steps_from(dispatch, transfers));
+    const int transfers = steps.chunks * static_cast<int>(journey->rounds.size());
+    out = steps.add_journey(journey, Stage::dispatch, {});
+    steps.add_kernels(steps_from(out.first, transfers));
     int last = steps.experts;
     if (rows == Rows::rank) last = on_rank = steps.add({Kind::reduce, Stage::combine, "add on rank", {steps.experts}});
-    combine = steps.add_journey(journey, Stage::combine, {last});
-    add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared, last}, steps_from(combine, transfers)})});
+    back = steps.add_journey(journey, Stage::combine, {last});
+    add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared, last}, steps_from(back.first, transfers)})});
   }
 };
 
 auto copies_alone(const std::shared_ptr<const Journey>& journey, int chunks) {
-  Layout at(*journey, Rows::copy, chunks);
-  const auto count_home = [out = Way(journey, at.dispatch), back = Way(journey, at.combine), add = at.add](const HomeCounts& h, Counter& counter) mutable {
+  Steps steps;
+  steps.chunks = chunks;
+  const Layout at(steps, journey, Rows::copy);
+  const auto count_home = [at](const HomeCounts& h, Counter& counter) {
     std::int64_t copies = 0;
     for (const Rank r : ids<Rank>(h.topology.ranks())) {
-      out.count(counter, h.chunk, h.home, r, h.copies[r]);
-      back.count(counter, h.chunk, r, h.home, h.copies[r]);
+      counter.carry(at.out, h.home, r, h.copies[r]);
+      counter.carry(at.back, r, h.home, h.copies[r]);
       copies += h.copies[r];
     }
-    counter.reduce(add, h.home, copies + h.shared, h.tokens);
+    counter.reduce(at.add, h.home, copies + h.shared, h.tokens);
   };
-  const auto walk = [out = Way(journey, at.dispatch), back = Way(journey, at.combine), add = at.add, terms = Terms()](const auto& token) mutable {
+  const auto walk = [at, carrier = Carrier(), terms = Terms()](const auto& token) mutable {
     terms.clear();
     for (const Copy& c : token.copies) {
-      const RowRef result = token.sink.expert(c, out.send(token, token.home, c.rank, token.row));
-      terms.push_back({back.send(token, c.rank, token.home, result), c.weight});
+      const RowRef result = token.sink.expert(c, carrier.send(token, at.out, token.home, c.rank, token.row));
+      terms.push_back({carrier.send(token, at.back, c.rank, token.home, result), c.weight});
     }
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
-    token.sink.reduce(add, token.home, terms);
+    token.sink.reduce(at.add, token.home, terms);
   };
-  return Lowered{std::move(at.steps), count_home, walk};
+  return Lowered{std::move(steps), count_home, walk};
 }
 
 auto added_on_ranks(const std::shared_ptr<const Journey>& journey, int chunks) {
-  Layout at(*journey, Rows::rank, chunks);
-  const auto count_home = [out = Way(journey, at.dispatch), back = Way(journey, at.combine), on_rank = at.on_rank, add = at.add](const HomeCounts& h, Counter& counter) mutable {
+  Steps steps;
+  steps.chunks = chunks;
+  const Layout at(steps, journey, Rows::rank);
+  const auto count_home = [at](const HomeCounts& h, Counter& counter) {
     std::int64_t rows = 0;
     for (const Rank r : ids<Rank>(h.topology.ranks())) {
-      out.count(counter, h.chunk, h.home, r, h.reached[r]);
-      counter.reduce(on_rank, r, h.copies[r], h.reached[r]);
-      back.count(counter, h.chunk, r, h.home, h.reached[r]);
+      counter.carry(at.out, h.home, r, h.reached[r]);
+      counter.reduce(at.on_rank, r, h.copies[r], h.reached[r]);
+      counter.carry(at.back, r, h.home, h.reached[r]);
       rows += h.reached[r];
     }
-    counter.reduce(add, h.home, rows + h.shared, h.tokens);
+    counter.reduce(at.add, h.home, rows + h.shared, h.tokens);
   };
-  const auto walk = [out = Way(journey, at.dispatch), back = Way(journey, at.combine), on_rank = at.on_rank, add = at.add, terms = Terms(), mine = Terms()](const auto& token) mutable {
+  const auto walk = [at, carrier = Carrier(), terms = Terms(), mine = Terms()](const auto& token) mutable {
     terms.clear();
     for_each_group(token.copies, kAll, kRank, [&](Rank rank, auto each) {
-      const RowRef in = out.send(token, token.home, rank, token.row);
+      const RowRef in = carrier.send(token, at.out, token.home, rank, token.row);
       mine.clear();
       each([&](const Copy& c) { mine.push_back({token.sink.expert(c, in), c.weight}); });
-      terms.push_back({back.send(token, rank, token.home, token.sink.reduce(on_rank, rank, mine)), 1});
+      terms.push_back({carrier.send(token, at.back, rank, token.home, token.sink.reduce(at.on_rank, rank, mine)), 1});
     });
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
-    token.sink.reduce(add, token.home, terms);
+    token.sink.reduce(at.add, token.home, terms);
   };
-  return Lowered{std::move(at.steps), count_home, walk};
+  return Lowered{std::move(steps), count_home, walk};
 }
 
 }  // namespace
@@ -124,9 +113,7 @@ Exchange along(std::string_view summary, std::function<Journey(const Topology&)>
 }
 
 Journey straight(std::int64_t rows_per_message, bool one_sided) {
-  return {{{}}, rows_per_message, one_sided, [](Rank s, Rank d, std::vector<Journey::Hop>& hops) {
-            if (s != d) hops.push_back({0, s, d});
-          }};
+  return {{{}}, rows_per_message, one_sided, [](Rank s, Rank) { return Journey::LastHop{0, s}; }};
 }
 
 }  // namespace epsim::lowering

@@ -13,7 +13,7 @@ Rows read_dedup(Params& p);
 /// The exchange whose rows all travel by themselves along a journey, there and back.
 Exchange along(std::string_view summary, std::function<Journey(const Topology&)> journey, Rows rows, int chunks = 1);
 
-/// Journeys of one hop, straight to the destination.
+/// The journey of one hop, straight to the destination.
 Journey straight(std::int64_t rows_per_message = 0, bool one_sided = false);
 
 /// How far `to` lies behind `from` when ranks are counted in a circle.

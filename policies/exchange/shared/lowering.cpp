@@ -21,19 +21,21 @@ int Steps::add_chunks(Phase::Kind kind, Stage stage, const std::string& name, co
   return first;
 }
 
-int Steps::add_journey(const Journey& journey, Stage stage, const std::vector<int>& after) {
-  const auto first = static_cast<int>(list.size()), rounds = static_cast<int>(journey.rounds.size());
+Way Steps::add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::vector<int>& after) {
+  const Way way{std::move(journey), static_cast<int>(list.size()), static_cast<int>(ways.size())};
+  const Journey& j = *way.journey;
+  const auto rounds = static_cast<int>(j.rounds.size());
   for (int c = 0; c < chunks; ++c)
     for (int r = 0; r < rounds; ++r) {
-      const Journey::Round& round = journey.rounds[static_cast<std::size_t>(r)];
-      const std::string name = journey.name(std::string(name_of(stage)), r);
-      Step step{Phase::Kind::transfer, stage, chunks == 1 ? name : name + " chunk " + std::to_string(c + 1), after, {}, journey.rows_per_message, journey.one_sided};
-      for (const int before : round.after) step.after.push_back(first + c * rounds + before);
-      for (const int before : round.after_sent) step.after_sent.push_back(first + c * rounds + before);
-      if (c > 0) step.after_sent.push_back(first + (c - 1) * rounds + r);
+      const std::string name = j.name(std::string(name_of(stage)), r);
+      Step step{Phase::Kind::transfer, stage, chunks == 1 ? name : name + " chunk " + std::to_string(c + 1), after, {}, j.rows_per_message, j.one_sided};
+      for (const int before : j.rounds[static_cast<std::size_t>(r)].after) step.after.push_back(way.first + c * rounds + before);
+      for (const int before : j.rounds[static_cast<std::size_t>(r)].after_sent) step.after_sent.push_back(way.first + c * rounds + before);
+      if (c > 0) step.after_sent.push_back(way.first + (c - 1) * rounds + r);
       add(std::move(step));
     }
-  return first;
+  ways.push_back(way);
+  return way;
 }
 
 void Steps::add_kernels(std::vector<int> after) {
@@ -51,6 +53,15 @@ std::vector<int> join(std::initializer_list<std::vector<int>> lists) {
   std::vector<int> all;
   for (const std::vector<int>& list : lists) all.insert(all.end(), list.begin(), list.end());
   return all;
+}
+
+void Counter::end_chunk(int chunk) {
+  for (const Way& way : ways_) {
+    const std::size_t rounds = way.journey->rounds.size();
+    Matrix<std::int64_t>& rows = carried_[static_cast<std::size_t>(way.number)];
+    way.journey->count(rows, std::span(rows_).subspan(static_cast<std::size_t>(way.first) + static_cast<std::size_t>(chunk) * rounds, rounds));
+    std::fill(rows.cells.begin(), rows.cells.end(), 0);
+  }
 }
 
 int read_chunks(Params& p) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -32,6 +33,15 @@ struct Step {
   bool one_sided = false;
 };
 
+/// A journey whose rounds are steps of an exchange, one way.
+struct Way {
+  std::shared_ptr<const Journey> journey;
+  int first = 0;   ///< the first round's step, of the first chunk
+  int number = 0;  ///< in `Steps::ways`
+
+  int step(int chunk, const Journey::Hop& hop) const { return first + chunk * static_cast<int>(journey->rounds.size()) + hop.round; }
+};
+
 /// The steps of an exchange, added in an order that respects `after`. Tokens of a home rank may be cut in contiguous chunks that travel in steps of their own, so that one hop of a chunk goes beside
 /// an earlier hop of the next; kernels and the last sum wait for all of them.
 struct Steps {
@@ -43,13 +53,12 @@ struct Steps {
   int add(Step step);
   /// One step a chunk, `after(chunk)` each; a chunk's transfer waits until the chunk before is sent. Gives the first; chunk c's is c behind it.
   int add_chunks(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after);
-  /// One step a round of a journey and chunk, all after `after`. Gives the first; that of a hop is `hop_step`.
-  int add_journey(const Journey& journey, Stage stage, const std::vector<int>& after);
+  std::vector<Way> ways;
+  /// One step a round of a journey and chunk, all after `after`.
+  Way add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::vector<int>& after);
   /// The two kernels; experts wait for `after`.
   void add_kernels(std::vector<int> after);
 };
-/// The step of a hop, from what `add_journey` gave.
-inline int hop_step(int first, const Journey& journey, int chunk, const Journey::Hop& hop) { return first + chunk * static_cast<int>(journey.rounds.size()) + hop.round; }
 /// first, first + 1 ... : `count` of them.
 std::vector<int> steps_from(int first, int count);
 /// All of several lists.
@@ -87,13 +96,16 @@ struct HomeCounts {
 /// Row counts by step.
 class Counter {
  public:
-  Counter(const Steps& steps, int ranks) : terms_(steps.list.size()), sums_(steps.list.size()) {
+  Counter(const Steps& steps, int ranks) : ways_(steps.ways), carried_(ways_.size(), Matrix<std::int64_t>(ranks, ranks)), terms_(steps.list.size()), sums_(steps.list.size()) {
     for (std::size_t p = 0; p < steps.list.size(); ++p) {
       rows_.emplace_back(steps.list[p].kind == Phase::Kind::transfer ? ranks : 0);
       if (steps.list[p].kind == Phase::Kind::reduce) terms_[p].resize(ranks), sums_[p].resize(ranks);
     }
   }
   void transfer(int step, Rank from, Rank to, std::int64_t rows) { rows_[step].add(from, to, rows); }
+  /// Rows along a way; they are counted on its hops when all of a chunk are known.
+  void carry(const Way& way, Rank from, Rank to, std::int64_t rows) { carried_[static_cast<std::size_t>(way.number)](from, to) += rows; }
+  void end_chunk(int chunk);
   /// Sums of `terms` rows in all, giving `sums` rows.
   void reduce(int step, Rank rank, std::int64_t terms, std::int64_t sums) { terms_[step][rank] += terms, sums_[step][rank] += sums; }
   RowTable rows(int step) const { return rows_[step].table(); }
@@ -101,7 +113,9 @@ class Counter {
   const std::vector<std::int64_t>& sums(int step) const { return sums_[step]; }
 
  private:
-  std::vector<RowCounts> rows_;
+  std::vector<Way> ways_;
+  std::vector<Matrix<std::int64_t>> carried_;            // [ways] of this chunk: [source][destination]
+  std::vector<RowCounts> rows_;                          // [steps]
   std::vector<std::vector<std::int64_t>> terms_, sums_;  // [steps][R], of reduces
 };
 
@@ -180,14 +194,16 @@ Counter count(const Steps& steps, bool shared_expert, const Plan& plan, const To
   const Reach& reach = steps.chunks > 1 ? of_chunks : plan.reach;
   const Matrix<std::int64_t> copies = copies_by_rank(plan, steps.chunks);
   Counter counter(steps, plan.ranks());
-  for (const Rank home : ids<Rank>(plan.ranks()))
-    for (int chunk = 0; chunk < steps.chunks; ++chunk) {
+  for (int chunk = 0; chunk < steps.chunks; ++chunk) {
+    for (const Rank home : ids<Rank>(plan.ranks())) {
       const std::int64_t row = std::int64_t{home} * steps.chunks + chunk, all = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
       const std::int64_t tokens = chunk_begin(all, chunk + 1, steps.chunks) - chunk_begin(all, chunk, steps.chunks);
       HomeCounts counts{home, chunk, tokens, shared_expert ? tokens : 0, copies.row(row), {}, {}, plan, topology};
       if (steps.needs_reach) counts.reached = reach.ranks.row(row), counts.node_reached = reach.nodes.row(row);
       count_home(counts, counter);
     }
+    counter.end_chunk(chunk);
+  }
   return counter;
 }
 

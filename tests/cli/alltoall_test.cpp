@@ -1,0 +1,71 @@
+// `epsim alltoall` with every exchange that can carry bytes.
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/program.h"
+
+namespace epsim {
+namespace {
+
+using Json = nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class Alltoall : public ::testing::Test {
+ protected:
+  Alltoall() : work_("epsim_alltoall"), matrix_(work_.write("bytes.csv", "0,1000,0,3000\n0,0,0,0\n0,0,0,0\n0,500,0,0\n")) {}
+
+  testing::Outcome outcome(const std::string& exchange, const std::string& cluster) const {
+    return testing::run_program({"alltoall", "--cluster", cluster, "--matrix", matrix_, "--exchange", exchange, "--network", "ideal", "--format", "json"});
+  }
+  /// Four ranks on one switch, 1 GB/s a port, 10 ns a link.
+  Json run(const std::string& exchange) const {
+    const testing::Outcome o = outcome(exchange, "{single_switch: {ranks: 4, device: cpu, bandwidth: 1GB/s, latency: 10ns}}");
+    EXPECT_EQ(o.status, 0) << exchange << ": " << o.err;
+    return Json::parse(o.out);
+  }
+
+  testing::Workspace work_;
+  std::string matrix_;
+};
+
+// A pair's bytes have come when their last hop has.
+TEST_F(Alltoall, FlowsFinishWithTheirLastHop) {
+  const double path = 20e-9;
+  const Json ring = run("ring");
+  // 0 -> 1 carries 4000 in step 1; 1 -> 2 and 2 -> 3 carry 3000 in steps 2 and 3. Rank 3's 500 go by way of rank 0.
+  EXPECT_NEAR(ring["flow_finish_s"][0][1], 4000e-9 + path, 1e-15);
+  EXPECT_NEAR(ring["flow_finish_s"][0][3], 10000e-9 + 3 * path, 1e-15);
+  EXPECT_EQ(ring["flow_finish_s"][1][0], 0) << "no bytes";
+  EXPECT_NEAR(ring["flow_finish_s"][3][1], 4000e-9 + path + 500e-9 + path, 1e-15) << "rank 0 begins step 2 when it has sent step 1";
+  const Json bruck = run("bruck");
+  // Distance 3 is bits 0 and 1: 4000 go to rank 1 together, 3000 on to rank 3. Distance 2 is one hop in round 2, which rank 3 begins at once, as it has nothing to send or receive in round 1:
+  // its 500 share rank 1's port with the 4000.
+  EXPECT_NEAR(bruck["flow_finish_s"][0][1], 4500e-9 + path, 1e-15);
+  EXPECT_NEAR(bruck["flow_finish_s"][3][1], 4500e-9 + path, 1e-15);
+  EXPECT_NEAR(bruck["flow_finish_s"][0][3], 7500e-9 + 2 * path, 1e-15);
+  EXPECT_EQ(bruck["time_s"], bruck["flow_finish_s"][0][3]);
+}
+
+TEST_F(Alltoall, NoExchangeBeatsItsBoundOrLosesBytes) {
+  for (const char* exchange : {"direct", "pairwise", "spread_out", "{spread_out: {window: 1}}", "ring", "bruck", "hierarchical", "hierarchical_2d", "low_latency", "one_sided_nvlink"}) {
+    const Json out = run(exchange);
+    EXPECT_GE(out["time_s"].get<double>(), out["lower_bound_s"].get<double>()) << exchange;
+    for (const auto& [s, d] : {std::pair(0, 1), {0, 3}, {3, 1}}) EXPECT_GT(out["flow_finish_s"][s][d].get<double>(), 0) << exchange;
+  }
+}
+
+// I11
+TEST_F(Alltoall, SaysWhichExchangesCannotCarryBytes) {
+  const std::string cluster = "{single_switch: {ranks: 4, device: cpu}}";
+  const testing::Outcome gather = outcome("allgather_reducescatter", cluster);
+  EXPECT_EQ(gather.status, 2);
+  EXPECT_THAT(gather.err, AllOf(HasSubstr("needs tokens"), HasSubstr("`bruck`, `direct`")));
+  EXPECT_THAT(outcome("pairwize", cluster).err, HasSubstr("did you mean `pairwise`?"));
+  EXPECT_THAT(outcome("{ring: {widow: 2}}", cluster).err, HasSubstr("widow"));
+  EXPECT_THAT(outcome("one_sided_nvlink", "{two_tier: {nodes: 2, ranks_per_node: 2, device: h100}}").err, HasSubstr("the cluster has 2 nodes"));
+}
+
+}  // namespace
+}  // namespace epsim
