@@ -107,7 +107,7 @@ class Table {
   }
 
  private:
-  static std::string quoted(const std::string& text) { return "'" + text + "'"; }  // no argument of ours has a quote
+  static std::string quoted(const std::string& text) { return fmt::format("'{}'", text); }  // no argument of ours has a quote
 
   /// The median of `runs` by user time; nothing where the program does not know what it is asked for.
   std::optional<Measured> measure(const std::vector<std::string>& command, int runs) const {

@@ -1,6 +1,6 @@
 // alltoallv EXCHANGE BYTES TIMES: an all-to-all of a matrix of bytes as an MPI program writes it; when each rank had received all, in seconds. To be run by SMPI, SimGrid's MPI (smpicxx, smpirun).
-// EXCHANGE is `direct` (every rank posts all its receives and sends at once, then waits: MPI_Alltoallv's linear algorithm) or `pairwise` (in step k a rank sends to rank + k and receives from
-// rank - k, and ends the step when both are done: Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 2005). Pairs without bytes exchange nothing.
+// EXCHANGE is `direct` (every rank posts all its receives and sends at once, then waits: MPI_Alltoallv's linear algorithm) or `pairwise` (in step k a rank exchanges with rank xor k where the
+// number of ranks is a power of two, else it sends to rank + k and receives from rank - k, and ends the step when both are done: Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 2005). Pairs without bytes exchange nothing.
 #include <mpi.h>
 
 #include <algorithm>
@@ -36,13 +36,24 @@ double direct(int self, int n, const std::vector<double>& bytes, std::vector<cha
   return end;
 }
 
+/// Gives the moment when all has come in. All receives are posted beforehand, so that no message waits for its receiver: buffers are always ready in epsim.
 double pairwise(int self, int n, const std::vector<double>& bytes, std::vector<char>& data) {
+  const bool power = (n & (n - 1)) == 0;
+  const auto to = [&](int k) { return power ? self ^ k : (self + k) % n; };
+  const auto from = [&](int k) { return power ? self ^ k : (self - k + n) % n; };
+  const auto count = [&](int source, int destination) { return static_cast<int>(bytes[static_cast<std::size_t>(source * n + destination)]); };
+  std::vector<MPI_Request> receives(static_cast<std::size_t>(n), MPI_REQUEST_NULL);
+  for (int k = 1; k < n; ++k)
+    if (const int in = count(from(k), self)) MPI_Irecv(data.data(), in, MPI_BYTE, from(k), 0, MPI_COMM_WORLD, &receives[static_cast<std::size_t>(k)]);
+  double end = 0;
   for (int k = 1; k < n; ++k) {
-    const int to = (self + k) % n, from = (self - k + n) % n;
-    const auto out = static_cast<int>(bytes[static_cast<std::size_t>(self * n + to)]), in = static_cast<int>(bytes[static_cast<std::size_t>(from * n + self)]);
-    MPI_Sendrecv(data.data(), out, MPI_BYTE, out ? to : MPI_PROC_NULL, 0, data.data(), in, MPI_BYTE, in ? from : MPI_PROC_NULL, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    MPI_Request send = MPI_REQUEST_NULL;
+    if (const int out = count(self, to(k))) MPI_Isend(data.data(), out, MPI_BYTE, to(k), 0, MPI_COMM_WORLD, &send);
+    MPI_Wait(&receives[static_cast<std::size_t>(k)], MPI_STATUS_IGNORE);
+    end = MPI_Wtime();
+    MPI_Wait(&send, MPI_STATUS_IGNORE);
   }
-  return MPI_Wtime();
+  return end;
 }
 
 }  // namespace
