@@ -148,11 +148,33 @@ TEST(Fair, MessagesOfOnePairShareAsTwo) {
   rig.expect_arrival(rig.send(0, 0, 1, 1000), 2000 / kRate);
 }
 
-void expect_oracle(const Topology& t, const std::vector<TimedFlow>& flows, const std::string& name) {
-  NetworkRig rig("fair", t);
+NetworkModel fair_with(const std::string& settings) {
+  Diagnostics problems;
+  NetworkModel model = builtin_networks().make(parse_yaml(std::make_shared<const SourceText>(SourceText{"test", "{fair: {" + settings + "}}"})), problems);
+  problems.check();
+  return model;
+}
+
+void expect_oracle(const Topology& t, const std::vector<TimedFlow>& flows, const std::string& name, bool by_latency = false) {
+  NetworkRig rig(by_latency ? fair_with("weights: cm02") : network_named("fair"), t);
   for (const TimedFlow& f : flows) rig.send(f.begin, f.source, f.destination, f.bytes);
-  const std::vector<double> expected = progressive_filling(t, flows);
+  const std::vector<double> expected = progressive_filling(t, flows, by_latency);
   for (std::size_t f = 0; f < flows.size(); ++f) ASSERT_NEAR(rig.arrivals()[f], expected[f], expected[f] * 1e-9) << name << ", message " << f;
+}
+
+std::vector<TimedFlow> random_flows(Rng& rng, const Topology& t) {
+  const std::uint64_t sizes = rng.below(4), starts = rng.below(3);
+  const bool dense = rng.below(2) == 0;
+  std::vector<TimedFlow> flows;
+  for (int s = 0; s < t.ranks(); ++s)
+    for (int d = 0; d < t.ranks(); ++d) {
+      if (s == d || (!dense && rng.below(3))) continue;
+      const double bytes = sizes == 0 ? 1e6 : sizes == 1 ? static_cast<double>(1 + rng.below(5)) : sizes == 2 ? log_uniform(rng, 1, 1e10) : std::floor(log_uniform(rng, 1e5, 1e6));
+      // Nothing; a few common instants; an instant of its own. On the scale of what the messages take.
+      const double scale = sizes == 1 ? 1e-8 : 1e-2;
+      flows.push_back({s, d, bytes, starts == 0 ? 0 : starts == 1 ? static_cast<double>(rng.below(4)) * scale : rng.uniform() * scale});
+    }
+  return flows;
 }
 
 // Random machines and matrices: equal sizes and sizes of a few bytes (many ties), every size its own over ten decades, few messages and dense ones, together and staggered.
@@ -160,17 +182,7 @@ TEST(Fair, AgreesWithProgressiveFilling) {
   for (std::uint64_t run = 0; run < 4000; ++run) {
     Rng rng(4, Stream::test, run);
     const Topology t = random_machine(rng);
-    const std::uint64_t sizes = rng.below(4), starts = rng.below(3);
-    const bool dense = rng.below(2) == 0;
-    std::vector<TimedFlow> flows;
-    for (int s = 0; s < t.ranks(); ++s)
-      for (int d = 0; d < t.ranks(); ++d) {
-        if (s == d || (!dense && rng.below(3))) continue;
-        const double bytes = sizes == 0 ? 1e6 : sizes == 1 ? static_cast<double>(1 + rng.below(5)) : sizes == 2 ? log_uniform(rng, 1, 1e10) : std::floor(log_uniform(rng, 1e5, 1e6));
-        // Nothing; a few common instants; an instant of its own. On the scale of what the messages take.
-        const double scale = sizes == 1 ? 1e-8 : 1e-2;
-        flows.push_back({s, d, bytes, starts == 0 ? 0 : starts == 1 ? static_cast<double>(rng.below(4)) * scale : rng.uniform() * scale});
-      }
+    const std::vector<TimedFlow> flows = random_flows(rng, t);
     if (flows.empty()) continue;
     expect_oracle(t, flows, "run " + std::to_string(run));
     if (HasFatalFailure()) return;
@@ -188,6 +200,96 @@ TEST(Fair, AgreesWithProgressiveFillingOnLargerMachines) {
     expect_oracle(t, flows, "run " + std::to_string(run));
     if (HasFatalFailure()) return;
   }
+}
+
+// Traffic spread over several paths: links carry different shares of a flow.
+TEST(Fair, AgreesWithProgressiveFillingWhereTrafficIsSpread) {
+  for (std::uint64_t run = 0; run < 1000; ++run) {
+    Rng rng(6, Stream::test, run);
+    const Topology t = random_machine(rng, {run % 4 ? PathRule::Kind::spread : PathRule::Kind::ecmp, run});
+    const std::vector<TimedFlow> flows = random_flows(rng, t);
+    if (flows.empty()) continue;
+    expect_oracle(t, flows, "run " + std::to_string(run));
+    if (HasFatalFailure()) return;
+  }
+}
+
+// Shares in inverse proportion to latency: latencies of a few ratios, whose weights are whole, and of any.
+TEST(Fair, AgreesWithProgressiveFillingWhereSharesAreWeighted) {
+  for (std::uint64_t run = 0; run < 1000; ++run) {
+    Rng rng(7, Stream::test, run);
+    const int nodes = 1 + static_cast<int>(rng.below(3)), each = 2 + static_cast<int>(rng.below(3));
+    const bool any = rng.below(2) == 0;
+    const auto latency = [&] { return any ? Time{1 + static_cast<std::int64_t>(rng.below(2'000'000))} : kUs; };
+    MachineBuilder b;
+    for (int r = 0; r < nodes * each; ++r) b.rank(r / each);
+    const int core = b.a_switch();
+    for (int n = 0; n < nodes; ++n) {
+      const int hub = b.a_switch();
+      for (int r = n * each; r < (n + 1) * each; ++r) b.cable(r, hub, kRate, latency());
+      b.cable(hub, core, kRate * static_cast<double>(1 + rng.below(3)), latency());
+    }
+    const Topology t = b.build();
+    const std::vector<TimedFlow> flows = random_flows(rng, t);
+    if (flows.empty()) continue;
+    expect_oracle(t, flows, "run " + std::to_string(run), true);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Fair, AShorterPathHasTheLargerShare) {
+  // Rank 0 hears from rank 1 over two links and from rank 2 over four: shares of its port are 2 : 1. 2000 bytes take 3 us from 2 us on, when 1000 of the other's 3000 would be through, had it not begun 2 us later:
+  // it gets a third of the port for 1 us (from 4 to 5 us), then all of it.
+  const Topology t = tree(2, 2, kRate, kRate, kUs);
+  NetworkRig rig(fair_with("weights: cm02"), t);
+  rig.expect_arrival(rig.send(0, 1, 0, 2000 + 2000.0 / 3), 2e-6 + 2e-6 + 1e-6);
+  rig.expect_arrival(rig.send(0, 2, 0, 3000), 5e-6 + (3000 - 1000.0 / 3) / kRate);
+}
+
+TEST(Fair, WhatIsExpectedChangesNothing) {
+  for (std::uint64_t run = 0; run < 200; ++run) {
+    Rng rng(8, Stream::test, run);
+    const Topology t = random_machine(rng);
+    const std::vector<TimedFlow> flows = random_flows(rng, t);
+    std::vector<RankPair> pairs;
+    for (int s = 0; s < t.ranks(); ++s)
+      for (int d = 0; d < t.ranks(); ++d)
+        if (s != d && rng.below(4)) pairs.push_back({s, d});
+    NetworkRig told("fair", t);
+    told.network().expect(pairs);
+    for (const TimedFlow& f : flows) told.send(f.begin, f.source, f.destination, f.bytes);
+    const std::vector<double> expected = progressive_filling(t, flows);
+    for (std::size_t f = 0; f < flows.size(); ++f) ASSERT_NEAR(told.arrivals()[f], expected[f], expected[f] * 1e-9) << "run " << run << ", message " << f;
+  }
+}
+
+TEST(Fair, AToleranceIsKept) {
+  Rng rng(9, Stream::test);
+  const Topology t = fat_tree(4, 8, 8, kRate);
+  NetworkRig exact("fair", t), fast(fair_with("tolerance: 3e-3"), t);
+  std::vector<double> errors;
+  for (int s = 0; s < t.ranks(); ++s)
+    for (int d = 0; d < t.ranks(); ++d)
+      if (s != d) {
+        const double bytes = std::floor(1e6 * std::exp(rng.normal()));
+        exact.send(0, s, d, bytes);
+        fast.send(0, s, d, bytes);
+      }
+  for (std::size_t f = 0; f < exact.arrivals().size(); ++f) errors.push_back(std::abs(fast.arrivals()[f] / exact.arrivals()[f] - 1));
+  std::sort(errors.begin(), errors.end());
+  EXPECT_GT(errors.back(), 1e-9) << "the tolerance was used";
+  EXPECT_LT(errors[errors.size() * 99 / 100], 3e-3);
+  EXPECT_LT(errors.back(), 3e-2);
+}
+
+TEST(Fair, PathsWithoutLatencyCannotBeWeightedByIt) {
+  MachineBuilder b;
+  for (int r = 0; r < 3; ++r) b.rank(0);
+  const int hub = b.a_switch();
+  b.cable(0, hub, kRate), b.cable(1, hub, kRate), b.cable(2, hub, kRate, kUs);
+  const Topology t = b.build();
+  EXPECT_THROW(fair_with("weights: cm02").make(t), InputError);
+  EXPECT_NO_THROW(fair_with("weights: cm02").make(star(2, kRate)));
 }
 
 TEST(Ideal, LinksDoNotHoldEachOtherBack) {

@@ -30,7 +30,7 @@ class MachineBuilder {
     link(a, b, bandwidth, latency);
     link(b, a, bandwidth, latency);
   }
-  Topology build() const { return Topology(vertices_, links_, device, {}); }
+  Topology build(PathRule rule = {}) const { return Topology(vertices_, links_, device, {}, rule); }
 
   Device device{};
 
@@ -80,7 +80,7 @@ inline Topology fat_tree(int leaves, int hosts, int spines, Bandwidth port, Time
 inline double log_uniform(Rng& rng, double low, double high) { return low * std::exp(rng.uniform() * std::log(high / low)); }
 
 /// A machine of 2 to 12 ranks of any of these shapes, with equal links or every link its own, with or without latency.
-inline Topology random_machine(Rng& rng) {
+inline Topology random_machine(Rng& rng, PathRule rule = {}) {
   const int shape = static_cast<int>(rng.below(3)), nodes = 1 + static_cast<int>(rng.below(4)), each = nodes == 1 ? 2 + static_cast<int>(rng.below(5)) : 1 + static_cast<int>(rng.below(3));
   const int spines = shape == 2 ? 1 + static_cast<int>(rng.below(3)) : 1;
   const bool equal = rng.below(2) == 0, delay = rng.below(2) == 0;
@@ -91,7 +91,7 @@ inline Topology random_machine(Rng& rng) {
   if (shape == 0) {
     const int hub = b.a_switch();
     for (int r = 0; r < nodes * each; ++r) b.link(r, hub, rate(), latency()), b.link(hub, r, rate(), latency());
-    return b.build();
+    return b.build(rule);
   }
   std::vector<int> top;
   for (int s = 0; s < spines; ++s) top.push_back(b.a_switch());
@@ -100,7 +100,7 @@ inline Topology random_machine(Rng& rng) {
     for (int i = 0; i < each; ++i) b.link(n * each + i, hub, rate(), latency()), b.link(hub, n * each + i, rate(), latency());
     for (const int s : top) b.link(hub, s, rate(), latency()), b.link(s, hub, rate(), latency());
   }
-  return b.build();
+  return b.build(rule);
 }
 
 }  // namespace epsim::testing

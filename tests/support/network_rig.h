@@ -28,6 +28,7 @@ class NetworkRig {
   NetworkRig(const NetworkModel& model, Topology topology) : topology_(std::move(topology)), network_(model.make(topology_)) {}
   NetworkRig(const NetworkRig&) = delete;
 
+  Network& network() { return *network_; }
   /// Gives the message's id: 0, 1, 2 ...
   int send(double at, int source, int destination, double bytes, std::int64_t messages = 1, bool one_sided = false) {
     const auto id = static_cast<int>(arrivals_.size());

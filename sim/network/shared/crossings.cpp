@@ -20,24 +20,75 @@ struct Seen {
   double least_share = std::numeric_limits<double>::infinity(), most_share = 0;
 };
 
+/// Gives the links of paths. Where a rank has one way out and paths are not chosen by pair, all ranks at the same switch share what comes after it, and it is looked up once for all of them.
+class Paths {
+ public:
+  explicit Paths(const Topology& topology) : topology_(topology), out_(static_cast<std::size_t>(topology.ranks()), kMany), known_(out_.size()) {
+    if (topology.path_rule().kind == PathRule::Kind::ecmp) return;
+    const std::span<const Link> links = topology.links();
+    for (std::size_t l = 0; l < links.size(); ++l)
+      if (const Rank r = topology.vertices()[static_cast<std::size_t>(links[l].from)].rank; r.valid()) out_[r] = out_[r] == kMany ? static_cast<std::int32_t>(l) : kSeveral;
+    for (std::int32_t& l : out_)
+      if (l == kSeveral) l = kMany;
+  }
+
+  struct Hop {
+    std::int32_t link;
+    double share;
+  };
+  /// The links from `s` to `d`, until the next call.
+  std::span<const Hop> operator()(std::int32_t s, std::int32_t d) {
+    const std::int32_t out = out_[static_cast<std::size_t>(s)];
+    if (out == kMany) {
+      hops_.clear();
+      topology_.for_each_share(Rank(s), Rank(d), [&](std::int32_t l, double share) { hops_.push_back({l, share}); });
+      return hops_;
+    }
+    const std::int32_t at = topology_.links()[static_cast<std::size_t>(out)].to;
+    if (at != switch_) {
+      switch_ = at;
+      ++stamp_;
+      hops_.clear();
+    }
+    Tail& tail = known_[static_cast<std::size_t>(d)];
+    if (tail.stamp != stamp_) {
+      tail = {stamp_, static_cast<std::uint32_t>(hops_.size()), 0};
+      topology_.for_each_share(Rank(s), Rank(d), [&](std::int32_t l, double share) { hops_.push_back({l, share}); });
+      tail.hops = static_cast<std::uint32_t>(hops_.size()) - tail.first;
+    }
+    hops_[tail.first].link = out;
+    return {hops_.data() + tail.first, tail.hops};
+  }
+
+ private:
+  static constexpr std::int32_t kMany = -1, kSeveral = -2;
+  struct Tail {
+    std::uint32_t stamp = 0, first = 0, hops = 0;
+  };
+  const Topology& topology_;
+  std::vector<std::int32_t> out_;  // [R] the one link out of a rank, or kMany
+  std::vector<Tail> known_;        // [R] by destination: the path from the switch
+  std::int32_t switch_ = -1;
+  std::uint32_t stamp_ = 0;
+  std::vector<Hop> hops_;
+};
+
 }  // namespace
 
 Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pairs_(std::move(flows)) {
   const std::span<const Link> links = topology.links();
   std::vector<Seen> seen(links.size());
-  std::vector<std::int32_t> kept, path;
+  std::vector<std::int32_t> kept;
   std::size_t longest = 1;
+  Paths paths(topology);
   for (std::uint32_t f = 0; f < pairs_.size(); ++f) {
-    path.clear();
-    topology.for_each_share(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l, double share) {
-      path.push_back(l);
-      seen[l].least_share = std::min(seen[l].least_share, share);
-      seen[l].most_share = std::max(seen[l].most_share, share);
-    });
+    const std::span<const Paths::Hop> path = paths(pairs_[f].source, pairs_[f].destination);
     longest = std::max(longest, path.size());
     bool keep = false;
     for (std::size_t h = 0; h < path.size(); ++h) {
-      Seen& s = seen[path[h]];
+      Seen& s = seen[path[h].link];
+      s.least_share = std::min(s.least_share, path[h].share);
+      s.most_share = std::max(s.most_share, path[h].share);
       if (s.flows++ == 0) {
         keep = true;
         s.lowest = f;
@@ -45,12 +96,13 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
         s.rulers = (path.size() >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << path.size()) - 1) & (h < 64 ? ~(std::uint64_t{1} << h) : ~std::uint64_t{0});
       } else {
         for (std::uint64_t left = s.rulers; left != 0; left &= left - 1)
-          if (std::find(path.begin(), path.end(), kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]) == path.end()) s.rulers ^= left & -left;
+          if (std::none_of(path.begin(), path.end(), [l = kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]](const Paths::Hop& hop) { return hop.link == l; })) s.rulers ^= left & -left;
       }
       s.last = f;
       s.destination = std::min(s.destination, pairs_[f].destination);
     }
-    if (keep) kept.insert(kept.end(), path.begin(), path.end());
+    if (!keep) continue;
+    for (const Paths::Hop& hop : path) kept.push_back(hop.link);
   }
 
   // A link that carries one share of each of its flows is as good as a narrower link that carries all of them.
@@ -80,11 +132,11 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
   for (std::size_t f = 0; f < pairs_.size(); ++f) {
     Number* const mine = path_.data() + f * longest;
     std::size_t h = 0;
-    topology.for_each_share(Rank(pairs_[f].source), Rank(pairs_[f].destination), [&](std::int32_t l, double share) {
-      if (number[l] == kNone) return;
+    for (const auto& [l, share] : paths(pairs_[f].source, pairs_[f].destination)) {
+      if (number[l] == kNone) continue;
       if (!whole && !one_share(static_cast<std::size_t>(l))) shares_[f * longest + h] = share;
       mine[h++] = number[l];
-    });
+    }
     hops_ = std::max(hops_, h);
     for (std::size_t i = 0; i < h; ++i) {
       if (i > 0) is_first[mine[i]] = false;
