@@ -1,6 +1,7 @@
 // alltoallv EXCHANGE BYTES TIMES: an all-to-all of a matrix of bytes as an MPI program writes it; when each rank had received all, in seconds. To be run by SMPI, SimGrid's MPI (smpicxx, smpirun).
-// EXCHANGE is `direct` (every rank posts all its receives and sends at once, then waits: MPI_Alltoallv's linear algorithm) or `pairwise` (in step k a rank sends to rank + k and receives from
-// rank - k, and ends the step when both are done: Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 2005). Pairs without bytes exchange nothing.
+// EXCHANGE is `direct` (every rank posts all its receives and sends at once, then waits: MPI_Alltoallv's linear algorithm) or `pairwise` (in step k a rank exchanges with rank xor k where the ranks are a
+// power of two, and otherwise sends to rank + k and receives from rank - k; it ends the step when both are done: Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in
+// MPICH", IJHPCA 2005). Pairs without bytes exchange nothing.
 #include <mpi.h>
 
 #include <algorithm>
@@ -38,7 +39,8 @@ double direct(int self, int n, const std::vector<double>& bytes, std::vector<cha
 
 double pairwise(int self, int n, const std::vector<double>& bytes, std::vector<char>& data) {
   for (int k = 1; k < n; ++k) {
-    const int to = (self + k) % n, from = (self - k + n) % n;
+    const bool power = (n & (n - 1)) == 0;
+    const int to = power ? self ^ k : (self + k) % n, from = power ? self ^ k : (self - k + n) % n;
     const auto out = static_cast<int>(bytes[static_cast<std::size_t>(self * n + to)]), in = static_cast<int>(bytes[static_cast<std::size_t>(from * n + self)]);
     MPI_Sendrecv(data.data(), out, MPI_BYTE, out ? to : MPI_PROC_NULL, 0, data.data(), in, MPI_BYTE, in ? from : MPI_PROC_NULL, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
   }

@@ -88,7 +88,8 @@ INSTANTIATE_TEST_SUITE_P(Machines, Smpi, ::testing::Values(Case{"star", kStar, f
 TEST_P(Smpi, DirectTakesAsLong) { expect_agreement("direct"); }
 
 TEST_P(Smpi, PairwiseTakesAsLong) {
-  if (ours("pairwise").status == 2) GTEST_SKIP() << "`epsim alltoall --exchange pairwise` is not there yet";
+  // A message of ours begins when its sender begins the round. MPI's hand-shake for long messages also waits until the receiver does, which is the same only where all ranks are equally far.
+  if (GetParam().uneven) GTEST_SKIP() << "rounds of uneven messages are not compared: epsim's messages do not wait for their receiver";
   expect_agreement("pairwise");
 }
 
