@@ -82,6 +82,31 @@ TEST(Measure, CountsAddUp) {
   }
 }
 
+// Forwarded rows are bytes on every hop: on a ring as many as the distance (I2).
+TEST(Measure, ForwardedBytesCountOnEveryHop) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const MeasuredCase c(seed, "ring");
+    const Plan& plan = c.run.plan;
+    const int ranks = plan.ranks();
+    std::int64_t there = 0, back = 0;
+    for (const Rank home : ids<Rank>(ranks))
+      for (const Slot s : ids<Slot>(plan.placement.slots())) {
+        const int distance = (plan.placement.rank_of(s) - home + ranks) % ranks;
+        there += plan.copies(home, s) * distance;
+        back += plan.copies(home, s) * ((ranks - distance) % ranks);
+      }
+    const LayerMetrics m = c.metrics();
+    EXPECT_EQ(m.dispatch_bytes, there * c.experiment.pricing.dispatch_row());
+    EXPECT_EQ(m.combine_bytes, back * c.experiment.pricing.combine_row());
+    for (const Rank s : ids<Rank>(ranks))
+      for (const Rank d : ids<Rank>(ranks)) EXPECT_TRUE(d == (s + 1) % ranks || m.dispatch_rank_bytes(s, d) == 0) << "rows go to the next rank only";
+    double carried = 0, paths = 0;  // over links, and over pairs times the links of their path
+    for (const LinkLoad& l : m.links) carried += l.dispatch_bytes;
+    for (const Rank s : ids<Rank>(ranks)) c.experiment.topology.for_each_link(s, Rank((s + 1) % ranks), [&](std::int32_t) { paths += static_cast<double>(m.dispatch_rank_bytes(s, (s + 1) % ranks)); });
+    EXPECT_DOUBLE_EQ(carried, paths);
+  }
+}
+
 // The stages add up to the layer; I6: nothing beats the bound.
 TEST(Measure, StagesAddUpAndRespectTheBound) {
   for (std::uint64_t seed = 0; seed < 30; ++seed) {

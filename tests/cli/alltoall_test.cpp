@@ -67,5 +67,19 @@ TEST_F(Alltoall, SaysWhichExchangesCannotCarryBytes) {
   EXPECT_THAT(outcome("one_sided_nvlink", "{two_tier: {nodes: 2, ranks_per_node: 2, device: h100}}").err, HasSubstr("the cluster has 2 nodes"));
 }
 
+TEST(Compare, TakesEveryExchange) {
+  const std::vector<std::string> exchanges = {"direct", "pairwise", "spread_out", "ring", "bruck", "hierarchical_2d", "hierarchical", "low_latency", "one_sided_nvlink", "allgather_reducescatter", "{hierarchical: {chunks: 3}}"};
+  std::string over = "exchange=";
+  for (const std::string& e : exchanges) over += (over.back() == '=' ? "" : ",") + e;
+  const testing::Outcome o = testing::run_program({"compare", std::string(EPSIM_SOURCE_DIR) + "/examples/execute.yaml", "--set", "cluster.nodes=1", "--set", "cluster.ranks_per_node=8", "--over", over, "--format", "json"});
+  ASSERT_EQ(o.status, 0) << o.err;
+  const Json points = Json::parse(o.out)["points"];
+  ASSERT_EQ(points.size(), exchanges.size());
+  for (const Json& p : points) {
+    EXPECT_GT(p["total_s"].get<double>(), 0);
+    EXPECT_GE(p["total_s"].get<double>(), p["lower_bound_s"].get<double>());
+  }
+}
+
 }  // namespace
 }  // namespace epsim
