@@ -50,8 +50,8 @@ std::vector<Line> lines() {
   for (const int n : {256, 512, 1024})
     all.push_back({name("log-normal fat tree, tolerance 1e-3", n), n, Sizes::log_normal, fat_tree(n, "0us"), "{fair: {tolerance: 1e-3}}", "", 0, n < 1024 ? name("log-normal fat tree", n) : ""});
   for (const int n : {1024, 4096}) all.push_back({name("uniform fat tree", n), n, Sizes::uniform, fat_tree(n, "0us"), "fair", "", 0, ""});
-  all.push_back({"log-normal 3-level fat tree 256", 256, Sizes::log_normal, "{fat_tree: {levels: 3, radix: 12, ranks: 256, device: h100}}", "fair", "", 0, ""});
-  all.push_back({"log-normal dragonfly 256", 256, Sizes::log_normal, "{dragonfly: {ranks: 256, device: h100}}", "fair", "", 0, ""});
+  all.push_back({"log-normal fat tree of 3 tiers 256", 256, Sizes::log_normal, "{fat_tree: {nodes: 256, tiers: 3, nodes_per_leaf: 16, leaves_per_pod: 4, device: h100}}", "fair", "", 0, ""});
+  all.push_back({"log-normal dragonfly 256", 256, Sizes::log_normal, "{dragonfly: {groups: 8, routers_per_group: 8, hosts_per_router: 4, device: h100}}", "fair", "", 0, ""});
   all.push_back({"log-normal NVLink and rails 256", 256, Sizes::log_normal, "{rail_fat_tree: {nodes: 32, ranks_per_node: 8, device: h100, nodes_per_leaf: 16}}", "fair", "", 0, ""});
   return all;
 }
@@ -107,15 +107,13 @@ class Table {
   }
 
  private:
-  static std::string quoted(const std::string& text) { return fmt::format("'{}'", text); }  // no argument of ours has a quote
-
   /// The median of `runs` by user time; nothing where the program does not know what it is asked for.
   std::optional<Measured> measure(const std::vector<std::string>& command, int runs) const {
     std::string text;
-    for (const std::string& word : command) text += " " + quoted(word);
+    for (const std::string& word : command) text += fmt::format(" '{}'", word);  // no argument of ours has a quote
     std::vector<Measured> all;
     for (int repeats = 1; static_cast<int>(all.size()) < runs;) {
-      std::FILE* pipe = popen((quoted(programs_ / "measure") + " " + std::to_string(repeats) + text + " 2>" + quoted(folder_ / "problems")).c_str(), "r");
+      std::FILE* pipe = popen(fmt::format("'{}' {}{} 2>'{}'", (programs_ / "measure").string(), repeats, text, (folder_ / "problems").string()).c_str(), "r");
       if (!pipe) throw std::runtime_error("cannot run " + command[0]);
       Measured m;
       double system = 0;
@@ -139,7 +137,7 @@ class Table {
   }
 
   std::optional<Measured> simgrid(const Line& line, const std::string& mode) const {
-    const std::string kept = kept_ / (line.name + " " + mode);
+    const std::string kept = kept_ / fmt::format("{} {}", line.name, mode);
     if (reuse_ && std::filesystem::exists(kept + ".cost")) {
       const std::vector<double> cost = read_doubles(kept + ".cost");
       return Measured{cost[0], cost[1], read_doubles(kept + ".times")};
