@@ -9,8 +9,6 @@
 #include <cstring>
 #include <limits>
 
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions only
-
 namespace epsim {
 namespace {
 
