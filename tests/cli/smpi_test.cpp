@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ostream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -37,6 +38,7 @@ struct Case {
   const char *name, *cluster;  // YAML of 8 ranks, the same latency on every path: SimGrid shares by latency
   bool uneven;
 };
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 class Smpi : public ::testing::TestWithParam<Case> {
  protected:
