@@ -15,6 +15,7 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kTie = 1e-12;       // flows that end within this share of the clock are one event
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
 constexpr double kUnchanged = 1e-15;
+constexpr double kWindow = 4;        // of the tolerance: so found by trying all-to-alls of random sizes
 constexpr std::size_t kFewPassed = 4;
 constexpr std::size_t kLanes = Lanes::kLanes;
 
@@ -34,7 +35,7 @@ void FairShares::Soon::clear() {
   limit = least = kNever;
 }
 
-FairShares::FairShares(const Topology& topology, double tolerance) : topology_(topology), tolerance_(tolerance), dead_(std::max(kDead, tolerance / 3)), next_end_(kNever) {}
+FairShares::FairShares(const Topology& topology, double tolerance) : topology_(topology), window_(kWindow * tolerance), dead_(std::max(kDead, kWindow * tolerance / 3)), next_end_(kNever) {}
 
 void FairShares::expect(std::vector<RankPair> pairs) {
   ensure(live_ == 0, "flows are expected before they begin");
@@ -548,7 +549,7 @@ void FairShares::collect_ends(double now, double window) {
 }
 
 void FairShares::end_next(std::vector<Ended>& ended) {
-  const double now = next_end_, reach = tolerance_ * (now - epoch_);
+  const double now = next_end_, reach = window_ * (now - epoch_);
   collect_ends(now, now * (1 + kTie) + reach);
   ensure(!finishes_.empty(), "a flow ends at the next end");
   for (const auto& [f, at] : finishes_) {
