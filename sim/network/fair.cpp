@@ -85,7 +85,7 @@ bool has_latencies(const Topology& topology) {
 /// Exact: rates change at once when a flow begins or ends. Congestion control, packets, losses and buffers are not modelled.
 NetworkModel fair(Params& p) {
   const bool cm02 = p.choice("weights", "shares of a link: equal, or in inverse proportion to the latency of a flow's path, as TCP has it (cm02)", {"equal", "cm02"}, "equal") == "cm02";
-  const double tolerance = p.number("tolerance", "0: exact; else the relative error that 99 of 100 arrival times may have, for speed", 0, 0, 0.02);
+  const double tolerance = p.number("tolerance", "0: exact; else about the relative error that 99 of 100 arrival times of a large exchange may have, for speed", 0, 0, 0.02);
   const MessageCosts costs = read_message_costs(p);
   return with_message_costs(costs, {"max-min fair sharing of each link among the flows that cross it, plus path latency; packets, buffers and congestion control are not modelled",
                                     [=](const Topology& topology) { return std::make_unique<FairNetwork>(topology, cm02 && has_latencies(topology), tolerance); }});

@@ -278,8 +278,8 @@ TEST(Fair, AToleranceIsKept) {
   for (std::size_t f = 0; f < exact.arrivals().size(); ++f) errors.push_back(std::abs(fast.arrivals()[f] / exact.arrivals()[f] - 1));
   std::sort(errors.begin(), errors.end());
   EXPECT_GT(errors.back(), 1e-9) << "the tolerance was used";
-  EXPECT_LT(errors[errors.size() * 99 / 100], 1e-3);
-  EXPECT_LT(errors.back(), 1e-2);
+  EXPECT_LT(errors[errors.size() * 99 / 100], 4e-3) << "the length of an event";
+  EXPECT_LT(errors.back(), 4e-2);
 }
 
 TEST(Fair, PathsWithoutLatencyCannotBeWeightedByIt) {

@@ -88,14 +88,14 @@ bool FairShares::place_staged() {
   const std::span<const RankPair> pairs = crossings_.pairs();
   placed_.clear();
   std::size_t next = 0;  // flows mostly come in order
-  double weight = 0;     // of the last one
+  double last = 0;       // weight
   const auto give_up = [&] {
     for (const std::uint32_t f : placed_) link_[f] = kIdle;
     return false;
   };
   for (const Staged& s : staged_) {
-    if (s.weight != weight && !has_weight(s.weight)) return give_up();
-    weight = s.weight;
+    if (s.weight != last && !has_weight(s.weight)) return give_up();
+    last = s.weight;
     if (next >= pairs.size() || pairs[next] != s.pair || link_[next] != kIdle) {
       next = static_cast<std::size_t>(std::lower_bound(pairs.begin(), pairs.end(), s.pair) - pairs.begin());
       while (next < pairs.size() && pairs[next] == s.pair && link_[next] != kIdle) ++next;

@@ -17,7 +17,7 @@ namespace epsim {
 class FairShares {
  public:
   /// With a `tolerance` above 0, what ends within four times that share of the time since the first flow began is one event, after which rates are found for its middle; and links whose levels differ by
-  /// less than a third of that keep their order. Of the finish times of an all-to-all 99 in 100 are then right to the tolerance (docs/performance.md).
+  /// less than a third of that keep their order. Of the finish times of a large all-to-all 99 in 100 are then right to the tolerance (docs/performance.md).
   explicit FairShares(const Topology& topology, double tolerance = 0);
 
   struct Ended {
