@@ -16,7 +16,6 @@ constexpr double kTie = 1e-12;       // flows that end within this share of the 
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
 constexpr double kUnchanged = 1e-15;
 constexpr double kWindow = 4;        // of the tolerance: so found by trying all-to-alls of random sizes
-constexpr std::size_t kFewPassed = 4;
 constexpr std::size_t kLanes = Lanes::kLanes;
 
 /// The least of a whole number of blocks.
@@ -26,6 +25,22 @@ EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
   for (std::size_t i = 0; i < count; i += kLanes)
     for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = values[i + k] < lowest[k] ? values[i + k] : lowest[k];
   return *std::min_element(lowest, lowest + kLanes);
+}
+
+/// The places where `values` is `wanted`.
+EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, std::uint16_t wanted, std::vector<std::uint32_t>& places) {
+  constexpr std::size_t kChunk = 64;
+  places.clear();
+  for (std::size_t i = 0; i < count; i += kChunk) {
+    const std::size_t end = std::min(count, i + kChunk);
+    if (end == i + kChunk) {
+      std::uint16_t any = 0;
+      for (std::size_t k = 0; k < kChunk; ++k) any |= static_cast<std::uint16_t>(-(values[i + k] == wanted));
+      if (!any) continue;
+    }
+    for (std::size_t k = i; k < end; ++k)
+      if (values[k] == wanted) places.push_back(static_cast<std::uint32_t>(k));
+  }
 }
 
 }  // namespace
@@ -64,7 +79,8 @@ bool FairShares::has_weight(double weight) const { return std::binary_search(giv
 
 void FairShares::share(double now) {
   if (staged_.empty()) return;
-  if (live_ == 0) epoch_ = now;
+  if (live_ == 0) epoch_ = now, begun_ = 0;
+  begun_ += staged_.size();
   if (!place_staged()) {
     rebuild(now);
   } else if (staged_.size() > live_ / 2) {
@@ -412,10 +428,22 @@ void FairShares::unorder(std::uint32_t position) {
   for (std::uint32_t i = position; i < order_.size(); ++i) state_[order_[i]].position = i;
 }
 
-void FairShares::move_shared(Number from, Number to, double level) {
-  crossings_.for_each_common(from, to, [&](std::uint32_t f) {
-    if (link_[f] == from) move_flow(f, from, to, level);
-  });
+/// Appends the flows of `from` that cross `to` to moves_.
+void FairShares::find_shared(Number from, Number to) {
+  const auto add = [&](std::uint32_t f) {
+    __builtin_prefetch(&mark_[f], 1);
+    __builtin_prefetch(crossings_.path(f));
+    moves_.push_back({f, from});
+  };
+  if (crossings_.in_sequence(to)) {
+    const std::uint32_t first = crossings_.first(to);
+    find_all(link_.data() + first, crossings_.crossing(to), from, places_);
+    for (const std::uint32_t place : places_) add(first + place);
+  } else {
+    crossings_.for_each_common(from, to, [&](std::uint32_t f) {
+      if (link_[f] == from) add(f);
+    });
+  }
 }
 
 void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double level) {
@@ -462,15 +490,9 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
     soon_[q].clear();
   }
   for (const Number b : passed_) sync(state_[b], now);
-  if (passed_.size() > kFewPassed && crossings_.in_sequence(q)) {
-    // One look at all the flows of q: those of links that were not passed belong to links in front.
-    crossings_.for_each(q, [&](std::uint32_t f) {
-      const Number b = link_[f];
-      if (b < kIdle && b != q && state_[b].position >= j) move_flow(f, b, q, level);
-    });
-  } else {
-    for (const Number b : passed_) move_shared(b, q, level);
-  }
+  moves_.clear();
+  for (const Number b : passed_) find_shared(b, q);
+  for (const auto& [flow, from] : moves_) move_flow(flow, from, q, level);
   for (const Number b : passed_) {
     State& from = state_[b];
     from.inverse = from.own > 0 ? 1 / from.weight : 0;
@@ -523,6 +545,9 @@ void FairShares::sweep(std::uint32_t from, double now) {
   }
 }
 
+/// How long an event lasts, as a share of the time since the first flow began: longer while most flows are under way, since each is then a small part of its links.
+double FairShares::window() const { return window_ * std::clamp(2.0 * static_cast<double>(live_) / static_cast<double>(begun_), 0.6, 1.5); }
+
 /// Writes down the flows that end by `window`, each with its own time.
 void FairShares::collect_ends(double now, double window) {
   finishes_.clear();
@@ -549,7 +574,7 @@ void FairShares::collect_ends(double now, double window) {
 }
 
 void FairShares::end_next(std::vector<Ended>& ended) {
-  const double now = next_end_, reach = window_ * (now - epoch_);
+  const double now = next_end_, reach = window_ > 0 ? window() * (now - epoch_) : 0;
   collect_ends(now, now * (1 + kTie) + reach);
   ensure(!finishes_.empty(), "a flow ends at the next end");
   for (const auto& [f, at] : finishes_) {

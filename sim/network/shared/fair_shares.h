@@ -16,7 +16,7 @@ namespace epsim {
 /// progressive filling, but its work grows with what changes.
 class FairShares {
  public:
-  /// With a `tolerance` above 0, what ends within four times that share of the time since the first flow began is one event, after which rates are found for its middle; and links whose levels differ by
+  /// With a `tolerance` above 0, what ends within some four times that share of the time since the first flow began is one event, after which rates are found for its middle; and links whose levels differ by
   /// less than a third of that keep their order. Of the finish times of a large all-to-all 99 in 100 are then right to the tolerance (docs/performance.md).
   explicit FairShares(const Topology& topology, double tolerance = 0);
 
@@ -86,11 +86,12 @@ class FairShares {
   void fill(double now);
   void count_rows();
   std::uint32_t begin(std::uint32_t flow, double now);
+  double window() const;
   void collect_ends(double now, double window);
 
   void sweep(std::uint32_t from, double now);
   std::uint32_t take_over(std::uint32_t position, Number q, double level, double now);
-  void move_shared(Number from, Number to, double level);
+  void find_shared(Number from, Number to);
   void move_flow(std::uint32_t flow, Number from, Number to, double level);
   void set_level(Number q, double level, double now);
   void unorder(std::uint32_t position);
@@ -125,9 +126,16 @@ class FairShares {
   ShareRows rows_;
   bool rows_laid_out_ = false, rows_counted_ = false;
   double next_end_;
+  std::size_t begun_ = 0;                 // flows since then
   double epoch_ = 0;                      // seconds; when the first of the flows under way began
 
   std::vector<Number> passed_;            // scratch, as all that follows
+  struct Move {
+    std::uint32_t flow;
+    Number from;
+  };
+  std::vector<Move> moves_;
+  std::vector<std::uint32_t> places_;
   std::vector<Finish> finishes_;
 };
 
