@@ -15,18 +15,6 @@ std::string against_mean(double ratio) { return ratio < 1.005 ? "as are its peer
 /// Link names that already read as a noun ("uplink of node 3") take an article; "rank 5 -> nvswitch 0" is called a link.
 std::string spoken(const std::string& link) { return (link.find("->") == std::string::npos ? "the " : "the link ") + link; }
 
-/// From the first row that leaves to the last that arrives in a stage, in seconds.
-double transfer_span(const LayerRun& run, Stage stage) {
-  Time begin = Time::never(), end{0};
-  for (const Timeline::Slice& s : run.timeline.slices) {
-    const Phase& phase = run.schedule.phases[s.phase];
-    if (phase.kind != Phase::Kind::transfer || phase.stage != stage) continue;
-    begin = std::min(begin, s.begin);
-    end = std::max(end, s.end);
-  }
-  return end < begin ? 0 : (end - begin).seconds();
-}
-
 /// The rank whose reduces take longest in a stage.
 std::pair<Rank, double> slowest_reduce(const Experiment& experiment, const Schedule& schedule, Stage stage) {
   std::pair<Rank, double> slowest{Rank(0), 0};

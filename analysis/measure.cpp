@@ -52,6 +52,7 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
   for (std::size_t l = 0; l < m.links.size(); ++l) m.links[l] = {static_cast<std::int32_t>(l), dispatch.link_bytes[l], combine.link_bytes[l]};
   m.dispatch_busiest = busiest_link(dispatch.link_bytes, topology);
   m.combine_busiest = busiest_link(combine.link_bytes, topology);
+  m.dispatch_transfer_s = transfer_span(run, Stage::dispatch), m.combine_transfer_s = transfer_span(run, Stage::combine);
   m.memory = memory_use(experiment, run);
   m.bottleneck = bottleneck(experiment, run, m, dispatch, combine);
   m.dispatch_rank_bytes = std::move(dispatch.rank_bytes), m.combine_rank_bytes = std::move(combine.rank_bytes);

@@ -29,6 +29,9 @@ struct BusiestLink {
   double bytes = 0;
   double busy_s = 0;              ///< bytes / bandwidth
   double busy_over_tier_mean = 1; ///< against the links of its tier
+  std::int64_t peers = 0;         ///< links that are busy as long to within 1 %, itself among them
+  /// How near an exchange of `time_s` is to its busiest link's time, at which it would be 1; 1 where nothing moves.
+  double efficiency(double time_s) const { return busy_s > 0 && time_s > 0 ? busy_s / time_s : 1; }
 };
 
 struct MemoryUse {
@@ -50,6 +53,7 @@ struct LayerMetrics {
   std::int64_t dispatch_cross_node_bytes = 0, combine_cross_node_bytes = 0;  ///< sums of the node matrices without their diagonals
   std::vector<LinkLoad> links;                                               ///< [links]
   BusiestLink dispatch_busiest, combine_busiest;
+  double dispatch_transfer_s = 0, combine_transfer_s = 0;                    ///< from the first message of the stage that begins to the last that has arrived
   std::vector<MemoryUse> memory;                                             ///< [R]
   std::vector<std::int64_t> rank_copies;                                     ///< [R] copies computed
   std::vector<std::int64_t> expert_choices;                                  ///< [E] choices made, dropped ones included

@@ -52,7 +52,28 @@ BusiestLink busiest_link(const std::vector<double>& bytes, const Topology& topol
   int tier_links = 0;
   for (std::size_t l = 0; l < links.size(); ++l)
     if (links[l].tier == links[busiest].tier) tier_busy += busy(l), ++tier_links;
-  return {links[busiest].name, bytes[busiest], busy(busiest), busy(busiest) * tier_links / tier_busy};
+  return {links[busiest].name, bytes[busiest], busy(busiest), busy(busiest) * tier_links / tier_busy, static_cast<std::int64_t>(bottleneck_links(bytes, topology).size())};
+}
+
+std::vector<std::int32_t> bottleneck_links(const std::vector<double>& bytes, const Topology& topology) {
+  const auto links = topology.links();
+  double longest = 0;
+  for (std::size_t l = 0; l < links.size(); ++l) longest = std::max(longest, bytes[l] / links[l].bandwidth);
+  std::vector<std::int32_t> found;
+  for (std::size_t l = 0; l < links.size(); ++l)
+    if (bytes[l] > 0 && bytes[l] / links[l].bandwidth >= 0.99 * longest) found.push_back(static_cast<std::int32_t>(l));
+  return found;
+}
+
+double transfer_span(const LayerRun& run, Stage stage) {
+  Time begin = Time::never(), end{0};
+  for (const Timeline::Slice& s : run.timeline.slices) {
+    const Phase& phase = run.schedule.phases[s.phase];
+    if (phase.kind != Phase::Kind::transfer || phase.stage != stage) continue;
+    begin = std::min(begin, s.begin);
+    end = std::max(end, s.end);
+  }
+  return end < begin ? 0 : (end - begin).seconds();
 }
 
 }  // namespace epsim

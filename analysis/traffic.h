@@ -19,5 +19,10 @@ Traffic traffic(const Schedule& schedule, Stage stage, const Topology& topology)
 
 /// The link of a topology that carries `bytes` [links] longest.
 BusiestLink busiest_link(const std::vector<double>& bytes, const Topology& topology);
+/// The links whose bytes / bandwidth are within 1 % of the largest: what holds an exchange back. Ascending; none where nothing moves.
+std::vector<std::int32_t> bottleneck_links(const std::vector<double>& bytes, const Topology& topology);
+
+/// From the first message of a stage that begins to the last that has arrived, in seconds; 0 where there are none.
+double transfer_span(const LayerRun& run, Stage stage);
 
 }  // namespace epsim

@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "analysis/export/link_text.h"
+#include "analysis/traffic.h"
 #include "base/npz.h"
 #include "cli/cli.h"
 #include "cli/matrix_csv.h"
@@ -19,6 +21,7 @@ namespace {
 
 struct Options {
   std::string cluster, matrix, exchange = "direct", network = "fair", format = "text";
+  int bins = 20;
 };
 
 Matrix<Bytes> read_matrix_npz(const std::shared_ptr<const SourceText>& file) {
@@ -63,10 +66,12 @@ struct Outcome {
   double time_s = 0, lower_bound_s = 0;
   std::vector<double> rank_finish_s;                // [R]
   std::vector<std::vector<double>> flow_finish_s;   // [R][R], 0 where no bytes cross a link
-  std::vector<double> link_bytes;                   // [links]
+  LinkUse links;
+  std::vector<std::int32_t> bottleneck;             // links
+  BusiestLink busiest;
 };
 
-Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey& journey, const NetworkModel& network) {
+Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey& journey, const NetworkModel& network, int bins) {
   const Schedule schedule = carry(journey, bytes);
   ComputeModel none;
   none.kernel_seconds = [](const Device&, const KernelCall&, Precision) { return 0.0; };
@@ -78,12 +83,13 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey
   const auto n = static_cast<std::size_t>(topology.ranks());
   // Times are those of the network's own clock: picoseconds would be coarse for the smallest messages.
   out.rank_finish_s.assign(n, 0);
-  out.link_bytes.assign(topology.links().size(), 0);
   for (const Timeline::FlowRecord& f : timeline.flows) {
     out.rank_finish_s[f.destination] = std::max(out.rank_finish_s[f.destination], f.end_s);
     out.time_s = std::max(out.time_s, f.end_s);
-    topology.for_each_share(f.source, f.destination, [&](std::int32_t l, double share) { out.link_bytes[l] += static_cast<double>(f.bytes) * share; });
   }
+  out.links = link_use(timeline, schedule, Stage::dispatch, topology, bins);  // the only stage that carry() has
+  out.bottleneck = bottleneck_links(out.links.bytes, topology);
+  out.busiest = busiest_link(out.links.bytes, topology);
   out.flow_finish_s.assign(n, std::vector<double>(n, 0));
   const auto key = [](std::int32_t phase, Rank source, Rank destination) { return std::tuple(phase, source.value, destination.value); };
   for (const Rank s : ids<Rank>(topology.ranks()))
@@ -97,15 +103,14 @@ Outcome play(const Topology& topology, const Matrix<Bytes>& bytes, const Journey
   return out;
 }
 
-double utilisation(const Outcome& out, const Topology& topology, std::size_t link) {
-  return out.time_s > 0 ? out.link_bytes[link] / topology.links()[link].bandwidth / out.time_s : 0;
-}
-
 void print_json(const Outcome& out, const Topology& topology) {
-  nlohmann::ordered_json json{{"time_s", out.time_s}, {"lower_bound_s", out.lower_bound_s}, {"rank_finish_s", out.rank_finish_s}, {"flow_finish_s", out.flow_finish_s}};
+  nlohmann::ordered_json json{{"time_s", out.time_s}, {"lower_bound_s", out.lower_bound_s}, {"busiest_link_s", out.busiest.busy_s}, {"efficiency", out.busiest.efficiency(out.time_s)}};
+  json["bottleneck_links"] = nlohmann::ordered_json::array();
+  for (const std::int32_t l : out.bottleneck) json["bottleneck_links"].push_back(topology.links()[static_cast<std::size_t>(l)].name);
+  json["rank_finish_s"] = out.rank_finish_s, json["flow_finish_s"] = out.flow_finish_s;
   json["links"] = nlohmann::ordered_json::array();
-  for (std::size_t l = 0; l < out.link_bytes.size(); ++l)
-    json["links"].push_back({{"name", topology.links()[l].name}, {"bytes", out.link_bytes[l]}, {"utilisation", utilisation(out, topology, l)}});
+  for (std::size_t l = 0; l < out.links.bytes.size(); ++l)
+    json["links"].push_back({{"name", topology.links()[l].name}, {"bytes", out.links.bytes[l]}, {"utilisation", out.links.utilisation(l)}, {"utilisation_over_time", out.links.utilisation_over_time(l)}});
   std::cout << json.dump() << "\n";
 }
 
@@ -115,12 +120,20 @@ void print_text(const Outcome& out, const Topology& topology, const Matrix<Bytes
   for (const Rank s : ids<Rank>(bytes.rows))
     for (const Rank d : ids<Rank>(bytes.rows)) total += s == d ? 0.0 : static_cast<double>(bytes(s, d));
   std::cout << fmt::format("{} between {} ranks, exchange {}, network {}\n", format_bytes(total), bytes.rows, options.exchange, options.network)
-            << fmt::format("time         {}\nlower bound  {}\nlast rank    {}\n", format_seconds(out.time_s), format_seconds(out.lower_bound_s), slowest) << "busiest links:\n";
-  std::vector<std::size_t> order(out.link_bytes.size());
+            << fmt::format("time         {}\nlower bound  {}\nlast rank    {}\n", format_seconds(out.time_s), format_seconds(out.lower_bound_s), slowest);
+  if (out.bottleneck.empty()) {
+    std::cout << "no bytes cross a link\n";
+    return;
+  }
+  std::cout << fmt::format("busiest link {}, {:.1f} % of the time\nbottleneck   {}\nbusiest links:\n", format_seconds(out.busiest.busy_s), 100 * out.busiest.efficiency(out.time_s),
+                           name_links(out.bottleneck, topology));
+  std::vector<std::size_t> order(out.links.bytes.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return utilisation(out, topology, a) > utilisation(out, topology, b); });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return out.links.utilisation(a) > out.links.utilisation(b); });
   for (std::size_t i = 0; i < std::min<std::size_t>(5, order.size()); ++i)
-    std::cout << fmt::format("  {:5.1f} %  {:>9}  {}\n", 100 * utilisation(out, topology, order[i]), format_bytes(out.link_bytes[order[i]]), topology.links()[order[i]].name);
+    std::cout << fmt::format("  {:5.1f} %  {:>9}  {}\n", 100 * out.links.utilisation(order[i]), format_bytes(out.links.bytes[order[i]]), topology.links()[order[i]].name);
+  std::cout << fmt::format("utilisation of the tiers' links over time (an estimate; the most is of one link in one of {} parts):\n", options.bins);
+  write_tiers(std::cout, out.links, topology);
 }
 
 void run_alltoall(const Options& options, const Catalogs& catalogs) {
@@ -149,7 +162,7 @@ void run_alltoall(const Options& options, const Catalogs& catalogs) {
     problems.add({std::make_shared<const SourceText>(SourceText{"--format", options.format}), 1, 1}, "there is no format `" + options.format + "`" + suggest(options.format, {"text", "json"}));
   problems.check();
 
-  const Outcome out = play(topology, bytes, journey, network);
+  const Outcome out = play(topology, bytes, journey, network, options.bins);
   if (options.format == "json")
     print_json(out, topology);
   else
@@ -159,8 +172,8 @@ void run_alltoall(const Options& options, const Catalogs& catalogs) {
 }  // namespace
 
 /// `epsim alltoall`: times the exchange of a matrix of bytes on a cluster.
-/// json: `time_s`; `lower_bound_s`; `rank_finish_s` [R], when a rank has received all; `flow_finish_s` [source][destination], when the last byte of the pair has arrived, 0 where no bytes cross a link;
-/// `links` [{`name`, `bytes`, `utilisation` (bytes / bandwidth / time_s)}] in the cluster's order, idle ones too.
+/// json: `time_s`; `lower_bound_s`; `busiest_link_s`, bytes / bandwidth of the busiest link; `efficiency`, that over `time_s`; `bottleneck_links`, names of those within 1 % of it; `rank_finish_s` [R], when a rank has received all; `flow_finish_s` [source][destination], when the last byte of the pair has arrived, 0 where no bytes cross a link;
+/// `links` [{`name`, `bytes`, `utilisation` (bytes / bandwidth / time_s), `utilisation_over_time` [bins]}] in the cluster's order, idle ones too.
 void alltoall(CLI::App& app, const Catalogs& catalogs, int& result) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("alltoall", "Times the exchange of a matrix of bytes on a cluster");
@@ -168,6 +181,7 @@ void alltoall(CLI::App& app, const Catalogs& catalogs, int& result) {
   verb->add_option("--matrix", options->matrix, "CSV (a row of byte counts for each source rank, no header) or .npz with `bytes` [R][R]")->required();
   verb->add_option("--exchange", options->exchange, "an exchange that can carry bytes, as in an experiment file: " + names_of_byte_exchanges(catalogs))->capture_default_str();
   verb->add_option("--network", options->network, "a network model")->capture_default_str();
+  verb->add_option("--bins", options->bins, "equal parts of the time for which the use of links is told")->check(CLI::Range(1, 10'000))->capture_default_str();
   verb->add_option("--format", options->format, "text or json")->capture_default_str();
   verb->callback([options, &catalogs, &result] {
     run_alltoall(*options, catalogs);

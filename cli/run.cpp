@@ -19,7 +19,7 @@ namespace {
 struct Options {
   std::string file, out, format = "text";
   std::vector<std::string> set;
-  int trace_layers = 4;
+  int trace_layers = 4, bins = 0;
 };
 
 void run_experiment(const Options& options, const Catalogs& catalogs) {
@@ -37,10 +37,14 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
   RunMetrics metrics;
   Time offset;
   const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() > 1;
-  run(experiment, Timeline::Detail::rank, [&](LayerRun& layer) {
+  run(experiment, options.bins > 0 ? Timeline::Detail::flow : Timeline::Detail::rank, [&](LayerRun& layer) {
     LayerMetrics measured = measure(experiment, layer);
     if (out) {
-      if (static_cast<int>(metrics.layers.size()) < options.trace_layers) trace->add(layer, offset);
+      if (static_cast<int>(metrics.layers.size()) < options.trace_layers) {
+        trace->add(layer, offset);
+        const auto use = [&](Stage stage) { return link_use(layer.timeline, layer.schedule, stage, experiment.topology, options.bins); };
+        if (options.bins > 0) matrices->add_over_time(use(Stage::dispatch), use(Stage::combine));
+      }
       offset += layer.timeline.end;
       matrices->add(measured, layer.plan.placement);
     }
@@ -81,9 +85,10 @@ void verb::run(CLI::App& app, const Catalogs& catalogs, int& result) {
   auto options = std::make_shared<Options>();
   sub->add_option("file", options->file, "Experiment file (YAML)")->required();
   sub->add_option("--set", options->set, "Override a setting: key=value, such as placement=eplb or placement.slots=320 (repeatable)");
-  sub->add_option("--out", options->out, "Folder for metrics.json, metrics.csv, matrices.npz, trace.pftrace and summary.txt")->check(names_a_folder);
+  CLI::Option* out = sub->add_option("--out", options->out, "Folder for metrics.json, metrics.csv, matrices.npz, trace.pftrace and summary.txt")->check(names_a_folder);
   sub->add_option("--format", options->format, "What to print: text, json or csv")->check(CLI::IsMember({"text", "json", "csv"}));
   sub->add_option("--trace-layers", options->trace_layers, "Layers to write to the trace")->check(CLI::Range(0, 100'000));
+  sub->add_option("--bins", options->bins, "Equal parts of each exchange's time for which matrices.npz tells the bytes on each link, of the layers in the trace")->check(CLI::Range(1, 10'000))->needs(out);
   sub->callback([options, &catalogs, &result] {
     run_experiment(*options, catalogs);
     result = kOk;

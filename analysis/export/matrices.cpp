@@ -48,6 +48,17 @@ void MatrixCollector::add(const LayerMetrics& m, const Placement& placement) {
   expert_of_slot_.push_back(placement.expert_of_slot);
 }
 
+void MatrixCollector::add_over_time(const LinkUse& dispatch, const LinkUse& combine) {
+  ++layers_over_time_;
+  bins_ = dispatch.bytes_over_time.columns;
+  const auto append = [](const LinkUse& use, std::vector<double>& over_time, std::vector<double>& begin_end) {
+    over_time.insert(over_time.end(), use.bytes_over_time.cells.begin(), use.bytes_over_time.cells.end());
+    begin_end.insert(begin_end.end(), {use.begin_s, use.end_s});
+  };
+  append(dispatch, dispatch_over_time_, dispatch_begin_end_);
+  append(combine, combine_over_time_, combine_begin_end_);
+}
+
 std::string MatrixCollector::bytes() const {
   const std::int64_t layers = static_cast<std::int64_t>(layers_.size());
   std::size_t slots = 0;
@@ -71,6 +82,13 @@ std::string MatrixCollector::bytes() const {
   npz.add("dispatch_link_bytes", {layers, links_}, Cells(dispatch_links_.values));
   npz.add("combine_link_bytes", {layers, links_}, Cells(combine_links_.values));
   npz.add("link_bandwidth_bytes_per_s", {links_}, std::span<const double>(bandwidth_));
+  if (layers_over_time_ > 0) {
+    using Numbers = std::span<const double>;
+    npz.add("dispatch_link_bytes_over_time", {layers_over_time_, links_, bins_}, Numbers(dispatch_over_time_));
+    npz.add("combine_link_bytes_over_time", {layers_over_time_, links_, bins_}, Numbers(combine_over_time_));
+    npz.add("dispatch_begin_end_s", {layers_over_time_, 2}, Numbers(dispatch_begin_end_));
+    npz.add("combine_begin_end_s", {layers_over_time_, 2}, Numbers(combine_begin_end_));
+  }
   npz.add("expert_choices", {layers, experts_}, Cells(expert_choices_.values));
   npz.add("rank_copies", {layers, ranks_}, Cells(rank_copies_.values));
   npz.add("rank_weights_bytes", {layers, ranks_}, Cells(weights_.values));

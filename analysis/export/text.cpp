@@ -54,6 +54,17 @@ void write_spread(std::ostream& out, const RunMetrics& run) {
   table.write(out);
 }
 
+/// One line a stage: its busiest link, and how far the stage's transfers are from the time that link needs.
+void write_exchanges(std::ostream& out, const LayerMetrics& m) {
+  const auto line = [&](std::string_view stage, const BusiestLink& busiest, double transfer_s) {
+    if (busiest.name.empty()) return;
+    fmt::print(out, "  {}: {}{} busy for {}, {} of the {} that its transfers take\n", stage, busiest.name, busiest.peers > 1 ? fmt::format(" and {} more", busiest.peers - 1) : "",
+               format_seconds(busiest.busy_s), percent(busiest.efficiency(transfer_s)), format_seconds(transfer_s));
+  };
+  line("dispatch", m.dispatch_busiest, m.dispatch_transfer_s);
+  line("combine", m.combine_busiest, m.combine_transfer_s);
+}
+
 /// How many layers each stage is the longest of.
 std::string longest_stages(const RunMetrics& run) {
   int dispatch = 0, compute = 0, combine = 0;
@@ -99,6 +110,8 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
     fmt::print(out, "  slowest layer {}: {}\n  longest stage: {} of {} layers\n", run.slowest_layer, run.bottleneck, longest_stages(run), run.layers.size());
   else
     fmt::print(out, "  {}\n", run.bottleneck);
+  for (const LayerMetrics& m : run.layers)
+    if (m.layer == run.slowest_layer) write_exchanges(out, m);
   if (drops.choices > 0)
     fmt::print(out, "  dropped {} of {} choices ({}): {} tokens lost some, {} lost all; combine weight {:.4g}\n", drops.choices, choices,
                percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.total_tokens, drops.weight);

@@ -2,6 +2,7 @@
 #include <iosfwd>
 #include <string>
 
+#include "analysis/link_use.h"
 #include "analysis/measure.h"
 #include "base/npz.h"
 
@@ -20,6 +21,8 @@ class MatrixCollector {
   explicit MatrixCollector(const Experiment& experiment);
   /// Adds a layer; `metrics` still has its matrices.
   void add(const LayerMetrics& metrics, const Placement& placement);
+  /// Adds how the two exchanges of a layer use the links over time; each time as many bins.
+  void add_over_time(const LinkUse& dispatch, const LinkUse& combine);
   /// The bytes of the file.
   std::string bytes() const;
 
@@ -36,6 +39,9 @@ class MatrixCollector {
   std::vector<std::int64_t> layers_, dispatch_sum_, combine_sum_;
   Stacked dispatch_ranks_, combine_ranks_, dispatch_nodes_, combine_nodes_, dispatch_links_, combine_links_, expert_choices_, rank_copies_, first_slot_, weights_,
       activations_;
+  std::int64_t layers_over_time_ = 0, bins_ = 0;
+  std::vector<double> dispatch_over_time_, combine_over_time_;            ///< [K][links][bins]
+  std::vector<double> dispatch_begin_end_, combine_begin_end_;            ///< [K][2]
   std::vector<std::vector<std::uint16_t>> expert_of_slot_;  ///< [L][P of that layer]
 };
 

@@ -67,6 +67,7 @@ TEST(OutputPage, HasEveryArrayOfTheMatrices) {
   const MeasuredCase c(1);
   MatrixCollector matrices(c.experiment);
   matrices.add(c.metrics(), c.run.plan.placement);
+  matrices.add_over_time(link_use({}, {}, Stage::dispatch, c.experiment.topology, 1), link_use({}, {}, Stage::combine, c.experiment.topology, 1));
   std::set<std::string> names;
   for (const auto& [name, array] : read_npz(std::make_shared<SourceText>(SourceText{"matrices.npz", matrices.bytes()}))) names.insert(name);
   EXPECT_EQ(names, documented("matrices.npz"));
@@ -128,6 +129,22 @@ TEST(Text, ShowsLayersOrTheirSpread) {
   EXPECT_THAT(many.str(), HasSubstr("40 layers"));
   EXPECT_THAT(many.str(), HasSubstr("median"));
   EXPECT_THAT(none.str(), HasSubstr("no layers"));
+}
+
+TEST(Text, SaysHowFarTheExchangesOfTheSlowestLayerAreFromTheirBusiestLinks) {
+  const MeasuredCase c(4);
+  LayerMetrics m = c.metrics();
+  m.dispatch_busiest = {"link a", 1, 1e-3, 1, 3}, m.dispatch_transfer_s = 4e-3;
+  m.combine_busiest = {"link b", 1, 1e-3, 1, 1}, m.combine_transfer_s = 2e-3;
+  LayerMetrics faster = m;
+  faster.layer += 1, faster.layer_s /= 2, faster.dispatch_busiest.name = "link c";
+  RunMetrics run;
+  run.add(m), run.add(faster);
+  std::ostringstream text;
+  write_text(text, c.experiment, run);
+  EXPECT_THAT(text.str(), HasSubstr("  dispatch: link a and 2 more busy for 1 ms, 25.0% of the 4 ms that its transfers take\n"));
+  EXPECT_THAT(text.str(), HasSubstr("  combine: link b busy for 1 ms, 50.0% of the 2 ms that its transfers take\n"));
+  EXPECT_THAT(text.str(), ::testing::Not(HasSubstr("link c")));
 }
 
 TEST(Matrices, KeepLayersApartAndAddThemUp) {

@@ -56,6 +56,37 @@ TEST_F(Alltoall, NoExchangeBeatsItsBoundOrLosesBytes) {
   }
 }
 
+// A star without latency that carries the same between all pairs: nothing rests, and all links are to blame.
+TEST_F(Alltoall, SaysWhatHoldsItBack) {
+  const std::vector<std::string> verb = {"alltoall", "--cluster", "{single_switch: {ranks: 4, device: cpu, bandwidth: 1GB/s, latency: 0ns}}", "--bins", "4", "--matrix"};
+  const auto with = [&](const std::string& matrix, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = verb;
+    arguments.push_back(work_.write("m.csv", matrix));
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const testing::Outcome o = testing::run_program(arguments);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o.out;
+  };
+  const std::string even = "0,1000,1000,1000\n1000,0,1000,1000\n1000,1000,0,1000\n1000,1000,1000,0\n";
+  const Json all = Json::parse(with(even, {"--format", "json"}));
+  EXPECT_NEAR(all["busiest_link_s"].get<double>(), 3000e-9, 1e-18);
+  EXPECT_NEAR(all["efficiency"].get<double>(), 1, 1e-6);
+  EXPECT_EQ(all["bottleneck_links"].size(), 8U);
+  for (const Json& link : all["links"]) {
+    ASSERT_EQ(link["utilisation_over_time"].size(), 4U);
+    for (const Json& share : link["utilisation_over_time"]) EXPECT_NEAR(share.get<double>(), 1, 1e-6);
+  }
+  EXPECT_THAT(with(even, {}), AllOf(HasSubstr("100.0 % of the time"), HasSubstr(" and 5 more of tier nvlink\n"), HasSubstr("nvlink  |████|     100.0 %  100.0 %\n")));
+  // Rank 0 sends 3000 bytes to rank 1 beside 1000 to rank 2: its port is busy 4 us, at half a byte a nanosecond for each until 2 us.
+  const Json uneven = Json::parse(with("0,3000,1000,0\n0,0,0,0\n0,0,0,0\n0,0,0,0\n", {"--format", "json"}));
+  EXPECT_EQ(uneven["bottleneck_links"], Json({uneven["links"][0]["name"]}));
+  EXPECT_NEAR(uneven["links"][0]["utilisation"].get<double>(), 1, 1e-6);
+  // 3000 bytes spread over 4 us and 1000 over 2: an estimate, which reads 1.25 and 0.75 for what is 1.
+  EXPECT_NEAR(uneven["links"][0]["utilisation_over_time"][0].get<double>(), 1.25, 1e-6);
+  EXPECT_NEAR(uneven["links"][0]["utilisation_over_time"][3].get<double>(), 0.75, 1e-6);
+  EXPECT_THAT(with("0,0,0,0\n0,0,0,0\n0,0,0,0\n0,0,0,0\n", {}), HasSubstr("no bytes cross a link"));
+}
+
 // I11
 TEST_F(Alltoall, SaysWhichExchangesCannotCarryBytes) {
   const std::string cluster = "{single_switch: {ranks: 4, device: cpu}}";
