@@ -12,9 +12,13 @@
 namespace epsim::parts_network {
 namespace {
 
+bool any_latency(const Topology& topology) {
+  return std::any_of(topology.links().begin(), topology.links().end(), [](const Link& l) { return l.latency > Time{}; });
+}
+
 class FairNetwork : public Network {
  public:
-  FairNetwork(const Topology& topology, bool weigh_by_latency, double tolerance) : topology_(topology), weigh_by_latency_(weigh_by_latency), shares_(topology, tolerance) {}
+  FairNetwork(const Topology& topology, bool weigh_by_latency, double tolerance) : topology_(topology), weigh_by_latency_(weigh_by_latency), has_latency_(any_latency(topology)), shares_(topology, tolerance) {}
 
   void expect(const std::vector<RankPair>& pairs) override { shares_.expect(pairs); }
   void start(const std::vector<Flow>& flows, double now) override {
@@ -47,7 +51,7 @@ class FairNetwork : public Network {
       if (shares_.next_end() <= t) {
         ended_.clear();
         shares_.end_next(ended_);
-        for (const FairShares::Ended& e : ended_) deliveries_.add({e.flow, weigh_by_latency_ ? e.at : e.at + topology_.latency(e.source, e.destination).seconds()});
+        for (const FairShares::Ended& e : ended_) deliveries_.add({e.flow, !has_latency_ || weigh_by_latency_ ? e.at : e.at + topology_.latency(e.source, e.destination).seconds()});
       }
       if (next_begin() > t) continue;
       for (; next_begin() <= t; on_the_way_.pop()) {
@@ -59,7 +63,7 @@ class FairNetwork : public Network {
   }
 
   const Topology& topology_;
-  bool weigh_by_latency_;
+  bool weigh_by_latency_, has_latency_;
   FairShares shares_;
   Deliveries deliveries_;
   std::priority_queue<Begin> on_the_way_;  // where shares are weighted: flows whose first byte has not come through
@@ -68,9 +72,8 @@ class FairNetwork : public Network {
 
 /// Whether shares can be weighted by latency: not where there is none at all, for then they are equal. Throws InputError where some paths have one and others have not.
 bool has_latencies(const Topology& topology) {
-  const auto none = [](const Link& l) { return l.latency == Time{}; };
-  if (std::all_of(topology.links().begin(), topology.links().end(), none)) return false;
-  if (std::none_of(topology.links().begin(), topology.links().end(), none)) return true;
+  if (!any_latency(topology)) return false;
+  if (std::none_of(topology.links().begin(), topology.links().end(), [](const Link& l) { return l.latency == Time{}; })) return true;
   for (const Rank s : ids<Rank>(topology.ranks()))
     for (const Rank d : ids<Rank>(topology.ranks()))
       if (s != d && topology.latency(s, d) == Time{})
