@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <gmock/gmock.h>
 
 #include <CLI/CLI.hpp>
@@ -51,7 +53,7 @@ TEST(LoadDump, SaysWhereTheFileIsWrong) {
 
 class PlaceVerb : public ::testing::Test {
  protected:
-  PlaceVerb() : path_(::testing::TempDir() + "place_test_loads.json") {
+  PlaceVerb() : path_(::testing::TempDir() + "place_test_loads_" + std::to_string(getpid()) + ".json") {
     std::ofstream(path_)
         << R"({"logical_count": [[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]]})";
   }
