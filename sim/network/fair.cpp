@@ -23,6 +23,7 @@ class FairNetwork : public Network {
   void expect(const std::vector<RankPair>& pairs) override { shares_.expect(pairs); }
   void start(const std::vector<Flow>& flows, double now) override {
     settle(now);
+    if (!weigh_by_latency_) shares_.reserve(flows.size());
     for (const Flow& f : flows) {
       if (!weigh_by_latency_) {
         shares_.add(f.id, f.source, f.destination, f.bytes);

@@ -577,6 +577,7 @@ void FairShares::end_next(std::vector<Ended>& ended) {
   const double now = next_end_, reach = window_ > 0 ? window() * (now - epoch_) : 0;
   collect_ends(now, now * (1 + kTie) + reach);
   ensure(!finishes_.empty(), "a flow ends at the next end");
+  ended.reserve(ended.size() + finishes_.size());
   for (const auto& [f, at] : finishes_) {
     const RankPair pair = crossings_.pairs()[f];
     ended.push_back({id_[f], Rank(pair.source), Rank(pair.destination), at});

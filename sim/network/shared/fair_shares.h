@@ -30,6 +30,8 @@ class FairShares {
   void expect(std::vector<RankPair> pairs);
   /// Adds a flow of at least one byte; it begins with the next `share`.
   void add(std::int64_t id, Rank source, Rank destination, double bytes, double weight = 1) { staged_.push_back({id, {source, destination}, bytes, weight}); }
+  /// Room for so many more.
+  void reserve(std::size_t flows) { staged_.reserve(staged_.size() + flows); }
   /// Begins what was added; no completion before `now` may be pending.
   void share(double now);
   /// When the next flow ends; infinity when there is none.
