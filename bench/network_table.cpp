@@ -33,7 +33,7 @@ std::string star(int n) { return fmt::format("{{single_switch: {{ranks: {}, rank
 
 /// Two levels, 16 hosts a leaf, 16 spines; rank d is reached through spine d mod 16.
 std::string fat_tree(int n, std::string_view hop) {
-  return fmt::format("{{rail_fat_tree: {{nodes: {}, ranks_per_node: 1, device: h100, nodes_per_leaf: 16, spines: 16, nic_bandwidth: 50GB/s, nic_latency: {}, switch_latency: {}}}}}", n, hop, hop);
+  return fmt::format("{{fat_tree: {{nodes: {}, device: h100, nodes_per_leaf: 16, spines: 16, nic_bandwidth: 50GB/s, nic_latency: {}, switch_latency: {}}}}}", n, hop, hop);
 }
 
 std::vector<Line> lines() {

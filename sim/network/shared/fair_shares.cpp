@@ -90,6 +90,7 @@ void FairShares::share(double now) {
     fill(now);
   } else {
     if (!rows_counted_) count_rows();
+    just_filled_ = false;
     std::uint32_t from = kUnordered;
     for (const std::uint32_t f : placed_) from = std::min(from, begin(f, now));
     live_ += staged_.size();
@@ -202,6 +203,7 @@ void FairShares::fill(double now) {
   soon_.resize(links);
   order_.clear();
   rows_counted_ = false;
+  just_filled_ = true;
   std::vector<double> open(links);
   if (weight_.empty() && !crossings_.shares(0) && live_ == link_.size()) {
     for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
@@ -277,18 +279,26 @@ void FairShares::fill(double now) {
   for (const Number q : order_) renew_end(q, now);
 }
 
+/// What sweeps need when a level changes, and not before.
 void FairShares::count_rows() {
   if (rows_laid_out_) {
     rows_.clear();
   } else {
     const double most = weights_.back();  // a flow that is idle may begin with any weight
+    struct Hop {
+      Number link;
+      double load;
+    };
+    std::vector<Hop> hops;
     rows_ = ShareRows(crossings_.links(), [&](auto visit) {
-      for (std::uint32_t f = 0; f < link_.size(); ++f)
-        for_each_hop(f, [&](Number q, double) {
-          for_each_hop(f, [&](Number m, double load) {
-            if (q != m) visit(q, m, link_[f] == kIdle && !weight_.empty() ? most * (load / weight(f)) : load);
-          });
-        });
+      for (std::uint32_t f = 0; f < link_.size(); ++f) {
+        hops.clear();
+        const double scale = link_[f] == kIdle && !weight_.empty() ? most / weight(f) : 1;
+        for_each_hop(f, [&](Number l, double load) { hops.push_back({l, load * scale}); });
+        for (const Hop& q : hops)
+          for (const Hop& m : hops)
+            if (q.link != m.link) visit(q.link, m.link, m.load);
+      }
     });
     rows_laid_out_ = true;
   }
@@ -468,6 +478,7 @@ void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double le
 
 /// The link q, at `position` or not in the order at all, has fallen to `level`, below links in front of it: it moves in front of them and takes over the flows that it shares with them. Gives its place.
 std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double level, double now) {
+  if (!rows_counted_) count_rows();
   State& s = state_[q];
   passed_.clear();
   std::uint32_t j = position;
@@ -528,6 +539,7 @@ void FairShares::sweep(std::uint32_t from, double now) {
         continue;
       }
       if (std::abs(level - s.level) > kUnchanged * level) {
+        if (!rows_counted_) count_rows();
         if (i + 1 < order_.size()) {
           const Number next = order_[i + 1];
           next_sum = sum_[next] + (level - s.level) * rows_.at(q, next);
@@ -554,7 +566,8 @@ void FairShares::collect_ends(double now, double window) {
   // The one that is due ends, whatever rounding says.
   const auto last_mark = [&](Number q) { return std::max(state_[q].clock + state_[q].level * (window - state_[q].date), soon_[q].least); };
   const auto end = [&](const State& s, std::uint32_t f) { finishes_.push_back({f, std::max(now, s.date + (mark_[f] - s.clock) / s.level)}); };
-  if (!rows_counted_) {
+  if (just_filled_) {
+    // Often all end at once, and then the lists of the links are never needed.
     for (std::uint32_t f = 0; f < link_.size(); ++f)
       if (const Number q = link_[f]; q != kIdle && end_[q] <= window && mark_[f] <= last_mark(q)) end(state_[q], f);
     return;
@@ -586,7 +599,7 @@ void FairShares::end_next(std::vector<Ended>& ended) {
   if (live_ == 0) {
     for (const auto& [f, at] : finishes_) link_[f] = kIdle;
   } else {
-    if (!rows_counted_) count_rows();
+    just_filled_ = false;
     std::uint32_t from = kUnordered;
     std::vector<Number>& held = passed_;
     held.clear();
@@ -601,7 +614,7 @@ void FairShares::end_next(std::vector<Ended>& ended) {
           s.weight -= load;
           return;
         }
-        rows_.change(b, m, -load);
+        if (rows_counted_) rows_.change(b, m, -load);
         sum_[m] -= load * s.level;
       });
       --s.own;

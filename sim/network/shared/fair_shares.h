@@ -126,7 +126,8 @@ class FairShares {
   std::vector<Soon> soon_;                // [links]
   std::vector<Number> order_;             // links with own flows, by level
   ShareRows rows_;
-  bool rows_laid_out_ = false, rows_counted_ = false;
+  bool rows_laid_out_ = false, rows_counted_ = false;  // for the links as they are; for the flows under way
+  bool just_filled_ = false;              // nothing has ended since
   double next_end_;
   std::size_t begun_ = 0;                 // flows since then
   double epoch_ = 0;                      // seconds; when the first of the flows under way began
