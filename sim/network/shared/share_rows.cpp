@@ -15,10 +15,11 @@ namespace {
 constexpr std::size_t kLanes = Lanes::kLanes;
 
 // All ways round the product, then the sum: the same bits on every machine.
-void add_bits(const std::uint16_t* ids, const std::uint8_t* bits, std::size_t blocks, double by, double* sums) {
-  for (std::size_t i = 0; i < blocks; ++i)
-    for (std::size_t k = 0; k < kLanes; ++k)
-      if (bits[i] >> k & 1) sums[ids[i] * kLanes + k] += by;
+void add_bits(const ShareRows::Run* run, const ShareRows::Run* end, const std::uint8_t* bits, double by, double* sums) {
+  for (; run != end; ++run)
+    for (std::size_t i = run->first; i < std::size_t{run->first} + run->blocks; ++i, ++bits)
+      for (std::size_t k = 0; k < kLanes; ++k)
+        if (*bits >> k & 1) sums[i * kLanes + k] += by;
 }
 
 template <class Number>
@@ -31,12 +32,22 @@ void add_numbers(const std::uint16_t* ids, const Number* numbers, std::size_t bl
 // The compiler finds neither the masked sum nor the widening conversions by itself.
 #define EPSIM_WIDE __attribute__((target("avx512f,avx512vl,avx512dq")))
 
-EPSIM_WIDE void add_bits_wide(const std::uint16_t* ids, const std::uint8_t* bits, std::size_t blocks, double by, double* sums) {
+EPSIM_WIDE void add_bits_wide(const ShareRows::Run* run, const ShareRows::Run* end, const std::uint8_t* bits, double by, double* sums) {
   const __m512d all = _mm512_set1_pd(by);
-  for (std::size_t i = 0; i < blocks; ++i) {
-    double* const s = sums + ids[i] * kLanes;
+  const auto add = [&](double* s, std::uint8_t mask) EPSIM_WIDE {
     const __m512d before = _mm512_load_pd(s);
-    _mm512_store_pd(s, _mm512_mask_add_pd(before, bits[i], before, all));
+    _mm512_store_pd(s, _mm512_mask_add_pd(before, mask, before, all));
+  };
+  for (; run != end; ++run) {
+    double* s = sums + run->first * kLanes;
+    double* const last = s + run->blocks * kLanes;
+    for (; last - s >= static_cast<std::ptrdiff_t>(4 * kLanes); s += 4 * kLanes, bits += 4) {
+      add(s, bits[0]);
+      add(s + kLanes, bits[1]);
+      add(s + 2 * kLanes, bits[2]);
+      add(s + 3 * kLanes, bits[3]);
+    }
+    for (; s != last; s += kLanes, ++bits) add(s, *bits);
   }
 }
 
@@ -57,15 +68,15 @@ const bool kWide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("
 #endif
 
 template <class Number>
-void add_row(const std::uint16_t* bit_ids, const std::uint8_t* bits, std::size_t bit_blocks, const std::uint16_t* ids, const Number* numbers, std::size_t blocks, double by, double* sums) {
+void add_row(const ShareRows::Run* run, const ShareRows::Run* end, const std::uint8_t* bits, const std::uint16_t* ids, const Number* numbers, std::size_t blocks, double by, double* sums) {
 #ifdef EPSIM_AVX512
   if (kWide) {
-    add_bits_wide(bit_ids, bits, bit_blocks, by, sums);
+    add_bits_wide(run, end, bits, by, sums);
     add_numbers_wide(ids, numbers, blocks, by, sums);
     return;
   }
 #endif
-  add_bits(bit_ids, bits, bit_blocks, by, sums);
+  add_bits(run, end, bits, by, sums);
   add_numbers(ids, numbers, blocks, by, sums);
 }
 
@@ -89,16 +100,22 @@ void ShareRows::lay_out(const Totals& totals) {
   }
   width_ = !whole || most > 65535 ? Width::real : most > 255 ? Width::two_bytes : Width::byte;
   std::size_t block = 0;
+  std::uint32_t bits = 0;
   for (std::size_t i = 0; i < index_.size(); ++i) {
-    if (i % row_words_ == 0) rows_.push_back({static_cast<std::uint32_t>(bit_ids_.size()), static_cast<std::uint32_t>(number_ids_.size())});
+    if (i % row_words_ == 0) rows_.push_back({static_cast<std::uint32_t>(bit_runs_.size()), bits, static_cast<std::uint32_t>(number_ids_.size())});
     Word& w = index_[i];
-    w.bits_before = static_cast<std::uint32_t>(bit_ids_.size());
+    w.bits_before = bits;
     w.numbers_before = static_cast<std::uint32_t>(number_ids_.size());
     for (std::uint64_t left = w.numbers; left != 0; left &= left - 1, ++block) {
       const auto id = static_cast<std::uint16_t>(i % row_words_ * 64 + static_cast<std::size_t>(std::countr_zero(left)));
       const auto first = totals.begin() + static_cast<std::ptrdiff_t>(block * kLanes);
       if (width_ != Width::real && std::all_of(first, first + kLanes, [](double t) { return t <= 1; })) {
-        bit_ids_.push_back(id);
+        const bool continues = bit_runs_.size() > rows_.back().first_run && bit_runs_.back().first + bit_runs_.back().blocks == id;
+        if (continues)
+          ++bit_runs_.back().blocks;
+        else
+          bit_runs_.push_back({id, 1});
+        ++bits;
         w.bits |= left & -left;
         w.numbers ^= left & -left;
       } else {
@@ -106,8 +123,8 @@ void ShareRows::lay_out(const Totals& totals) {
       }
     }
   }
-  rows_.push_back({static_cast<std::uint32_t>(bit_ids_.size()), static_cast<std::uint32_t>(number_ids_.size())});
-  bits_.assign(bit_ids_.size(), 0);
+  rows_.push_back({static_cast<std::uint32_t>(bit_runs_.size()), bits, static_cast<std::uint32_t>(number_ids_.size())});
+  bits_.assign(bits, 0);
   const std::size_t cells = number_ids_.size() * kLanes;
   if (width_ == Width::byte)
     bytes_.assign(cells, 0);
@@ -127,7 +144,7 @@ void ShareRows::clear() {
 void ShareRows::add(std::size_t q, double by, Lanes& sums) const {
   const Row a = rows_[q], b = rows_[q + 1];
   const auto add = [&](const auto& numbers) {
-    add_row(bit_ids_.data() + a.first_bits, bits_.data() + a.first_bits, b.first_bits - a.first_bits, number_ids_.data() + a.first_numbers, numbers.data() + a.first_numbers * kLanes,
+    add_row(bit_runs_.data() + a.first_run, bit_runs_.data() + b.first_run, bits_.data() + a.first_bits, number_ids_.data() + a.first_numbers, numbers.data() + a.first_numbers * kLanes,
             b.first_numbers - a.first_numbers, by, sums.data());
   };
   if (width_ == Width::byte)

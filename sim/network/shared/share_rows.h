@@ -42,6 +42,11 @@ class ShareRows {
   /// All sums are 0 again.
   void clear();
 
+  /// Blocks in sequence.
+  struct Run {
+    std::uint16_t first, blocks;
+  };
+
   double at(std::size_t q, std::size_t m) const {
     const Word& w = word(q, m);
     const std::uint64_t bit = bit_of(m);
@@ -77,7 +82,7 @@ class ShareRows {
     std::uint32_t bits_before = 0, numbers_before = 0;  // blocks of all rows in front of it
   };
   struct Row {
-    std::uint32_t first_bits = 0, first_numbers = 0;  // blocks
+    std::uint32_t first_run = 0, first_bits = 0, first_numbers = 0;  // runs, blocks, blocks
   };
 
   explicit ShareRows(std::size_t links) : links_(links), row_words_((links + kWordLinks - 1) / kWordLinks), index_(links * row_words_) {}
@@ -99,7 +104,8 @@ class ShareRows {
   Width width_ = Width::byte;
   std::vector<Word> index_;               // [links][row_words_]
   std::vector<Row> rows_;                 // [links + 1]
-  std::vector<std::uint16_t> bit_ids_, number_ids_;  // [blocks]
+  std::vector<Run> bit_runs_;             // of all rows
+  std::vector<std::uint16_t> number_ids_;  // [blocks]
   std::vector<std::uint8_t> bits_;        // [blocks]
   std::vector<std::uint8_t> bytes_;       // [blocks][8], one of the three
   std::vector<std::uint16_t> words_;
