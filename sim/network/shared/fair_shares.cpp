@@ -14,7 +14,7 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kTie = 1e-12;       // flows that end within this share of the clock are one event
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
-constexpr double kUnchanged = 1e-15;
+constexpr double kUnchanged = 1e-15;  // a level within this share of what it was is what it was
 constexpr double kWindow = 4;        // of the tolerance: so found by trying all-to-alls of random sizes
 constexpr std::size_t kLanes = Lanes::kLanes;
 

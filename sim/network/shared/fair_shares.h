@@ -129,8 +129,8 @@ class FairShares {
   bool rows_laid_out_ = false, rows_counted_ = false;  // for the links as they are; for the flows under way
   bool just_filled_ = false;              // nothing has ended since
   double next_end_;
+  double epoch_ = 0;                      // seconds; when the network was last idle
   std::size_t begun_ = 0;                 // flows since then
-  double epoch_ = 0;                      // seconds; when the first of the flows under way began
 
   std::vector<Number> passed_;            // scratch, as all that follows
   struct Move {
