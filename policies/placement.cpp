@@ -1,6 +1,7 @@
 #include "policies/placement.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 
@@ -13,7 +14,7 @@ Rank Placement::rank_of(Slot s) const {
 }
 
 Placement Placement::from_experts(std::vector<std::uint16_t> expert_of_slot, std::vector<std::int32_t> first_slot, int experts) {
-  Placement p{std::move(expert_of_slot), std::move(first_slot), std::vector<std::vector<Slot>>(static_cast<std::size_t>(experts))};
+  Placement p{std::move(expert_of_slot), std::move(first_slot), std::vector<std::vector<Slot>>(static_cast<std::size_t>(experts)), {}};
   for (const Slot s : ids<Slot>(p.slots())) {
     ensure(p.expert_of_slot[s] < experts, "a slot holds an expert of the model");
     p.slots_of_expert[p.expert_of_slot[s]].push_back(s);
@@ -36,6 +37,16 @@ void Placement::check(int experts) const {
     }
   }
   ensure(listed == expert_of_slot.size(), "every slot holds an expert");
+  if (share.empty()) return;
+  ensure(share.size() == expert_of_slot.size(), "a placement has shares for all slots, or for none");
+  for (const std::vector<Slot>& replicas : slots_of_expert) {
+    double sum = 0;
+    for (const Slot s : replicas) {
+      ensure(share[s] >= 0, "a share is not negative");
+      sum += share[s];
+    }
+    ensure(std::abs(sum - 1) < 1e-9, "the shares of an expert's slots sum to 1");
+  }
 }
 
 std::vector<std::int64_t> Problem::loads(std::size_t layer) const {
@@ -44,6 +55,13 @@ std::vector<std::int64_t> Problem::loads(std::size_t layer) const {
   for (std::int64_t r = 0; r < m.rows; ++r)
     for (std::int64_t e = 0; e < m.columns; ++e) sum[static_cast<std::size_t>(e)] += m(r, e);
   return sum;
+}
+
+Matrix<std::int64_t> Problem::loads_by_batch(std::size_t layer) const {
+  if (!batches.empty()) return batches[layer];
+  Matrix<std::int64_t> one(1, experts);
+  std::ranges::copy(loads(layer), one.cells.begin());
+  return one;
 }
 
 }  // namespace epsim

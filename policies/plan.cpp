@@ -99,9 +99,28 @@ void drop_overflow(const HomeBlock& block, Capacity::Order order, std::span<cons
   }
 }
 
+/// The kept choices of each expert with several replicas, expert by expert in token order.
+struct ReplicatedChoices {
+  std::vector<std::size_t> first;  ///< [E+1]
+  std::vector<std::uint32_t> choice;
+
+  ReplicatedChoices() = default;
+  ReplicatedChoices(const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement) : first(kept.size() + 1) {
+    for (std::size_t e = 0; e < kept.size(); ++e) first[e + 1] = first[e] + (placement.slots_of_expert[e].size() > 1 ? static_cast<std::size_t>(kept[e]) : 0);
+    choice.resize(first.back());
+    std::vector<std::size_t> next(first.begin(), first.end() - 1);
+    for (std::size_t i = 0; i < block.expert.size(); ++i) {
+      const std::size_t e = block.expert[i];
+      if (block.slot[i] >= 0 && first[e] != first[e + 1]) choice[next[e]++] = static_cast<std::uint32_t>(i);
+    }
+  }
+};
+
 /// Replaces the 0 of each kept choice by the slot its copy goes to, and counts copies by slot; gives what was lost.
-DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule::Deal& deal,
-                       std::span<std::int64_t> copies) {
+DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule& rule,
+                       const ReplicaRule::Deal& deal, std::span<std::int64_t> copies) {
+  ReplicatedChoices replicated;
+  if (rule.by_choice) replicated = ReplicatedChoices(block, kept, placement);
   // The slots that each expert's copies go to, expert by expert; one slot for all of an expert with one replica. One more is read, not used, behind the last.
   std::vector<Cursor> cursors(kept.size());
   std::vector<std::int32_t> slots;
@@ -116,7 +135,9 @@ DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std:
     }
     if (replicas.size() <= 1 || kept[e] == 0) continue;
     dealt.assign(static_cast<std::size_t>(kept[e]), 0);
-    deal(source, Expert(static_cast<std::int64_t>(e)), replicas, dealt);
+    ReplicaRule::Copies of_expert{source, Expert(static_cast<std::int64_t>(e)), replicas, {}};
+    if (rule.by_choice) of_expert.choice = std::span(replicated.choice).subspan(replicated.first[e], dealt.size());
+    deal(of_expert, dealt);
     for (const std::uint16_t choice : dealt) {
       legal &= choice < replicas.size();
       slots.push_back(replicas[std::min<std::size_t>(choice, replicas.size() - 1)]);
@@ -227,7 +248,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
       kept(r, e) = plan.limits(r, e);
       overflows[static_cast<std::size_t>(r)] = 1;
     }
-  const ReplicaRule::Deal deal = replica.decide(kept, plan.placement, topology);
+  const ReplicaRule::Deal deal = replica.decide({layer, plan.routing.top_k, kept, plan.placement, topology});
 
   plan.slot.assign(plan.routing.expert.size(), 0);
   plan.copies = Matrix<std::int64_t>(ranks, plan.placement.slots());
@@ -235,7 +256,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
   parallel_for(ranks, [&](std::int64_t r) {
     const HomeBlock block = block_of(plan, Rank(r));
     if (overflows[static_cast<std::size_t>(r)]) drop_overflow(block, capacity.order, plan.choices.row(r), plan.limits.row(r));
-    drops[static_cast<std::size_t>(r)] = deal_copies(Rank(r), block, kept.row(r), plan.placement, deal, plan.copies.row(r));
+    drops[static_cast<std::size_t>(r)] = deal_copies(Rank(r), block, kept.row(r), plan.placement, replica, deal, plan.copies.row(r));
   });
   // Added rank by rank: the sum of weights has the same bits for any number of threads.
   for (const DropCounts& d : drops) {

@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "policies/journey.h"
 #include "policies/plan.h"
+#include "policies/pricing.h"
 #include "policies/row_table.h"
 
 namespace epsim {
@@ -53,18 +54,6 @@ struct Phase {
 struct Schedule {
   int ranks = 0;
   std::vector<Phase> phases;
-};
-
-/// How large rows and kernels are. Bytes of a row = values x bytes per value + extra.
-struct Pricing {
-  std::int64_t hidden = 0;
-  std::int64_t expert_ffn = 0;
-  std::int64_t shared_ffn = 0;
-  int expert_matrices = 3;
-  Precision dispatch = Precision::bf16, combine = Precision::bf16, weights = Precision::bf16;
-  Bytes dispatch_extra = 0, combine_extra = 0;
-  Bytes dispatch_row() const;
-  Bytes combine_row() const;
 };
 
 /// A row in a buffer of a rank. Buffer 0 holds the home tokens; buffer 1+p the rows that phase p delivers, computes or adds up there.

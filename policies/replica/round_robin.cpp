@@ -8,12 +8,12 @@ ReplicaRule round_robin(Params& p, const Shape*) {
   ReplicaRule rule;
   rule.summary = "Deals each source's copies of an expert to its replicas in turn: the n-th copy from rank s goes to replica (s + n) mod c.";
   if (!p.usable()) return rule;
-  rule.decide = [](const Matrix<std::int64_t>&, const Placement&, const Topology&) -> ReplicaRule::Deal {
-    return [](Rank source, Expert, std::span<const Slot> replicas, std::span<std::uint16_t> out) {
-      std::size_t replica = static_cast<std::size_t>(source) % replicas.size();
+  rule.decide = [](const ReplicaRule::Layer&) -> ReplicaRule::Deal {
+    return [](const ReplicaRule::Copies& copies, std::span<std::uint16_t> out) {
+      std::size_t replica = static_cast<std::size_t>(copies.source) % copies.replicas.size();
       for (std::uint16_t& choice : out) {
         choice = static_cast<std::uint16_t>(replica);
-        if (++replica == replicas.size()) replica = 0;
+        if (++replica == copies.replicas.size()) replica = 0;
       }
     };
   };

@@ -169,8 +169,8 @@ TEST(Plan, DigestTellsPlansApart) {
 
 TEST(Plan, RefusesARuleThatDealsToNoReplica) {
   ReplicaRule wrong;
-  wrong.decide = [](const Matrix<std::int64_t>&, const Placement&, const Topology&) -> ReplicaRule::Deal {
-    return [](Rank, Expert, std::span<const Slot>, std::span<std::uint16_t> out) { std::ranges::fill(out, std::uint16_t{2}); };
+  wrong.decide = [](const ReplicaRule::Layer&) -> ReplicaRule::Deal {
+    return [](const ReplicaRule::Copies&, std::span<std::uint16_t> out) { std::ranges::fill(out, std::uint16_t{2}); };
   };
   EXPECT_THROW(make_plan(0, small_routing(), capacity("dropless"), small_placement(), wrong, {}), std::logic_error);
 }
@@ -178,12 +178,28 @@ TEST(Plan, RefusesARuleThatDealsToNoReplica) {
 TEST(Plan, TellsTheRuleHowManyAreKept) {
   ReplicaRule rule = round_robin();
   Matrix<std::int64_t> seen;
-  rule.decide = [&seen, inner = rule.decide](const Matrix<std::int64_t>& kept, const Placement& p, const Topology& t) {
-    seen = kept;
-    return inner(kept, p, t);
+  rule.decide = [&seen, inner = rule.decide](const ReplicaRule::Layer& layer) {
+    seen = layer.kept;
+    return inner(layer);
   };
   make_plan(0, small_routing(), at_most(1, Capacity::Order::position), small_placement(), rule, {});
   EXPECT_THAT(seen.cells, ElementsAre(1, 1, 1, 1, 0, 1));
+}
+
+TEST(Plan, TellsARuleThatAsksWhichChoicesItDeals) {
+  ReplicaRule rule = round_robin();
+  rule.by_choice = true;
+  std::vector<std::vector<std::uint32_t>> seen(2);
+  rule.decide = [&seen, inner = rule.decide](const ReplicaRule::Layer& layer) -> ReplicaRule::Deal {
+    return [&seen, deal = inner(layer)](const ReplicaRule::Copies& copies, std::span<std::uint16_t> out) {
+      seen[copies.source].assign(copies.choice.begin(), copies.choice.end());
+      deal(copies, out);
+    };
+  };
+  make_plan(0, small_routing(), capacity("dropless"), small_placement(), rule, {});
+  EXPECT_THAT(seen, ElementsAre(ElementsAre(0, 2, 5), ElementsAre(1, 2)));  // expert 0 is the one with two replicas
+  make_plan(0, small_routing(), at_most(1, Capacity::Order::probability), small_placement(), rule, {});
+  EXPECT_THAT(seen, ElementsAre(ElementsAre(2), ElementsAre(2)));  // of equal weights the first is kept
 }
 
 TEST(Plan, RefusesTablesOfOtherSizes) {

@@ -14,7 +14,7 @@ std::vector<std::uint16_t> deal(int source, int replicas, int copies) {
   const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
   const std::vector<Slot> slots(static_cast<std::size_t>(replicas), Slot(0));
   std::vector<std::uint16_t> out(static_cast<std::size_t>(copies));
-  rule.decide({}, {}, {})(Rank(source), Expert(0), slots, out);
+  rule.decide({0, 1, {}, {}, {}})({Rank(source), Expert(0), slots, {}}, out);
   return out;
 }
 

@@ -30,7 +30,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       # Headers that tell a version and nothing else, for `epsim --version --verbose`.
       version["boost/version.hpp"] = version["google/protobuf/stubs/common.h"] = version["dnnl_version.h"] = 1
       # The door of each third party: includes that start with the first word are for files that match the second.
-      split("yaml-cpp boost nlohmann zlib xxhash mpi dnnl oneapi/dnnl google/protobuf CLI omp fmt gtest gmock benchmark simgrid", thirds)
+      split("yaml-cpp boost nlohmann zlib xxhash mpi dnnl oneapi/dnnl google/protobuf CLI omp fmt gtest gmock benchmark simgrid coin lapacke metis", thirds)
       door["yaml-cpp"] = "^base/setting[.]cpp$"
       door["boost"] = "^topology/"
       door["nlohmann"] = "[.]cpp$"
@@ -41,6 +41,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       door["omp"] = "^sim/moe/.*[.]cpp$"
       door["google/protobuf"] = "^analysis/export/"
       door["CLI"] = "^cli/"
+      door["coin"] = door["lapacke"] = door["metis"] = "^policies/solve/.*[.]cpp$"
       door["fmt"] = "."
       door["gtest"] = door["gmock"] = "^tests/"
       door["benchmark"] = "^bench/"
