@@ -1,8 +1,10 @@
 #include "analysis/compare.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
+#include <boost/math/distributions/students_t.hpp>
 #include <fmt/format.h>
 
 namespace epsim {
@@ -54,39 +56,91 @@ Axis parse_axis(const std::string& text) {
   return axis;
 }
 
-ComparedPoint compared_point(std::vector<std::string> values, const RunMetrics& run) {
+ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs) {
   ComparedPoint p;
   p.values = std::move(values);
-  p.total_s = run.total_s;
-  for (const LayerMetrics& m : run.layers) {
-    p.dispatch_s += m.dispatch_s, p.compute_s += m.compute_s, p.combine_s += m.combine_s, p.lower_bound_s += m.lower_bound_s;
-    p.rank_load_max_over_mean += m.rank_load.max_over_mean / static_cast<double>(run.layers.size());
-    p.choices += m.choices, p.dropped_choices += m.drops.choices;
+  const RunMetrics* slowest = nullptr;
+  double layers = 0, longest_s = -1;
+  for (const RunMetrics& run : runs) {
+    p.placing_s += run.placing_s;
+    double run_longest_s = 0;
+    for (std::size_t i = 0; i < run.layers.size(); ++i) {
+      const LayerMetrics& m = run.layers[i];
+      if (i == 0 || m.batch != run.layers[i - 1].batch) p.samples_s.push_back(0);
+      p.samples_s.back() += m.layer_s + m.relocation.waited_s;
+      p.dispatch_s += m.dispatch_s, p.compute_s += m.compute_s, p.combine_s += m.combine_s, p.waited_s += m.relocation.waited_s, p.lower_bound_s += m.lower_bound_s;
+      p.rank_load_max_over_mean += m.rank_load.max_over_mean, p.rank_load_std_over_mean += m.rank_load.std_over_mean, p.rank_load_mean_over_max += m.rank_load.mean_over_max;
+      p.bytes += static_cast<double>(m.dispatch_bytes + m.combine_bytes), p.cross_node_bytes += static_cast<double>(m.dispatch_cross_node_bytes + m.combine_cross_node_bytes);
+      p.busiest_link_bytes += m.dispatch_busiest.bytes + m.combine_busiest.bytes;
+      double weights = 0;
+      for (const MemoryUse& use : m.memory) weights = std::max(weights, use.weights_bytes), p.max_rank_activations_bytes = std::max(p.max_rank_activations_bytes, use.activations_bytes);
+      p.max_rank_weights_bytes += weights;
+      p.moved_experts += static_cast<double>(m.relocation.moved_experts), p.moved_bytes += static_cast<double>(m.relocation.bytes);
+      p.choices += m.choices, p.dropped_choices += m.drops.choices;
+      run_longest_s = std::max(run_longest_s, m.layer_s);
+      ++layers;
+    }
+    if (run_longest_s > longest_s) longest_s = run_longest_s, slowest = &run;
   }
-  p.bottleneck = run.bottleneck;
+  for (const double s : p.samples_s) p.total_s += s;
+  const double samples = std::max(1.0, static_cast<double>(p.samples_s.size()));
+  for (double* sum : {&p.total_s, &p.dispatch_s, &p.compute_s, &p.combine_s, &p.waited_s, &p.lower_bound_s, &p.bytes, &p.cross_node_bytes, &p.busiest_link_bytes, &p.max_rank_weights_bytes,
+                      &p.moved_experts, &p.moved_bytes})
+    *sum /= samples;
+  for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max}) *sum /= std::max(1.0, layers);
+  if (slowest) p.bottleneck = slowest->bottleneck;
   return p;
 }
 
-double Comparison::best_s() const {
-  double best = std::numeric_limits<double>::infinity();
-  for (const ComparedPoint& p : points) best = std::min(best, p.total_s);
-  return best;
+Difference difference(const ComparedPoint& point, const ComparedPoint& other) {
+  ensure(point.samples_s.size() == other.samples_s.size(), "points are compared on the same batches");
+  const double n = static_cast<double>(point.samples_s.size());
+  Difference d;
+  if (!(other.total_s > 0)) return d;
+  for (std::size_t i = 0; i < point.samples_s.size(); ++i) d.mean += (point.samples_s[i] - other.samples_s[i]) / other.total_s / n;
+  if (n < 2) return {d.mean, std::numeric_limits<double>::infinity()};
+  double squares = 0;
+  for (std::size_t i = 0; i < point.samples_s.size(); ++i) {
+    const double off = (point.samples_s[i] - other.samples_s[i]) / other.total_s - d.mean;
+    squares += off * off;
+  }
+  d.half_width = boost::math::quantile(boost::math::students_t(n - 1), 0.975) * std::sqrt(squares / (n - 1) / n);
+  return d;
+}
+
+const ComparedPoint& Comparison::best() const {
+  return *std::min_element(points.begin(), points.end(), [](const ComparedPoint& a, const ComparedPoint& b) { return a.total_s < b.total_s; });
 }
 
 const std::vector<PointField>& point_fields() {
   using P = ComparedPoint;
   static const std::vector<PointField> fields = {
-      {"total_s", [](const P& p, double) -> FieldValue { return p.total_s; }},
-      {"relative_to_best", [](const P& p, double best) -> FieldValue { return best > 0 ? p.total_s / best : 1.0; }},
-      {"dispatch_s", [](const P& p, double) -> FieldValue { return p.dispatch_s; }},
-      {"compute_s", [](const P& p, double) -> FieldValue { return p.compute_s; }},
-      {"combine_s", [](const P& p, double) -> FieldValue { return p.combine_s; }},
-      {"lower_bound_s", [](const P& p, double) -> FieldValue { return p.lower_bound_s; }},
-      {"rank_load_max_over_mean", [](const P& p, double) -> FieldValue { return p.rank_load_max_over_mean; }},
-      {"choices", [](const P& p, double) -> FieldValue { return p.choices; }},
-      {"dropped_choices", [](const P& p, double) -> FieldValue { return p.dropped_choices; }},
-      {"dropped_choice_rate", [](const P& p, double) -> FieldValue { return p.drop_rate(); }},
-      {"bottleneck", [](const P& p, double) -> FieldValue { return p.bottleneck; }},
+      {"total_s", [](const P& p, const P&) -> FieldValue { return p.total_s; }},
+      {"relative_to_best", [](const P& p, const P& best) -> FieldValue { return best.total_s > 0 ? p.total_s / best.total_s : 1.0; }},
+      {"relative_to_best_half_width",
+       [](const P& p, const P& best) -> FieldValue {
+         const double half_width = difference(p, best).half_width;
+         return std::isfinite(half_width) ? FieldValue(half_width) : FieldValue(std::string());
+       }},
+      {"dispatch_s", [](const P& p, const P&) -> FieldValue { return p.dispatch_s; }},
+      {"compute_s", [](const P& p, const P&) -> FieldValue { return p.compute_s; }},
+      {"combine_s", [](const P& p, const P&) -> FieldValue { return p.combine_s; }},
+      {"waited_s", [](const P& p, const P&) -> FieldValue { return p.waited_s; }},
+      {"lower_bound_s", [](const P& p, const P&) -> FieldValue { return p.lower_bound_s; }},
+      {"rank_load_max_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_load_max_over_mean; }},
+      {"rank_load_std_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_load_std_over_mean; }},
+      {"rank_load_mean_over_max", [](const P& p, const P&) -> FieldValue { return p.rank_load_mean_over_max; }},
+      {"bytes", [](const P& p, const P&) -> FieldValue { return p.bytes; }},
+      {"cross_node_bytes", [](const P& p, const P&) -> FieldValue { return p.cross_node_bytes; }},
+      {"busiest_link_bytes", [](const P& p, const P&) -> FieldValue { return p.busiest_link_bytes; }},
+      {"choices", [](const P& p, const P&) -> FieldValue { return p.choices; }},
+      {"dropped_choices", [](const P& p, const P&) -> FieldValue { return p.dropped_choices; }},
+      {"dropped_choice_rate", [](const P& p, const P&) -> FieldValue { return p.drop_rate(); }},
+      {"max_rank_weights_bytes", [](const P& p, const P&) -> FieldValue { return p.max_rank_weights_bytes; }},
+      {"max_rank_activations_bytes", [](const P& p, const P&) -> FieldValue { return p.max_rank_activations_bytes; }},
+      {"moved_experts", [](const P& p, const P&) -> FieldValue { return p.moved_experts; }},
+      {"moved_bytes", [](const P& p, const P&) -> FieldValue { return p.moved_bytes; }},
+      {"bottleneck", [](const P& p, const P&) -> FieldValue { return p.bottleneck; }},
   };
   return fields;
 }

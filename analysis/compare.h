@@ -17,32 +17,45 @@ struct Axis {
 /// Reads "key=a,b,c"; commas inside brackets, braces or quotes do not split. Throws InputError when there is no key or a value is empty.
 Axis parse_axis(const std::string& text);
 
-/// One point of the grid of axes: its value on each axis and what all its layers came to.
+/// One point of the grid of axes: its value on each axis and what all its layers came to. Times and bytes are those of a batch, means over all samples.
 struct ComparedPoint {
   std::vector<std::string> values;  ///< [axes]
-  double total_s = 0, dispatch_s = 0, compute_s = 0, combine_s = 0, lower_bound_s = 0;
-  double rank_load_max_over_mean = 0;  ///< mean over the layers
+  std::vector<double> samples_s;    ///< total of each batch of each seed; those of two points belong together pair by pair
+  double total_s = 0, dispatch_s = 0, compute_s = 0, combine_s = 0, waited_s = 0, lower_bound_s = 0;
+  double rank_load_max_over_mean = 0, rank_load_std_over_mean = 0, rank_load_mean_over_max = 0;  ///< means over the layers
+  double bytes = 0, cross_node_bytes = 0;  ///< of dispatch and combine
+  double busiest_link_bytes = 0;           ///< of the busiest link of each exchange
+  double max_rank_weights_bytes = 0, max_rank_activations_bytes = 0;  ///< of the fullest rank of each layer: summed over layers; largest of all layers
+  double moved_experts = 0, moved_bytes = 0;  ///< by placing anew
   std::int64_t choices = 0, dropped_choices = 0;
+  double placing_s = 0;    ///< clock seconds of the placement policy, all batches: for people, not for files
   std::string bottleneck;  ///< of the slowest layer
 
   double drop_rate() const { return choices > 0 ? static_cast<double>(dropped_choices) / static_cast<double>(choices) : 0; }
 };
-ComparedPoint compared_point(std::vector<std::string> values, const RunMetrics& run);
+/// `runs`: one a seed, all of as many batches.
+ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs);
+
+/// How much longer a point takes than another, in parts of the other's mean, sample by sample, and the half width of the 95 % confidence interval of that mean (Student's t); the half width is infinite with one sample.
+struct Difference {
+  double mean = 0, half_width = 0;
+};
+Difference difference(const ComparedPoint& point, const ComparedPoint& other);
 
 struct Comparison {
   std::string name, model, machine;  ///< of the experiment; the machine as "64 ranks in 8 nodes of h800"
   std::uint64_t seed = 0;
-  int layers = 0;
+  int layers = 0, batches = 1, seeds = 1;
   std::vector<Axis> axes;
   std::vector<ComparedPoint> points;  ///< the grid, last axis fastest
 
-  double best_s() const;  ///< the shortest total
+  const ComparedPoint& best() const;  ///< of the shortest total; the first of equals
 };
 
 /// The columns after the axes in compare.csv and of `points[]` in compare.json, in order.
 struct PointField {
   std::string_view name;
-  FieldValue (*value)(const ComparedPoint&, double best_s);
+  FieldValue (*value)(const ComparedPoint&, const ComparedPoint& best);
 };
 const std::vector<PointField>& point_fields();
 

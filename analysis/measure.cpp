@@ -25,7 +25,8 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
   const Plan& plan = run.plan;
   const Topology& topology = experiment.topology;
   LayerMetrics m;
-  m.layer = plan.layer;
+  m.batch = run.batch, m.layer = plan.layer;
+  m.relocation = run.relocation;
   const Timeline::Stages stages = run.timeline.stages(run.schedule);
   m.dispatch_s = stages.dispatch.seconds();
   m.compute_s = stages.compute.seconds();
@@ -62,12 +63,12 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
 
 void RunMetrics::add(LayerMetrics layer) {
   layer.dispatch_rank_bytes = layer.combine_rank_bytes = layer.dispatch_node_bytes = layer.combine_node_bytes = {};
-  total_s += layer.layer_s;
+  total_s += layer.layer_s + layer.relocation.waited_s;
   double longest_s = -1;
   for (const LayerMetrics& l : layers) longest_s = std::max(longest_s, l.layer_s);
   if (layer.layer_s > longest_s) {
     bottleneck = layer.bottleneck;
-    slowest_layer = layer.layer;
+    slowest_batch = layer.batch, slowest_layer = layer.layer;
   }
   layers.push_back(std::move(layer));
 }

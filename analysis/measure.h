@@ -41,7 +41,7 @@ struct MemoryUse {
 
 /// What one simulated layer means. docs/output.md documents every field that is written from it.
 struct LayerMetrics {
-  int layer = 0;
+  int batch = 0, layer = 0;
   double dispatch_s = 0, compute_s = 0, combine_s = 0, layer_s = 0, lower_bound_s = 0;
   std::int64_t tokens = 0, choices = 0, copies = 0;
   DropCounts drops;
@@ -57,6 +57,7 @@ struct LayerMetrics {
   std::vector<MemoryUse> memory;                                             ///< [R]
   std::vector<std::int64_t> rank_copies;                                     ///< [R] copies computed
   std::vector<std::int64_t> expert_choices;                                  ///< [E] choices made, dropped ones included
+  Relocation relocation;                                                     ///< what placing the layer anew before the batch cost
   std::string bottleneck;                                                    ///< "dispatch is bound by the uplink of node 3, 1.9x the mean"
 
   /// Share of the choices that were dropped; 0 where there are none.
@@ -67,9 +68,12 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run);
 /// A whole run, without the rank and node matrices of every layer.
 struct RunMetrics {
   std::vector<LayerMetrics> layers;
-  double total_s = 0;      ///< layers one after another
-  int slowest_layer = -1;  ///< the layer that takes longest (ties: the first); -1 when there is none
+  double total_s = 0;      ///< layers one after another, with the time that they waited for weights
+  double placing_s = 0;    ///< clock seconds that the placement policy took: not for outputs that must be the same every time
+  int slowest_batch = -1, slowest_layer = -1;  ///< the layer that takes longest (ties: the first) and its batch; -1 when there is none
   std::string bottleneck;  ///< of that layer
+
+  int batches() const { return layers.empty() ? 0 : layers.back().batch - layers.front().batch + 1; }
 
   /// Adds a layer and lets go of its rank and node matrices.
   void add(LayerMetrics layer);

@@ -2,8 +2,10 @@
 #include <cstdio>
 #include <iostream>
 #include <map>
+#include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 
 #include <CLI/CLI.hpp>
@@ -20,8 +22,54 @@ namespace {
 
 struct Options {
   std::string file, out, format = "text";
-  std::vector<std::string> set, over;
+  std::vector<std::string> set, over, fail_above;
+  int seeds = 1;
 };
+
+/// A figure that no point may exceed.
+struct Limit {
+  std::string field;
+  double most = 0;
+};
+
+/// Reads "field=number"; all problems are reported at once.
+std::vector<Limit> read_limits(const std::vector<std::string>& texts) {
+  Diagnostics problems;
+  std::vector<Limit> limits;
+  std::vector<std::string> names;
+  for (const PointField& field : point_fields()) names.emplace_back(field.name);
+  for (const std::string& text : texts) {
+    const auto source = std::make_shared<SourceText>(SourceText{"--fail-above", text});
+    const std::size_t equals = std::min(text.find('='), text.size());
+    const std::string field = text.substr(0, equals);
+    const std::optional<double> most = equals < text.size() ? parse_number(text.substr(equals + 1)) : std::nullopt;
+    if (std::find(names.begin(), names.end(), field) == names.end())
+      problems.add({source, 1, 1}, fmt::format("there is no figure `{}`{}", field, suggest(field, names)));
+    else if (field == "bottleneck" || !most)
+      problems.add({source, 1, static_cast<int>(equals) + 2}, "expected field=number, such as rank_load_max_over_mean=1.3");
+    else
+      limits.push_back({field, *most});
+  }
+  problems.check();
+  return limits;
+}
+
+/// Says which points exceed a limit.
+bool passes(const Comparison& comparison, const std::vector<Limit>& limits) {
+  bool passed = true;
+  for (const Limit& limit : limits)
+    for (const PointField& field : point_fields()) {
+      if (field.name != limit.field) continue;
+      for (const ComparedPoint& point : comparison.points) {
+        const FieldValue value = field.value(point, comparison.best());
+        const double number = std::holds_alternative<double>(value) ? std::get<double>(value) : std::holds_alternative<std::int64_t>(value) ? static_cast<double>(std::get<std::int64_t>(value)) : 0;
+        if (number <= limit.most) continue;
+        passed = false;
+        fmt::print(stderr, "epsim: {} is {} at {}, above {}\n", limit.field, format_number(number), fmt::join(point.values, ", "), format_number(limit.most));
+      }
+    }
+  return passed;
+}
 
 /// All combinations of the axes' values, last axis fastest.
 std::vector<std::vector<std::string>> grid(const std::vector<Axis>& axes) {
@@ -68,6 +116,12 @@ std::vector<Experiment> read_points(const Options& options, const std::vector<Ax
     const auto varied = overrides.begin() + static_cast<std::ptrdiff_t>(options.set.size());
     try {
       experiments.push_back(read_experiment(file, overrides, catalogs));
+      const std::uint64_t seed = experiments.back().seed;
+      for (int more = 1; more < options.seeds; ++more) {
+        std::vector<std::string> with_seed = overrides;
+        with_seed.push_back(fmt::format("seed={}", seed + static_cast<std::uint64_t>(more)));
+        experiments.push_back(read_experiment(file, with_seed, catalogs));
+      }
     } catch (const InputError& error) {
       for (Diagnostic problem : error.problems()) {
         const bool typed_as_set = problem.at.source && problem.at.source->name == "--set" && std::find(overrides.begin(), varied, problem.at.source->text) != varied;
@@ -79,13 +133,16 @@ std::vector<Experiment> read_points(const Options& options, const std::vector<Ax
     }
   }
   if (!problems.empty()) throw InputError(std::move(problems));
+  for (const Experiment& e : experiments)
+    if (e.eval.count() != experiments.front().eval.count())
+      throw InputError({std::make_shared<SourceText>(SourceText{"--over", options.over.front()}), 1, 1}, "points are compared batch by batch, and these play different numbers of batches");
   return experiments;
 }
 
 /// Equal for experiments whose tokens make the same choices.
 std::string routing_key(const Experiment& e) {
   std::string key = fmt::format("{} {}", e.seed, e.topology.ranks());
-  for (const char* part : {"model", "source", "router", "execute", "layers"})
+  for (const char* part : {"model", "source", "router", "execute", "layers", "batches", "fit", "eval"})
     if (const Setting* setting = e.resolved.find(part)) key += fmt::format("\n{}: {}", part, to_yaml(*setting));
   return key;
 }
@@ -112,29 +169,34 @@ class Progress {
   bool shown_;
 };
 
-/// Runs every layer of every experiment. Experiments with the same choices are routed once.
+/// Plays every batch of every experiment. Experiments with the same choices are routed once.
 std::vector<RunMetrics> run_points(const std::vector<Experiment>& experiments) {
   std::map<std::string, std::vector<std::size_t>> same_choices;
   std::size_t steps = 0;
   for (std::size_t i = 0; i < experiments.size(); ++i) {
     same_choices[routing_key(experiments[i])].push_back(i);
-    steps += experiments[i].layers.size();
+    steps += experiments[i].layers.size() * static_cast<std::size_t>(experiments[i].eval.count());
   }
-  std::vector<RunMetrics> runs(experiments.size());
+  std::vector<RunMetrics> metrics(experiments.size());
   Progress progress(steps);
   for (const auto& [key, members] : same_choices) {
     const Experiment& first = experiments[members.front()];
-    for (const int layer : first.layers) {
-      Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k);
-      route_layer(first, layer, 0, first.topology.ranks(), routing);
-      parallel_for(static_cast<std::int64_t>(members.size()), [&](std::int64_t m) {
-        const Experiment& experiment = experiments[members[m]];
-        runs[members[m]].add(measure(experiment, run_plan(experiment, plan_layer(experiment, layer, routing), Timeline::Detail::rank)));
-        progress.step();
-      });
-    }
+    std::vector<std::unique_ptr<Run>> runs;
+    std::vector<Run*> shown;
+    for (const std::size_t m : members) shown.push_back(runs.emplace_back(std::make_unique<Run>(experiments[m])).get());
+    fit(first, shown);
+    Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k);
+    for (int batch = first.eval.first; batch < first.eval.last; ++batch)
+      for (std::size_t l = 0; l < first.layers.size(); ++l) {
+        route_layer(first, batch, first.layers[l], 0, first.topology.ranks(), routing);
+        parallel_for(static_cast<std::int64_t>(members.size()), [&](std::int64_t m) {
+          metrics[members[m]].add(measure(experiments[members[m]], runs[m]->play(batch, l, routing, Timeline::Detail::rank)));
+          progress.step();
+        });
+      }
+    for (std::size_t m = 0; m < members.size(); ++m) metrics[members[m]].placing_s = runs[m]->placing_seconds();
   }
-  return runs;
+  return metrics;
 }
 
 void write(std::ostream& out, const Comparison& comparison, const std::string& format) {
@@ -150,6 +212,7 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
   Comparison comparison;
   comparison.axes = read_axes(options.over);
   const auto points = grid(comparison.axes);
+  const std::vector<Limit> limits = read_limits(options.fail_above);
   const std::vector<Experiment> experiments = read_points(options, comparison.axes, points, catalogs);
   std::unique_ptr<OutputFolder> folder;
   if (!options.out.empty()) folder = std::make_unique<OutputFolder>(options.out, "--out");
@@ -162,8 +225,13 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
                                    first.topology.device().name);
   comparison.seed = first.seed;
   comparison.layers = static_cast<int>(first.layers.size());
-  const std::vector<RunMetrics> runs = run_points(experiments);
-  for (std::size_t i = 0; i < runs.size(); ++i) comparison.points.push_back(compared_point(points[i], runs[i]));
+  comparison.batches = first.eval.count(), comparison.seeds = options.seeds;
+  std::vector<RunMetrics> runs = run_points(experiments);
+  const auto seeds = static_cast<std::size_t>(options.seeds);
+  for (std::size_t p = 0; p < points.size(); ++p) {
+    const auto of_point = runs.begin() + static_cast<std::ptrdiff_t>(p * seeds);
+    comparison.points.push_back(compared_point(points[p], {std::make_move_iterator(of_point), std::make_move_iterator(of_point + options.seeds)}));
+  }
 
   if (folder) {
     write(folder->file("compare.csv"), comparison, "csv");
@@ -172,7 +240,7 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
     folder->commit();
   }
   write(std::cout, comparison, options.format);  // after the folder: whoever reads this may stop reading
-  return kOk;
+  return passes(comparison, limits) ? kOk : kFailed;
 }
 
 }  // namespace
@@ -183,6 +251,10 @@ void verb::compare(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("FILE", options->file, "experiment file (YAML)")->required();
   sub->add_option("--over", options->over, "a setting and the values to compare; give it again for a grid")->required()->allow_extra_args(false)->type_name("KEY=A,B,...");
   sub->add_option("--set", options->set, "override a setting at every point")->allow_extra_args(false)->type_name("KEY=VALUE");
+  sub->add_option_function<std::string>("--fit", [options](const std::string& range) { options->set.push_back("fit='" + range + "'"); }, "batches that placements are made from, such as 0:50%; short for --set fit=")->type_name("A:B");
+  sub->add_option_function<std::string>("--eval", [options](const std::string& range) { options->set.push_back("eval='" + range + "'"); }, "batches that are played, such as 50%:100%; short for --set eval=")->type_name("A:B");
+  sub->add_option("--seeds", options->seeds, "play every point with this many seeds, from the experiment's own; samples are paired by seed and batch")->check(CLI::Range(1, 10'000))->capture_default_str();
+  sub->add_option("--fail-above", options->fail_above, "exit with status 1 where this figure of compare.csv is above a number at any point, such as rank_load_max_over_mean=1.3")->allow_extra_args(false)->type_name("FIGURE=NUMBER");
   sub->add_option("--out", options->out, "write compare.csv, compare.json and compare.svg here")->type_name("DIR")->check(names_a_folder);
   sub->add_option("--format", options->format, "what to print")->check(CLI::IsMember({"text", "json", "csv"}))->capture_default_str();
   sub->footer("Example: epsim compare examples/deepseek-v3.yaml --over placement=contiguous,eplb --over capacity.factor=1,1.25,2 --out results");

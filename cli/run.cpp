@@ -36,7 +36,7 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
 
   RunMetrics metrics;
   Time offset;
-  const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() > 1;
+  const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() * static_cast<std::size_t>(experiment.eval.count()) > 1;
   run(experiment, options.bins > 0 ? Timeline::Detail::flow : Timeline::Detail::rank, [&](LayerRun& layer) {
     LayerMetrics measured = measure(experiment, layer);
     if (out) {
@@ -49,7 +49,7 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
       matrices->add(measured, layer.plan.placement);
     }
     metrics.add(std::move(measured));
-    if (progress) fmt::print(stderr, "\rlayer {} of {}\033[K", metrics.layers.size(), experiment.layers.size()), std::fflush(stderr);
+    if (progress) fmt::print(stderr, "\rlayer {} of {}\033[K", metrics.layers.size(), experiment.layers.size() * static_cast<std::size_t>(experiment.eval.count())), std::fflush(stderr);
     return true;
   });
   if (progress) fmt::print(stderr, "\r\033[K");
@@ -71,8 +71,8 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
     write_text(std::cout, experiment, metrics);
   if (out) {
     fmt::print(stderr, "wrote {}: summary.txt, metrics.json, metrics.csv, matrices.npz, experiment.yaml, trace.pftrace", options.out);
-    if (static_cast<int>(experiment.layers.size()) > options.trace_layers)
-      fmt::print(stderr, " (the first {} of {} layers; --trace-layers takes more)", options.trace_layers, experiment.layers.size());
+    if (static_cast<int>(metrics.layers.size()) > options.trace_layers)
+      fmt::print(stderr, " (the first {} of {} layers; --trace-layers takes more)", options.trace_layers, metrics.layers.size());
     fmt::print(stderr, "\n");
   }
 }

@@ -14,6 +14,7 @@ struct Pricing {
   int expert_matrices = 3;
   Precision dispatch = Precision::bf16, combine = Precision::bf16, weights = Precision::bf16;
   Bytes dispatch_extra = 0, combine_extra = 0;
+  Bytes expert_bytes = 0;  ///< weights of one routed expert, biases included
   Bytes dispatch_row() const;
   Bytes combine_row() const;
 };

@@ -23,9 +23,9 @@ Routing make_routing(const Source& source, int experts, int top_k) {
   return routing;
 }
 
-void route(const Source& source, const Router& router, int layer, int begin, int end, Routing& routing) {
+void route(const Source& source, const Router& router, int batch, int layer, int begin, int end, Routing& routing) {
   const std::int64_t first = routing.first_token[static_cast<std::size_t>(begin)], last = routing.first_token[static_cast<std::size_t>(end)];
-  const std::int64_t k = routing.top_k, experts = routing.experts;
+  const std::int64_t k = routing.top_k, experts = routing.experts, number = batch * source.tokens();
   const bool scores = source.yields == Source::Yields::scores;
   const std::int64_t step = scores ? std::clamp<std::int64_t>(kScoresAtOnce / experts / kBlockTokens * kBlockTokens, kBlockTokens, kTokensOfItem) : kTokensOfItem;
   // Tokens are independent, so items need not follow ranks: the result is the same for any split and any number of threads.
@@ -38,10 +38,10 @@ void route(const Source& source, const Router& router, int layer, int begin, int
       const std::span<float> weights(routing.weight.data() + t * k, static_cast<std::size_t>(count * k));
       if (scores) {
         const std::span<float> blocks(room.data(), score_count(count, experts));
-        source.scores(layer, t, count, blocks);
+        source.scores(layer, number + t, count, blocks);
         router.select(source.form, count, blocks, ids, weights);
       } else {
-        source.choices(layer, t, count, ids, weights);
+        source.choices(layer, number + t, count, ids, weights);
         if (!source.has_weights) std::ranges::fill(weights, 1.0F / static_cast<float>(k));
       }
     }

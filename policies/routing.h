@@ -48,8 +48,8 @@ struct Routing {
   std::int64_t tokens() const { return first_token.back(); }
 };
 
-/// Routes the tokens whose home ranks are [begin, end) of a layer; other tokens' choices stay unset. `router` is not used by a source of ready choices.
-void route(const Source& source, const Router& router, int layer, int begin, int end, Routing& routing);
+/// Routes the tokens of a batch whose home ranks are [begin, end) through a layer; other tokens' choices stay unset. `router` is not used by a source of ready choices.
+void route(const Source& source, const Router& router, int batch, int layer, int begin, int end, Routing& routing);
 /// An empty Routing of the right sizes.
 Routing make_routing(const Source& source, int experts, int top_k);
 /// Choices by home rank and expert: [R][E].

@@ -26,6 +26,12 @@ std::string_view name_of(Stage stage) {
 Bytes Pricing::dispatch_row() const { return row_of(hidden, dispatch, dispatch_extra); }
 Bytes Pricing::combine_row() const { return row_of(hidden, combine, combine_extra); }
 
+KernelCall expert_call(const Pricing& pricing, Rank rank, Slot slot, std::int64_t rows, std::int64_t ffn) {
+  const double values = static_cast<double>(pricing.hidden) * static_cast<double>(ffn) * pricing.expert_matrices;
+  const double io = static_cast<double>(pricing.hidden) * (bytes_per_value(pricing.dispatch) + bytes_per_value(pricing.combine)) + 4.0 * static_cast<double>(ffn);
+  return {rank, slot, rows, 2 * values * static_cast<double>(rows), values * bytes_per_value(pricing.weights), io * static_cast<double>(rows)};
+}
+
 const RankRows::PhaseRows::Message& RankRows::PhaseRows::receive_from(Rank source) const {
   const auto at = std::lower_bound(receives.begin(), receives.end(), source.value, [](const Message& m, std::int32_t s) { return m.other < s; });
   ensure(at != receives.end() && at->other == source, "both ends of a message know of it");

@@ -28,6 +28,10 @@ struct KernelCall {
   double row_bytes = 0;    ///< activations read and written
 };
 
+/// The call of an expert of inner width `ffn` over `rows` rows. Activations are read in the format they were dispatched in and written in the one they return in; the inner vectors are written and
+/// read once each in 2 bytes.
+KernelCall expert_call(const Pricing& pricing, Rank rank, Slot slot, std::int64_t rows, std::int64_t ffn);
+
 /// One dense operation over all ranks. There are three kinds and no more:
 /// a `transfer` of rows between ranks, `kernel` calls, and a `reduce` that adds rows on each rank.
 struct Phase {

@@ -1,6 +1,7 @@
 #include "sim/experiment.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -47,6 +48,18 @@ std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, s
   top.text("model", "a preset (see `epsim list model`) or the path of a Hugging Face config.json");
   layers = top.ranges("layers", "indices of the MoE layers to run");
 
+  const std::string fit = top.text("fit", "batches that placements are made from, first:last, such as 0:50%; without it each batch is placed for itself", "");
+  const std::string eval = top.text("eval", "batches that are played, first:last, such as 50%:100%; those that `fit` leaves, or all", "");
+  constexpr int kBatchesOfSplit = 8;
+  e.batches = static_cast<int>(top.integer("batches", "batches of tokens, one after another", fit.empty() && eval.empty() ? 1 : kBatchesOfSplit, 1, 1'000'000, "1, or 8 with `fit` or `eval`"));
+  e.fit = read_batches(top, "fit", fit, e.batches);
+  e.eval = read_batches(top, "eval", eval, e.batches);
+  if (eval.empty()) e.eval = {e.fit.last, e.batches};
+  if (e.eval.count() <= 0) top.error("fit", fmt::format("`fit` takes all {} batches: none is left to be played; give `eval` as well, or more `batches`", e.batches));
+  Params rebalance = top.section("rebalance", "when and from what placements are made anew");
+  e.rebalance = read_rebalance(rebalance, !fit.empty());
+  rebalance.finish();
+
   Params precision = top.section("precision", "number formats on the wire and in the experts");
   const Precision own = model ? model->weights : Precision::bf16;
   e.pricing.weights = precision_from_name(precision.choice("weights", "format of the experts' weights; the model's own unless given", precision_names(), std::string(name_of(own))));
@@ -68,7 +81,7 @@ std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, s
     for (const ParamDoc& d : params.docs())
       if (d.type != "a map") docs.push_back({prefix + d.key, d.type, d.fallback, d.help});
   };
-  add("", top), add("precision.", precision), add("execute.", execute);
+  add("", top), add("rebalance.", rebalance), add("precision.", precision), add("execute.", execute);
   return docs;
 }
 
@@ -145,7 +158,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   const int ranks = std::max(1, e.topology.ranks()), nodes = std::max(1, e.topology.nodes());
   if (model_known) e.layers = chosen_layers(e.model, layers, top);
 
-  const SourceContext source_context{e.model.num_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.model.moe_layers};
+  const SourceContext source_context{e.model.num_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.batches, e.model.moe_layers};
   if (const Setting* source = settings.find("source")) e.source = catalogs.source.make(*source, problems, model_known ? &source_context : nullptr);
   if (e.source.gate && model_known && e.execute_hidden != e.model.hidden)
     problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");
@@ -178,6 +191,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     e.notes.push_back(fmt::format("{} has no fp8 units: experts compute at the bf16 rate", e.topology.device().name));
   e.pricing.hidden = e.model.hidden, e.pricing.expert_ffn = e.model.expert_ffn, e.pricing.shared_ffn = e.model.shared_ffn;
   e.pricing.expert_matrices = e.model.expert_matrices;
+  e.pricing.expert_bytes = static_cast<Bytes>(std::ceil(e.model.expert_params() * bytes_per_value(e.pricing.weights)));
   e.resolved = std::move(settings);
   return e;
 }

@@ -6,6 +6,7 @@
 #include "policies/schedule.h"
 #include "sim/compute/compute.h"
 #include "sim/network/network.h"
+#include "sim/rebalance.h"
 #include "workloads/model.h"
 
 namespace epsim {
@@ -30,6 +31,10 @@ struct Experiment {
   std::uint64_t seed = 0;
   Model model;
   std::vector<int> layers;  ///< model layer indices to run
+  int batches = 1;          ///< that the source gives
+  BatchRange fit;           ///< batches that placements are made from; empty: none
+  BatchRange eval{0, 1};    ///< batches that are played
+  Rebalance rebalance;
   Topology topology;
   Source source;
   Router router;

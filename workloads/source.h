@@ -19,10 +19,11 @@ struct SourceContext {
   std::int64_t hidden = 0;
   std::uint64_t seed = 0;
   std::vector<int> layers;  ///< model layer indices to be run, ascending
+  int batches = 1;          ///< that will be asked for
   std::vector<int> moe_layers;  ///< all MoE layers of the model, ascending; a trace's l-th column is moe_layers[l] when the counts agree
 };
 
-/// The tokens of a batch: where they live and what they want, on demand. Tokens are numbered globally; home ranks own contiguous blocks.
+/// The tokens of batch after batch: where they live and what they want, on demand. Tokens are numbered globally, and through all batches: those of batch b begin at b x tokens(). Home ranks own contiguous blocks of a batch.
 struct Source {
   std::string_view summary;
   enum class Yields {
@@ -31,7 +32,7 @@ struct Source {
   } yields = Yields::scores;
   ScoreForm form = ScoreForm::logits;  ///< of scores
   bool has_weights = false;  ///< of choices: the source brings combine weights (else each is 1/k)
-  /// First token of each rank, and the number of tokens at the end: [R+1].
+  /// First token of each rank in a batch, and the number of tokens of a batch at the end: [R+1].
   std::vector<std::int64_t> first_token;
 
   /// Scores of tokens [first, first+count) of a layer, in blocks (workloads/scores.h). Depends on (seed, layer, token, expert) alone.

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <ostream>
 #include <utility>
 
@@ -10,22 +12,41 @@
 
 namespace epsim {
 
+namespace {
+
+/// "best", or how much longer than the best, with its confidence interval where there are several samples.
+std::string beside_best(const ComparedPoint& p, const ComparedPoint& best) {
+  if (&p == &best) return "best";
+  const Difference d = difference(p, best);
+  return std::isfinite(d.half_width) ? fmt::format("{:+.1f}% \u00b1{:.1f}", 100 * d.mean, 100 * d.half_width) : fmt::format("{:+.1f}%", 100 * d.mean);
+}
+
+}  // namespace
+
 void write_text(std::ostream& out, const Comparison& c) {
-  fmt::print(out, "{}: {} on {}, {} {}, seed {}\n\n", c.name, c.model, c.machine, c.layers, c.layers == 1 ? "layer" : "layers", c.seed);
+  fmt::print(out, "{}: {} on {}, {} {}, {}{}seed {}\n\n", c.name, c.model, c.machine, c.layers, c.layers == 1 ? "layer" : "layers",
+             c.batches > 1 ? fmt::format("means of {} batches, ", c.batches) : "", c.seeds > 1 ? fmt::format("{} seeds from ", c.seeds) : "", c.seed);
+  const auto any = [&](auto value) { return std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return value(p) > 0; }); };
+  const bool drops = any([](const ComparedPoint& p) { return p.drop_rate(); }), moves = any([](const ComparedPoint& p) { return p.moved_bytes; });
   std::vector<std::string> header;
   std::vector<bool> left;
-  for (const Axis& axis : c.axes) header.push_back(axis.key), left.push_back(true);
-  for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "bound", "max/mean", "dropped"}) header.push_back(name), left.push_back(false);
-  header.push_back("bottleneck"), left.push_back(true);
+  const auto column = [&](std::string name, bool is_left = false) { header.push_back(std::move(name)), left.push_back(is_left); };
+  for (const Axis& axis : c.axes) column(axis.key, true);
+  for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "bound", "max/mean", "bytes", "cross-node", "busiest link"}) column(name);
+  if (drops) column("dropped");
+  if (moves) column("moved"), column("waited");
+  column("weights"), column("placing"), column("bottleneck", true);
   TextTable table(left);
   table.add(std::move(header));
-  const double best = c.best_s();
+  const ComparedPoint& best = c.best();
   for (const ComparedPoint& p : c.points) {
     std::vector<std::string> row = p.values;
-    for (const std::string& cell : {format_seconds(p.total_s), p.total_s == best ? std::string("best") : fmt::format("{:.3f}x", p.total_s / best), format_seconds(p.dispatch_s),
-                              format_seconds(p.compute_s), format_seconds(p.combine_s), format_seconds(p.lower_bound_s), fmt::format("{:.2f}", p.rank_load_max_over_mean),
-                              p.dropped_choices == 0 ? std::string("0") : fmt::format("{:.2f}%", 100 * p.drop_rate()), p.bottleneck})
+    for (const std::string& cell : {format_seconds(p.total_s), beside_best(p, best), format_seconds(p.dispatch_s), format_seconds(p.compute_s), format_seconds(p.combine_s), format_seconds(p.lower_bound_s),
+                                    fmt::format("{:.3f}", p.rank_load_max_over_mean), format_bytes(p.bytes), format_bytes(p.cross_node_bytes), format_bytes(p.busiest_link_bytes)})
       row.push_back(cell);
+    if (drops) row.push_back(fmt::format("{:.2f}%", 100 * p.drop_rate()));
+    if (moves) row.push_back(format_bytes(p.moved_bytes)), row.push_back(format_seconds(p.waited_s));
+    row.push_back(format_bytes(p.max_rank_weights_bytes)), row.push_back(format_seconds(p.placing_s)), row.push_back(p.bottleneck);
     table.add(std::move(row));
   }
   table.write(out);
@@ -39,14 +60,14 @@ void write_csv(std::ostream& out, const Comparison& c) {
   for (const ComparedPoint& p : c.points) {
     for (const std::string& value : p.values) out << csv_field(value) << ',';
     separator = "";
-    for (const PointField& field : point_fields()) out << std::exchange(separator, ",") << csv_field(field.value(p, c.best_s()));
+    for (const PointField& field : point_fields()) out << std::exchange(separator, ",") << csv_field(field.value(p, c.best()));
     out << "\r\n";
   }
 }
 
 void write_json(std::ostream& out, const Comparison& c) {
   using Json = nlohmann::ordered_json;
-  Json root = {{"name", c.name}, {"model", c.model}, {"machine", c.machine}, {"seed", c.seed}, {"layers", c.layers}};
+  Json root = {{"name", c.name}, {"model", c.model}, {"machine", c.machine}, {"seed", c.seed}, {"seeds", c.seeds}, {"layers", c.layers}, {"batches", c.batches}};
   Json& axes = root["axes"] = Json::array();
   for (const Axis& axis : c.axes) axes.push_back({{"key", axis.key}, {"values", axis.values}});
   Json& points = root["points"] = Json::array();
@@ -54,7 +75,8 @@ void write_json(std::ostream& out, const Comparison& c) {
     Json row;
     Json& set = row["set"] = Json::object();
     for (std::size_t a = 0; a < c.axes.size(); ++a) set[c.axes[a].key] = p.values[a];
-    for (const PointField& field : point_fields()) std::visit([&](const auto& value) { row[std::string(field.name)] = value; }, field.value(p, c.best_s()));
+    for (const PointField& field : point_fields()) std::visit([&](const auto& value) { row[std::string(field.name)] = value; }, field.value(p, c.best()));
+    row["samples_s"] = p.samples_s;
     points.push_back(std::move(row));
   }
   out << root.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';

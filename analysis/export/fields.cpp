@@ -31,6 +31,7 @@ std::string assumed_facts(const Device& device) {
 const std::vector<LayerField>& layer_fields() {
   using M = LayerMetrics;
   static const std::vector<LayerField> fields = {
+      {"batch", [](const M& m) -> FieldValue { return std::int64_t{m.batch}; }},
       {"layer", [](const M& m) -> FieldValue { return std::int64_t{m.layer}; }},
       {"dispatch_s", [](const M& m) -> FieldValue { return m.dispatch_s; }},
       {"compute_s", [](const M& m) -> FieldValue { return m.compute_s; }},
@@ -79,6 +80,13 @@ const std::vector<LayerField>& layer_fields() {
       {"combine_efficiency", [](const M& m) -> FieldValue { return m.combine_busiest.efficiency(m.combine_transfer_s); }},
       {"max_rank_weights_bytes", [](const M& m) -> FieldValue { return heaviest(m, &MemoryUse::weights_bytes); }},
       {"max_rank_activations_bytes", [](const M& m) -> FieldValue { return heaviest(m, &MemoryUse::activations_bytes); }},
+      {"changed_slots", [](const M& m) -> FieldValue { return m.relocation.changed_slots; }},
+      {"moved_experts", [](const M& m) -> FieldValue { return m.relocation.moved_experts; }},
+      {"moved_bytes", [](const M& m) -> FieldValue { return m.relocation.bytes; }},
+      {"moving_peers", [](const M& m) -> FieldValue { return m.relocation.peers; }},
+      {"moving_s", [](const M& m) -> FieldValue { return m.relocation.moving_s; }},
+      {"waited_s", [](const M& m) -> FieldValue { return m.relocation.waited_s; }},
+      {"slowed_s", [](const M& m) -> FieldValue { return m.relocation.slowed_s; }},
       {"bottleneck", [](const M& m) -> FieldValue { return m.bottleneck; }},
   };
   return fields;

@@ -44,6 +44,8 @@ void write_json(std::ostream& out, const Experiment& experiment, const RunMetric
   root["nodes"] = experiment.topology.nodes();
   root["device"] = experiment.topology.device().name;
   root["total_s"] = run.total_s;
+  root["batches"] = run.batches();
+  root["slowest_batch"] = run.slowest_batch;
   root["slowest_layer"] = run.slowest_layer;
   root["bottleneck"] = run.bottleneck;
   Json& layers = root["layers"] = Json::array();

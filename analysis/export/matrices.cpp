@@ -14,7 +14,7 @@ MatrixCollector::MatrixCollector(const Experiment& experiment)
       nodes_(experiment.topology.nodes()),
       links_(static_cast<std::int64_t>(experiment.topology.links().size())),
       experts_(experiment.model.num_experts),
-      keeps_rank_pairs_(static_cast<std::int64_t>(experiment.layers.size()) * ranks_ * ranks_ <= kMaxCells),
+      keeps_rank_pairs_(static_cast<std::int64_t>(experiment.layers.size()) * experiment.eval.count() * ranks_ * ranks_ <= kMaxCells),
       dispatch_sum_(static_cast<std::size_t>(ranks_ * ranks_)),
       combine_sum_(static_cast<std::size_t>(ranks_ * ranks_)) {
   for (const Link& link : experiment.topology.links()) bandwidth_.push_back(link.bandwidth);
@@ -25,7 +25,7 @@ void MatrixCollector::add_sum(std::vector<std::int64_t>& sum, const Matrix<std::
 }
 
 void MatrixCollector::add(const LayerMetrics& m, const Placement& placement) {
-  layers_.push_back(m.layer);
+  batches_.push_back(m.batch), layers_.push_back(m.layer);
   add_sum(dispatch_sum_, m.dispatch_rank_bytes);
   add_sum(combine_sum_, m.combine_rank_bytes);
   if (keeps_rank_pairs_) {
@@ -70,6 +70,7 @@ std::string MatrixCollector::bytes() const {
   }
   using Cells = std::span<const std::int64_t>;
   NpzWriter npz;
+  npz.add("batch", {layers}, Cells(batches_));
   npz.add("layer", {layers}, Cells(layers_));
   npz.add("dispatch_rank_bytes_total", {ranks_, ranks_}, Cells(dispatch_sum_));
   npz.add("combine_rank_bytes_total", {ranks_, ranks_}, Cells(combine_sum_));

@@ -16,10 +16,11 @@ constexpr std::size_t kMostRows = 12;  ///< more layers than this are summed up
 std::string percent(double share) { return share == 0 ? "0" : share < 0.001 ? "<0.1%" : fmt::format("{:.1f}%", 100 * share); }
 
 void write_layers(std::ostream& out, const RunMetrics& run) {
+  const bool batches = run.batches() > 1;
   TextTable table({false, false, false, false, false, false, false, false, true});
-  table.add({"layer", "dispatch", "compute", "combine", "layer time", "bound", "max/mean", "dropped", "bottleneck"});
+  table.add({batches ? "batch:layer" : "layer", "dispatch", "compute", "combine", "layer time", "bound", "max/mean", "dropped", "bottleneck"});
   for (const LayerMetrics& m : run.layers)
-    table.add({std::to_string(m.layer), format_seconds(m.dispatch_s), format_seconds(m.compute_s), format_seconds(m.combine_s), format_seconds(m.layer_s),
+    table.add({batches ? fmt::format("{}:{}", m.batch, m.layer) : std::to_string(m.layer), format_seconds(m.dispatch_s), format_seconds(m.compute_s), format_seconds(m.combine_s), format_seconds(m.layer_s),
                format_seconds(m.lower_bound_s), fmt::format("{:.2f}", m.rank_load.max_over_mean), percent(m.drop_rate()), m.bottleneck});
   table.write(out);
 }
@@ -49,7 +50,7 @@ void write_spread(std::ostream& out, const RunMetrics& run) {
     rows[3].push_back(format(values.back()));
   }
   TextTable table({true, false, false, false, false, false, false, false});
-  table.add({fmt::format("{} layers", run.layers.size()), "dispatch", "compute", "combine", "layer time", "bound", "max/mean", "dropped"});
+  table.add({run.batches() > 1 ? fmt::format("{} batches x layers", run.layers.size()) : fmt::format("{} layers", run.layers.size()), "dispatch", "compute", "combine", "layer time", "bound", "max/mean", "dropped"});
   for (auto& row : rows) table.add(std::move(row));
   table.write(out);
 }
@@ -93,32 +94,40 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
   else
     write_spread(out, run);
 
-  double dispatch = 0, compute = 0, combine = 0, bound = 0, weights = 0, activations = 0;
+  double dispatch = 0, compute = 0, combine = 0, waited = 0, bound = 0, weights = 0, activations = 0;
+  Relocation moved;
   DropCounts drops;
   std::int64_t choices = 0;
   for (const LayerMetrics& m : run.layers) {
     dispatch += m.dispatch_s, compute += m.compute_s, combine += m.combine_s, bound += m.lower_bound_s;
+    waited += m.relocation.waited_s;
+    moved.moved_experts += m.relocation.moved_experts, moved.bytes += m.relocation.bytes, moved.slowed_s += m.relocation.slowed_s;
     choices += m.choices;
     drops.choices += m.drops.choices, drops.partial_tokens += m.drops.partial_tokens, drops.total_tokens += m.drops.total_tokens, drops.weight += m.drops.weight;
     double layer_weights = 0;
     for (const MemoryUse& use : m.memory) layer_weights = std::max(layer_weights, use.weights_bytes), activations = std::max(activations, use.activations_bytes);
     weights += layer_weights;
   }
-  fmt::print(out, "\n  total {} = dispatch {} + compute {} + combine {}; lower bound {}\n", format_seconds(run.total_s), format_seconds(dispatch), format_seconds(compute),
-             format_seconds(combine), format_seconds(bound));
+  const int batches = run.batches();
+  fmt::print(out, "\n  total {} = dispatch {} + compute {} + combine {}{}; lower bound {}\n", format_seconds(run.total_s), format_seconds(dispatch), format_seconds(compute),
+             format_seconds(combine), waited > 0 ? fmt::format(" + waiting for weights {}", format_seconds(waited)) : "", format_seconds(bound));
+  if (batches > 1) fmt::print(out, "  {} batches, {} each in the mean\n", batches, format_seconds(run.total_s / batches));
   if (run.layers.size() > 1)
-    fmt::print(out, "  slowest layer {}: {}\n  longest stage: {} of {} layers\n", run.slowest_layer, run.bottleneck, longest_stages(run), run.layers.size());
+    fmt::print(out, "  slowest layer {}{}: {}\n  longest stage: {} of {} layers\n", run.slowest_layer, batches > 1 ? fmt::format(" in batch {}", run.slowest_batch) : "", run.bottleneck, longest_stages(run),
+               run.layers.size());
   else
     fmt::print(out, "  {}\n", run.bottleneck);
   for (const LayerMetrics& m : run.layers)
-    if (m.layer == run.slowest_layer) write_exchanges(out, m);
+    if (m.layer == run.slowest_layer && m.batch == run.slowest_batch) write_exchanges(out, m);
+  if (moved.moved_experts > 0)
+    fmt::print(out, "  placed anew: {} experts moved, {}; layers were slowed by {} beside it\n", moved.moved_experts, format_bytes(static_cast<double>(moved.bytes)), format_seconds(moved.slowed_s));
   if (drops.choices > 0)
     fmt::print(out, "  dropped {} of {} choices ({}): {} tokens lost some, {} lost all; combine weight {:.4g}\n", drops.choices, choices,
                percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.total_tokens, drops.weight);
   else
     fmt::print(out, "  dropped none of {} choices\n", choices);
-  fmt::print(out, "  memory of the fullest rank: weights {} ({} {}), activations {}\n\n  how far to trust these figures\n", format_bytes(weights), run.layers.size(),
-             run.layers.size() == 1 ? "layer" : "layers", format_bytes(activations));
+  fmt::print(out, "  memory of the fullest rank: weights {} ({} {}), activations {}\n\n  how far to trust these figures\n", format_bytes(weights / batches), run.layers.size() / static_cast<std::size_t>(batches),
+             run.layers.size() == static_cast<std::size_t>(batches) ? "layer" : "layers", format_bytes(activations));
   TextTable labels({true, true});
   for (const auto& [group, label] : trust(experiment)) labels.add({group, label});
   labels.write(out, 4);

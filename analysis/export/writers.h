@@ -36,7 +36,7 @@ class MatrixCollector {
   std::int64_t ranks_, nodes_, links_, experts_;
   bool keeps_rank_pairs_;
   std::vector<double> bandwidth_;
-  std::vector<std::int64_t> layers_, dispatch_sum_, combine_sum_;
+  std::vector<std::int64_t> batches_, layers_, dispatch_sum_, combine_sum_;
   Stacked dispatch_ranks_, combine_ranks_, dispatch_nodes_, combine_nodes_, dispatch_links_, combine_links_, expert_choices_, rank_copies_, first_slot_, weights_,
       activations_;
   std::int64_t layers_over_time_ = 0, bins_ = 0;

@@ -35,7 +35,7 @@ struct Hosts {
 std::vector<float> token_vectors(const Experiment& e, std::int64_t first, std::int64_t last) {
   const std::int64_t h = e.execute_hidden;
   std::vector<float> x(static_cast<std::size_t>((last - first) * h));
-  for (std::int64_t t = first; t < last; ++t) token_vector(e.seed, t, std::span(x).subspan(static_cast<std::size_t>((t - first) * h), static_cast<std::size_t>(h)));
+  for (std::int64_t t = first; t < last; ++t) token_vector(e.seed, e.eval.first * e.source.tokens() + t, std::span(x).subspan(static_cast<std::size_t>((t - first) * h), static_cast<std::size_t>(h)));
   return x;
 }
 
@@ -203,14 +203,15 @@ double median(std::vector<double> v) {
   return v.empty() ? 0 : v[v.size() / 2];
 }
 
-LayerExecution execute_layer(World& world, const Experiment& e, int layer, const ExecuteOptions& options) {
+LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::size_t index, const ExecuteOptions& options) {
+  const int layer = e.layers[index];
   const int ranks = e.topology.ranks();
   const Hosts hosts(ranks, world.size());
   const int begin = hosts.first[world.rank()], end = hosts.first[world.rank() + 1];
 
   // Each process routes its own tokens; choices, not scores, are then shared, and from there on every process plans alike.
   Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
-  route_layer(e, layer, begin, end, routing);
+  route_layer(e, e.eval.first, layer, begin, end, routing);
   std::vector<std::int64_t> choice_counts, token_counts;
   for (int p = 0; p < world.size(); ++p) {
     token_counts.push_back(routing.first_token[hosts.first[p + 1]] - routing.first_token[hosts.first[p]]);
@@ -218,7 +219,7 @@ LayerExecution execute_layer(World& world, const Experiment& e, int layer, const
   }
   world.all_gather(std::span(routing.expert), choice_counts);
   world.all_gather(std::span(routing.weight), choice_counts);
-  const Plan plan = plan_layer(e, layer, std::move(routing));
+  const Plan plan = run.plan(e.eval.first, index, std::move(routing));
 
   LayerExecution done;
   done.layer = layer;
@@ -291,7 +292,9 @@ void check_execution(const World& world, const Experiment& e, const ExecuteOptio
 
 std::vector<LayerExecution> execute(World& world, const Experiment& e, const ExecuteOptions& options) {
   std::vector<LayerExecution> all;
-  for (const int layer : e.layers) all.push_back(execute_layer(world, e, layer, options));
+  Run run(e);
+  fit(e, {&run});
+  for (std::size_t l = 0; l < e.layers.size(); ++l) all.push_back(execute_layer(world, e, run, l, options));
   return all;
 }
 

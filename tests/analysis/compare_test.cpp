@@ -1,5 +1,6 @@
 #include "analysis/compare.h"
 
+#include <cmath>
 #include <sstream>
 
 #include <gmock/gmock.h>
@@ -24,7 +25,7 @@ TEST(Axis, RefusesWhatIsNoAxis) {
 }
 
 Comparison sample() {
-  Comparison c{"ep64", "deepseek-v3", "64 ranks in 8 nodes of h800", 42, 2, {parse_axis("placement=contiguous,{eplb: {slots: 288}}"), parse_axis("capacity.factor=1,2")}, {}};
+  Comparison c{"ep64", "deepseek-v3", "64 ranks in 8 nodes of h800", 42, 2, 1, 1, {parse_axis("placement=contiguous,{eplb: {slots: 288}}"), parse_axis("capacity.factor=1,2")}, {}};
   for (const std::string& placement : c.axes[0].values)
     for (const std::string& factor : c.axes[1].values) {
       RunMetrics run;
@@ -34,7 +35,7 @@ Comparison sample() {
         m.lower_bound_s = 3e-3, m.choices = 100, m.drops.choices = factor == "1" ? 5 : 0, m.rank_load.max_over_mean = layer, m.bottleneck = "a, \"b\"";
         run.add(m);
       }
-      c.points.push_back(compared_point({placement, factor}, run));
+      c.points.push_back(compared_point({placement, factor}, {run}));
     }
   return c;
 }
@@ -42,13 +43,36 @@ Comparison sample() {
 TEST(Compare, SumsLayersAndComparesWithTheBest) {
   const Comparison c = sample();
   EXPECT_DOUBLE_EQ(c.points[0].total_s, 14e-3);
-  EXPECT_DOUBLE_EQ(c.best_s(), 8e-3);
+  EXPECT_DOUBLE_EQ(c.best().total_s, 8e-3);
   EXPECT_DOUBLE_EQ(c.points[0].rank_load_max_over_mean, 3.5);
   EXPECT_DOUBLE_EQ(c.points[0].drop_rate(), 0.05);
   std::ostringstream text;
   write_text(text, c);
-  EXPECT_THAT(text.str(), HasSubstr("1.750x"));
+  EXPECT_THAT(text.str(), HasSubstr("+75.0%"));
   EXPECT_THAT(text.str(), HasSubstr("5.00%"));
+}
+
+RunMetrics batches_of(std::initializer_list<double> seconds) {
+  RunMetrics run;
+  int batch = 4;
+  for (const double s : seconds) {
+    LayerMetrics m;
+    m.batch = batch++, m.layer_s = s, m.relocation.moved_experts = 2, m.relocation.waited_s = 1;
+    run.add(m);
+  }
+  return run;
+}
+
+TEST(Compare, PairsBatchesAndSeeds) {
+  const ComparedPoint a = compared_point({"a"}, {batches_of({9, 10}), batches_of({11, 9})}), b = compared_point({"b"}, {batches_of({7, 9}), batches_of({8, 8})});
+  EXPECT_THAT(a.samples_s, ElementsAre(10, 11, 12, 10));  // each waits a second for weights
+  EXPECT_DOUBLE_EQ(a.total_s, 10.75);
+  EXPECT_DOUBLE_EQ(a.moved_experts, 2);
+  // Differences 2, 1, 3, 1 in parts of b's mean 9: mean 1.75, sample variance 11/12; t(3, 0.975) = 3.1824463.
+  const Difference d = difference(a, b);
+  EXPECT_DOUBLE_EQ(d.mean, 1.75 / 9);
+  EXPECT_NEAR(d.half_width, 3.1824463052842629 * std::sqrt(11.0 / 12 / 4) / 9, 1e-12);
+  EXPECT_TRUE(std::isinf(difference(compared_point({"a"}, {batches_of({1})}), compared_point({"b"}, {batches_of({2})})).half_width));
 }
 
 TEST(Compare, JsonAndCsvHoldTheSameGrid) {
@@ -60,8 +84,8 @@ TEST(Compare, JsonAndCsvHoldTheSameGrid) {
   ASSERT_EQ(root["points"].size(), 4U);
   EXPECT_EQ(root["points"][2]["set"]["placement"], "{eplb: {slots: 288}}");
   EXPECT_EQ(root["points"][0]["dropped_choices"], 10);
-  EXPECT_THAT(csv.str(), HasSubstr("placement,capacity.factor,total_s,relative_to_best,"));
-  EXPECT_THAT(csv.str(), HasSubstr("{eplb: {slots: 288}},1,0.008,1,"));
+  EXPECT_THAT(csv.str(), HasSubstr("placement,capacity.factor,total_s,relative_to_best,relative_to_best_half_width,"));
+  EXPECT_THAT(csv.str(), HasSubstr("{eplb: {slots: 288}},1,0.008,1,,"));
   EXPECT_THAT(csv.str(), HasSubstr(",\"a, \"\"b\"\"\"\r\n"));
 }
 

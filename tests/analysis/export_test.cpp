@@ -75,7 +75,7 @@ TEST(OutputPage, HasEveryArrayOfTheMatrices) {
 
 TEST(OutputPage, HasEveryKeyOfAComparison) {
   const MeasuredCase c(1);
-  Comparison comparison{"a", "b", "c", 1, 1, {parse_axis("placement=a,b")}, {compared_point({"a"}, run_of(c, 1)), compared_point({"b"}, run_of(c, 1))}};
+  Comparison comparison{"a", "b", "c", 1, 1, 1, 1, {parse_axis("placement=a,b")}, {compared_point({"a"}, {run_of(c, 1)}), compared_point({"b"}, {run_of(c, 1)})}};
   std::ostringstream out;
   write_json(out, comparison);
   const Json root = Json::parse(out.str());
@@ -83,8 +83,10 @@ TEST(OutputPage, HasEveryKeyOfAComparison) {
   for (const auto& [key, value] : root.items()) keys.insert(value.is_array() ? key + "[]" : key);
   for (const auto& key : keys_of(root["axes"][0])) keys.insert("axes[]." + key);
   std::set<std::string> fields = keys_of(root["points"][0]);
-  EXPECT_EQ(fields.erase("set"), 1U);
-  keys.insert("points[].set");
+  for (const char* key : {"set", "samples_s"}) {
+    EXPECT_EQ(fields.erase(key), 1U);
+    keys.insert(std::string("points[].") + key);
+  }
   EXPECT_EQ(keys, documented("compare.json"));
   EXPECT_EQ(fields, documented("Point fields"));
 }

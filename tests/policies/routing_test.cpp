@@ -59,19 +59,19 @@ TEST(Routing, DoesNotDependOnThreadsOrCalls) {
   Routing one = make_routing(s, 64, 6), four = one, pieces = one;
   {
     const Threads threads("1");
-    route(s, r, 1, 0, 7, one);
+    route(s, r, 0, 1, 0, 7, one);
   }
   {
     const Threads threads("4");
-    route(s, r, 1, 0, 7, four);
-    for (int rank = 0; rank < 7; ++rank) route(s, r, 1, rank, rank + 1, pieces);
+    route(s, r, 0, 1, 0, 7, four);
+    for (int rank = 0; rank < 7; ++rank) route(s, r, 0, 1, rank, rank + 1, pieces);
   }
   EXPECT_EQ(one.expert, four.expert);
   EXPECT_EQ(one.weight, four.weight);
   EXPECT_EQ(one.expert, pieces.expert);
   EXPECT_EQ(one.weight, pieces.weight);
   Routing other = make_routing(s, 64, 6);
-  route(s, r, 0, 0, 7, other);
+  route(s, r, 0, 0, 0, 7, other);
   EXPECT_NE(one.expert, other.expert) << "layers differ";
 }
 
@@ -80,8 +80,8 @@ TEST(Routing, RoutesOnlyTheRanksThatWereAskedFor) {
   Routing all = make_routing(s, 16, 2), some = all;
   some.weight.assign(some.weight.size(), -1.0F);
   const Router r = router("topk", 16, 2);
-  route(s, r, 0, 0, 4, all);
-  route(s, r, 0, 1, 3, some);
+  route(s, r, 0, 0, 0, 4, all);
+  route(s, r, 0, 0, 1, 3, some);
   for (std::size_t i = 0; i < some.weight.size(); ++i) EXPECT_EQ(some.weight[i], i >= 20 && i < 60 ? all.weight[i] : -1.0F) << i;
 }
 
@@ -89,7 +89,7 @@ TEST(Routing, RoutesOnlyTheRanksThatWereAskedFor) {
 TEST(Routing, CountsByHomeRankAndExpertWithRanksThatHaveNoTokens) {
   const Source s = ready(3, 5, 4, 2);
   Routing routing = make_routing(s, 4, 2);
-  route(s, {}, 0, 0, 5, routing);
+  route(s, {}, 0, 0, 0, 5, routing);
   EXPECT_THAT(routing.expert, ElementsAre(0, 1, 1, 2, 2, 3));
   EXPECT_THAT(routing.weight, Each(0.5F)) << "1/k where the source has no weights";
   const Matrix<std::int64_t> counts = count_choices(routing);
@@ -97,7 +97,7 @@ TEST(Routing, CountsByHomeRankAndExpertWithRanksThatHaveNoTokens) {
   EXPECT_THAT(counts.cells, ElementsAre(1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
   const Source many = source("zipf: {tokens_per_rank: 3000}", 32, 4, 6);
   Routing large = make_routing(many, 32, 4);
-  route(many, router("topk", 32, 4), 1, 0, 6, large);
+  route(many, router("topk", 32, 4), 0, 1, 0, 6, large);
   const Matrix<std::int64_t> loads = count_choices(large);
   for (int rank = 0; rank < 6; ++rank) {
     const auto row = loads.row(rank);
@@ -113,7 +113,7 @@ TEST(Routing, KeepsTheWeightsOfASourceThatHasThem) {
     for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(first) + static_cast<float>(i);
   };
   Routing routing = make_routing(s, 4, 2);
-  route(s, {}, 0, 0, 2, routing);
+  route(s, {}, 0, 0, 0, 2, routing);
   EXPECT_THAT(routing.weight, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
 }
 

@@ -32,7 +32,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       # The door of each third party: includes that start with the first word are for files that match the second.
       split("yaml-cpp boost nlohmann zlib xxhash mpi dnnl oneapi/dnnl google/protobuf CLI omp fmt gtest gmock benchmark simgrid coin lapacke metis", thirds)
       door["yaml-cpp"] = "^base/setting[.]cpp$"
-      door["boost"] = "^topology/"
+      door["boost"] = "^(topology|analysis)/"
       door["nlohmann"] = "[.]cpp$"
       door["zlib"] = "^base/.*[.]cpp$"
       door["xxhash"] = "^policies/.*[.]cpp$"

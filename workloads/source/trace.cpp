@@ -83,8 +83,8 @@ Source trace(Params& p, const SourceContext* context) {
   const bool all = !p.has("tokens") && !p.has("tokens_per_rank");
   constexpr std::int64_t kMost = std::int64_t{1} << 36;
   if (all) {  // the same keys as read_token_blocks, which would ask for one of them
-    p.integer("tokens_per_rank", "tokens of each rank's batch", 0, 1, kMost, "the trace's tokens over the ranks");
-    p.integer("tokens", "tokens of all ranks together, in contiguous blocks", 0, 1, kMost, "all of the trace");
+    p.integer("tokens_per_rank", "tokens of each rank's batch", 0, 1, kMost, "the trace's tokens over the batches and ranks");
+    p.integer("tokens", "tokens of all ranks together, in contiguous blocks", 0, 1, kMost, "all of the trace, over the batches");
   } else {
     source.first_token = read_token_blocks(p, context);
   }
@@ -92,10 +92,12 @@ Source trace(Params& p, const SourceContext* context) {
   auto t = std::make_shared<Trace>();
   read(*t, file, *context, p);
   if (!p.usable()) return source;
-  if (all) source.first_token = token_blocks(t->tokens, context->ranks);
-  if (source.tokens() > t->tokens && !repeat)
-    p.error(p.has("tokens") ? "tokens" : "tokens_per_rank",
-            fmt::format("{} tokens are asked for, {} has {}; set `repeat: true` to use them again", source.tokens(), file, t->tokens));
+  const std::int64_t batches = context->batches;
+  if (all && t->tokens < batches) return p.error("file", fmt::format("{} has {} tokens, too few for {} batches", file, t->tokens, batches)), source;
+  if (all) source.first_token = token_blocks(t->tokens / batches, context->ranks);
+  if (source.tokens() > t->tokens / batches && !repeat)
+    p.error(p.has("tokens") ? "tokens" : "tokens_per_rank", fmt::format("{} tokens{} are asked for, {} has {}; set `repeat: true` to use them again", source.tokens(),
+                                                                        batches > 1 ? fmt::format(" in each of {} batches", batches) : "", file, t->tokens));
   const auto rows = rows_by_position(p, *context, t->layers, repeat, file);
   if (!p.usable()) return source;
   source.has_weights = !t->weights.empty();

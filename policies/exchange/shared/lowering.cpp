@@ -130,12 +130,6 @@ void Recorder::check(const Counter& counts) const {
 Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& counts, const Pricing& pricing) {
   Schedule schedule;
   schedule.ranks = plan.ranks();
-  // Activations are read in the format they were dispatched in and written in the one they return in; the inner vectors are written and read once each in 2 bytes.
-  const auto call = [&](Rank rank, Slot slot, std::int64_t rows, std::int64_t ffn) {
-    const double values = static_cast<double>(pricing.hidden) * static_cast<double>(ffn) * pricing.expert_matrices;
-    const double io = static_cast<double>(pricing.hidden) * (bytes_per_value(pricing.dispatch) + bytes_per_value(pricing.combine)) + 4.0 * static_cast<double>(ffn);
-    return KernelCall{rank, slot, rows, 2 * values * static_cast<double>(rows), values * bytes_per_value(pricing.weights), io * static_cast<double>(rows)};
-  };
   const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
   for (std::size_t p = 0; p < steps.list.size(); ++p) {
     const Step& step = steps.list[p];
@@ -153,11 +147,11 @@ Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& coun
     } else if (index == steps.experts) {
       for (Rank r : ids<Rank>(plan.ranks()))
         for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
-          if (slot_rows[s] > 0) phase.kernels.push_back(call(r, Slot(s), slot_rows[s], pricing.expert_ffn));
+          if (slot_rows[s] > 0) phase.kernels.push_back(expert_call(pricing, r, Slot(s), slot_rows[s], pricing.expert_ffn));
     } else if (pricing.shared_ffn > 0) {
       for (Rank r : ids<Rank>(plan.ranks()))
         if (const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r]; rows > 0)
-          phase.kernels.push_back(call(r, Slot(), rows, pricing.shared_ffn));
+          phase.kernels.push_back(expert_call(pricing, r, Slot(), rows, pricing.shared_ffn));
     }
     schedule.phases.push_back(std::move(phase));
   }

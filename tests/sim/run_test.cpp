@@ -1,0 +1,200 @@
+#include "sim/run.h"
+
+#include <gmock/gmock.h>
+
+#include <numeric>
+
+#include "policies/migration.h"
+#include "tests/support/part_from_yaml.h"
+
+namespace epsim {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+
+Experiment experiment(const std::string& more) {
+  const std::string yaml =
+      "model: mixtral-8x7b\ncluster: {single_switch: {ranks: 4, device: h800}}\nsource: {zipf: {tokens_per_rank: 64, exponent: 1}}\n"
+      "network: ideal\nexchange: direct\n" +
+      std::string(more.find("layers: [") == std::string::npos ? "layers: 0-1\n" : "") + more;
+  return read_experiment(std::make_shared<SourceText>(SourceText{"test.yaml", yaml}), {}, builtin_catalogs());
+}
+
+/// A policy that notes what it is shown, and deals experts to ranks in an order that turns by one with each call.
+struct Spy {
+  std::shared_ptr<std::vector<Problem>> seen = std::make_shared<std::vector<Problem>>();
+  PlacementPolicy policy(PlacementPolicy::Sees sees = PlacementPolicy::Sees::counts) const {
+    PlacementPolicy p;
+    p.sees = sees;
+    p.place = [seen = seen](const Problem& problem) {
+      std::vector<std::uint16_t> experts(8);
+      std::iota(experts.begin(), experts.end(), std::uint16_t{0});
+      std::rotate(experts.begin(), experts.begin() + static_cast<std::ptrdiff_t>(seen->size() % 8), experts.end());
+      seen->push_back(problem);
+      return std::vector<Placement>(problem.counts.size(), Placement::from_experts(experts, {0, 2, 4, 6, 8}, 8));
+    };
+    return p;
+  }
+};
+
+std::vector<std::int64_t> loads_of(const Experiment& e, int batch, int layer) {
+  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+  route_layer(e, batch, layer, 0, e.topology.ranks(), routing);
+  const Matrix<std::int64_t> counts = count_choices(routing);
+  std::vector<std::int64_t> sum(8);
+  for (std::int64_t r = 0; r < counts.rows; ++r)
+    for (std::int64_t x = 0; x < 8; ++x) sum[static_cast<std::size_t>(x)] += counts(r, x);
+  return sum;
+}
+
+std::vector<LayerRun> play(const Experiment& e) {
+  std::vector<LayerRun> runs;
+  run(e, Timeline::Detail::rank, [&](LayerRun& layer) {
+    runs.push_back(layer);
+    return true;
+  });
+  return runs;
+}
+
+TEST(Run, BatchesHaveTokensOfTheirOwn) {
+  const Experiment e = experiment("batches: 3\n");
+  const std::vector<LayerRun> runs = play(e);
+  ASSERT_EQ(runs.size(), 6U);
+  EXPECT_EQ(runs[4].batch, 2);
+  EXPECT_EQ(runs[5].plan.layer, 1);
+  EXPECT_NE(runs[0].plan.routing.expert, runs[2].plan.routing.expert);
+}
+
+TEST(Run, FitPlacesOnceFromTheBatchesOfFitAndPlaysTheOthers) {
+  Experiment e = experiment("batches: 4\nfit: 0:50%\n");
+  const Spy spy;
+  e.placement = spy.policy(PlacementPolicy::Sees::tokens);
+  const std::vector<LayerRun> runs = play(e);
+  ASSERT_EQ(spy.seen->size(), 1U);
+  const Problem& problem = spy.seen->front();
+  EXPECT_THAT(problem.layers, ElementsAre(0, 1));
+  for (std::size_t l = 0; l < 2; ++l) {
+    std::vector<std::int64_t> sum = loads_of(e, 0, static_cast<int>(l));
+    const std::vector<std::int64_t> second = loads_of(e, 1, static_cast<int>(l));
+    for (std::int64_t x = 0; x < 8; ++x) EXPECT_EQ(problem.batches[l](1, x), second[static_cast<std::size_t>(x)]);
+    std::ranges::transform(sum, second, sum.begin(), std::plus<>());
+    EXPECT_EQ(problem.loads(l), sum);
+    EXPECT_EQ(problem.tokens[l].size(), 2U);
+  }
+  ASSERT_EQ(runs.size(), 4U);
+  EXPECT_EQ(runs.front().batch, 2);
+}
+
+TEST(Run, TheSimulatorAnswersAPolicyForThePlacementItTries) {
+  Experiment e = experiment("batches: 2\nfit: 0:1\n");
+  double said = 0;
+  e.placement.sees = PlacementPolicy::Sees::tokens;
+  e.placement.place = [&said, place = Spy().policy().place](const Problem& problem) {
+    std::vector<Placement> placed = place(problem);
+    said = problem.layer_seconds(1, placed[1]);
+    return placed;
+  };
+  play(e);
+  Experiment same = experiment("batches: 1\nlayers: [1]\n");
+  same.placement = Spy().policy();
+  EXPECT_DOUBLE_EQ(said, play(same).front().timeline.end.seconds());
+}
+
+TEST(Run, WindowsAndLagsShowTheBatchesTheyName) {
+  {
+    Experiment e = experiment("batches: 5\nrebalance: {statistics: window, window: 2}\n");
+    const Spy spy;
+    e.placement = spy.policy();
+    play(e);
+    ASSERT_EQ(spy.seen->size(), 5U);  // the first as if all experts were alike
+    EXPECT_THAT(spy.seen->front().loads(0), Each(4));
+    for (std::int64_t x = 0; x < 8; ++x) EXPECT_EQ(spy.seen->back().batches[1](0, x), loads_of(e, 2, 1)[static_cast<std::size_t>(x)]);
+    EXPECT_EQ(spy.seen->back().batches[1].rows, 2);
+    EXPECT_EQ(spy.seen->back().previous.size(), 2U);
+  }
+  {
+    Experiment e = experiment("batches: 5\nrebalance: {statistics: lagged, lag: 3}\n");
+    const Spy spy;
+    e.placement = spy.policy();
+    play(e);
+    ASSERT_EQ(spy.seen->size(), 3U);  // batches 3 and 4 know batches 0 and 1
+    EXPECT_EQ(spy.seen->back().loads(1), loads_of(e, 1, 1));
+  }
+  {
+    Experiment e = experiment("batches: 3\nrebalance: {statistics: ema, decay: 0.5}\n");
+    const Spy spy;
+    e.placement = spy.policy();
+    play(e);
+    const std::vector<std::int64_t> first = loads_of(e, 0, 0), second = loads_of(e, 1, 0), seen = spy.seen->back().loads(0);
+    for (std::size_t x = 0; x < 8; ++x) EXPECT_NEAR(static_cast<double>(seen[x]), 0.5 * static_cast<double>(first[x]) + static_cast<double>(second[x]), 2.0);  // each source rounds by itself
+  }
+}
+
+TEST(Run, ADecisionKeepsItsTimeItsThresholdAndItsLayers) {
+  Experiment e = experiment("batches: 5\nrebalance: {statistics: lagged, every: 2, layers_per_batch: 1}\n");
+  const Spy spy;
+  e.placement = spy.policy();
+  const std::vector<LayerRun> runs = play(e);
+  ASSERT_EQ(spy.seen->size(), 3U);  // the first, batch 2 and batch 4
+  EXPECT_THAT((*spy.seen)[1].layers, ElementsAre(0));
+  EXPECT_THAT((*spy.seen)[2].layers, ElementsAre(1));
+  for (const LayerRun& run : runs) EXPECT_EQ(run.relocation.decided, (run.batch == 2 && run.plan.layer == 0) || (run.batch == 4 && run.plan.layer == 1));
+
+  Experiment calm = experiment("batches: 3\nrebalance: {statistics: lagged, threshold: 5}\n");
+  calm.placement = spy.policy();
+  play(calm);
+  EXPECT_EQ(spy.seen->size(), 4U);  // max/mean over 4 ranks is at most 4
+}
+
+TEST(Run, BlockingMovesAreWaitedForAndOverlappedOnesComeABatchLater) {
+  Experiment e = experiment("batches: 3\nrebalance: {statistics: lagged, every: 2, moving: blocking}\n");
+  e.placement = Spy().policy();
+  std::vector<LayerRun> runs = play(e);
+  // Turned by one, every rank gets the expert of its next slot: its second slot's is on the next rank.
+  const Bytes expert = e.pricing.expert_bytes;
+  EXPECT_EQ(expert, 3 * 4096 * 14336 * 2);
+  const Relocation& moved = runs[4].relocation;
+  EXPECT_EQ(moved.moved_experts, 4);
+  EXPECT_EQ(moved.changed_slots, 8);
+  EXPECT_EQ(moved.peers, 4);
+  EXPECT_EQ(moved.bytes, 4 * expert);
+  const double alone = static_cast<double>(expert) / e.topology.bandwidth(Rank(0), Rank(1)) + e.topology.latency(Rank(0), Rank(1)).seconds();
+  EXPECT_NEAR(moved.waited_s, alone, 1e-11);
+  EXPECT_EQ(runs[2].relocation.bytes, 0);
+
+  e = experiment("batches: 4\nrebalance: {statistics: lagged, every: 2, moving: overlapped}\n");
+  e.placement = Spy().policy();
+  runs = play(e);
+  EXPECT_EQ(runs[4].plan.placement.expert_of_slot, runs[2].plan.placement.expert_of_slot);
+  EXPECT_NE(runs[6].plan.placement.expert_of_slot, runs[4].plan.placement.expert_of_slot);
+  EXPECT_GE(runs[4].relocation.moving_s, alone * (1 - 1e-9));
+  EXPECT_GE(runs[4].relocation.slowed_s, 0);
+  EXPECT_EQ(runs[4].relocation.waited_s, 0);
+  EXPECT_EQ(runs[6].relocation.moving_s, 0);
+}
+
+TEST(Run, MovesComeFromTheReceiversNodeWhereItHoldsTheExpert) {
+  const Topology topology = testing::part_from_yaml(builtin_clusters(), "rail_fat_tree: {nodes: 2, ranks_per_node: 2, device: h800}");
+  const Placement before = Placement::from_experts({0, 1, 0, 1}, {0, 1, 2, 3, 4}, 2), after = Placement::from_experts({0, 0, 0, 1}, {0, 1, 2, 3, 4}, 2);
+  const Migration m = migration(before, after, topology);
+  ASSERT_EQ(m.moves.size(), 1U);
+  EXPECT_EQ(m.moves[0].from, 0);
+  EXPECT_EQ(m.moves[0].to, 1);
+  EXPECT_EQ(m.changed_slots, 1);
+}
+
+TEST(Rebalance, RefusesWhatHasNoEffect) {
+  EXPECT_THROW(experiment("rebalance: {statistics: window, decay: 0.5}\n"), InputError);
+  EXPECT_THROW(experiment("batches: 2\nfit: 0:1\nrebalance: {every: 2}\n"), InputError);
+  EXPECT_THROW(experiment("batches: 2\nrebalance: {statistics: exact, moving: overlapped}\n"), InputError);
+  EXPECT_THROW(experiment("batches: 2\nfit: 0:2\n"), InputError);
+  EXPECT_THROW(experiment("batches: 2\nfit: 1:1\n"), InputError);
+  EXPECT_THROW(experiment("batches: 2\nfit: 0:3\n"), InputError);
+  EXPECT_THROW(experiment("batches: 8\neval: half\n"), InputError);
+  EXPECT_EQ(experiment("eval: '50%:'\n").eval.first, 4);
+  EXPECT_EQ(experiment("fit: :25%\n").eval.first, 2);
+}
+
+}  // namespace
+}  // namespace epsim
