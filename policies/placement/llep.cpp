@@ -19,7 +19,8 @@ std::vector<Quota> spill(std::span<const Rank> home, std::span<const std::int64_
   for (const Expert e : ids<Expert>(static_cast<std::int64_t>(loads.size()))) load[home[e]] += loads[e];
   if (static_cast<double>(std::ranges::max(load)) * ranks < s.ratio * static_cast<double>(total) || ranks == 1) return {};
 
-  const auto cap = static_cast<std::int64_t>(static_cast<__int128>(s.factor.num) * (total / ranks) / s.factor.den);
+  using Wide = __int128;
+  const auto cap = static_cast<std::int64_t>(Wide{s.factor.num} * (total / ranks) / s.factor.den);
   std::vector<Expert> order;
   for (const Expert e : ids<Expert>(static_cast<std::int64_t>(loads.size()))) order.push_back(e);
   std::ranges::stable_sort(order, std::ranges::greater{}, [&](Expert e) { return loads[e]; });

@@ -51,8 +51,7 @@ PlacementPolicy smartmoe(Params& p, const Shape*) {
       const std::vector<std::int64_t> loads = problem.loads(layer);
       std::vector<Rank> rank = home_ranks(problem, layer);
       if (std::vector<Rank> next = remap(rank, loads, problem.ranks); largest_load(next, loads, problem.ranks) < largest_load(rank, loads, problem.ranks)) rank = std::move(next);
-      placements[layer] = place_quotas(rank, problem.ranks, loads, {});
-      placements[layer].share.clear();
+      placements[layer] = place_experts(rank, problem.ranks);
     });
     return placements;
   };

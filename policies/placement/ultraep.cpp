@@ -5,6 +5,7 @@
 
 #include "base/parallel.h"
 #include "policies/placement/shared/homes.h"
+#include "policies/placement/shared/nodes.h"
 
 namespace epsim::parts_placement {
 namespace {

@@ -20,6 +20,12 @@ std::vector<Rank> home_ranks(const Problem& problem, std::size_t layer) {
   return home;
 }
 
+Placement place_experts(std::span<const Rank> rank, int ranks) {
+  Placement p = place_quotas(rank, ranks, std::vector<std::int64_t>(rank.size()), {});
+  p.share.clear();
+  return p;
+}
+
 Placement place_quotas(std::span<const Rank> home, int ranks, std::span<const std::int64_t> loads, std::vector<Quota> quotas) {
   std::ranges::sort(quotas, {}, [](const Quota& q) { return std::tuple(q.rank.value, q.expert.value); });
   std::vector<Quota> away;
@@ -53,17 +59,6 @@ Placement place_quotas(std::span<const Rank> home, int ranks, std::span<const st
     p.first_slot.push_back(p.slots());
   }
   return p;
-}
-
-std::vector<int> node_of_ranks(const Problem& problem) {
-  std::vector<int> node;
-  if (problem.topology) {
-    for (const Rank r : ids<Rank>(problem.ranks)) node.push_back(problem.topology->node_of(r));
-    return node;
-  }
-  const std::vector<std::int32_t> first = spread_slots(problem.ranks, problem.nodes);
-  for (int n = 0; n < problem.nodes; ++n) node.resize(static_cast<std::size_t>(first[static_cast<std::size_t>(n) + 1]), n);
-  return node;
 }
 
 }  // namespace epsim
