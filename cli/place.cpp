@@ -16,8 +16,8 @@ namespace {
 
 /// What was typed, as text: the policy's own settings are read and judged by the policy.
 struct PlaceOptions {
-  std::string loads, policy, slots, format = "text";
-  std::optional<std::string> groups;
+  std::string loads, policy, format = "text";
+  std::optional<std::string> slots, groups;
   std::int64_t ranks = 0, nodes = 0;
   std::uint64_t seed = 0;
 };
@@ -41,7 +41,7 @@ Setting policy_setting(const PlaceOptions& o) {
     const Setting value = typed("--" + key, text);
     settings.entries.push_back({key, value.at, value});
   };
-  set("slots", o.slots);
+  if (o.slots) set("slots", *o.slots);
   if (o.groups) set("groups", *o.groups);
   Setting part;
   part.kind = Setting::Kind::map;
@@ -105,6 +105,11 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
   shape.ranks = static_cast<int>(std::clamp<std::int64_t>(o.ranks, 0, kMaxRanks));
   shape.nodes = static_cast<int>(std::clamp<std::int64_t>(o.nodes, 0, kMaxRanks));
   const PlacementPolicy policy = catalog.make(policy_setting(o), problems, problems.size() == 0 ? &shape : nullptr);
+  if (policy.sees == PlacementPolicy::Sees::tokens)
+    problems.add(typed("--policy", o.policy).at,
+                 fmt::format("`{}` places by the choices of single tokens; a load dump has only sums (use `epsim run`)", o.policy));
+  if (policy.sees == PlacementPolicy::Sees::machine)
+    problems.add(typed("--policy", o.policy).at, fmt::format("`{}` places by the links of the machine; here only sizes are known (use `epsim run`)", o.policy));
   problems.check();
 
   Problem problem;
@@ -184,7 +189,7 @@ void place(CLI::App& app, const Catalogs& catalogs, int& result) {
   CLI::App* verb = app.add_subcommand("place", "Place the experts of a load dump on ranks and say how even the load is");
   const auto o = std::make_shared<PlaceOptions>();
   verb->add_option("--loads", o->loads, "JSON file with logical_count [[layer][expert]]")->required();
-  verb->add_option("--slots", o->slots, "slots over all ranks, one expert replica each")->required();
+  verb->add_option("--slots", o->slots, "slots over all ranks, one expert replica each; without it, as many as the policy takes");
   verb->add_option("--ranks", o->ranks, "ranks")->required();
   verb->add_option("--nodes", o->nodes, "nodes the ranks are on")->required();
   verb->add_option("--groups", o->groups, "expert groups of the gate, for policies that use them");

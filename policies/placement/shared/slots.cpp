@@ -4,9 +4,8 @@
 
 namespace epsim {
 
-std::int64_t read_slots(Params& params, const Shape* shape) {
-  const std::int64_t slots =
-      params.integer("slots", "slots over all ranks, one expert replica each", 0, 1, std::int64_t{1} << 20, "one slot an expert");
+std::int64_t read_slots(Params& params, const Shape* shape, std::string_view fallback) {
+  const std::int64_t slots = params.integer("slots", "slots over all ranks, one expert replica each", 0, 1, std::int64_t{1} << 20, fallback);
   if (shape && params.has("slots") && params.usable() && slots < shape->experts)
     params.error("slots", fmt::format("{} slots are fewer than the {} experts: every expert needs a slot", slots, shape->experts));
   return slots;
