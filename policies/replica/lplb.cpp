@@ -7,36 +7,38 @@
 namespace epsim::parts_replica {
 namespace {
 
-/// A symmetric positive definite matrix, factored in place; gives whether it is one. Then `solve` gives its inverse times a vector.
+/// A symmetric positive definite matrix as U^T U, factored in place in the upper triangle; `factor` gives whether it is one. Then `solve` gives its inverse times a vector.
 class Cholesky {
  public:
-  explicit Cholesky(Matrix<double> m) : l_(std::move(m)) {}
+  explicit Cholesky(Matrix<double> m) : u_(std::move(m)) {}
   bool factor() {
-    for (std::int64_t j = 0; j < l_.rows; ++j) {
+    for (std::int64_t j = 0; j < u_.rows; ++j) {
+      // Row by row, so that memory is read in its order.
+      double* row = u_.row(j).data();
       for (std::int64_t k = 0; k < j; ++k) {
-        const double f = l_(j, k);
-        if (f != 0)
-          for (std::int64_t i = j; i < l_.rows; ++i) l_(i, j) -= f * l_(i, k);
+        const double* above = u_.row(k).data();
+        const double f = above[j];
+        for (std::int64_t i = j; i < u_.rows; ++i) row[i] -= f * above[i];
       }
-      if (!(l_(j, j) > 0)) return false;
-      const double scale = 1 / std::sqrt(l_(j, j));
-      for (std::int64_t i = j; i < l_.rows; ++i) l_(i, j) *= scale;
+      if (!(u_(j, j) > 0)) return false;
+      const double scale = 1 / std::sqrt(u_(j, j));
+      for (std::int64_t i = j; i < u_.rows; ++i) u_(j, i) *= scale;
     }
     return true;
   }
   void solve(std::span<double> b) const {
-    for (std::int64_t i = 0; i < l_.rows; ++i) {
-      for (std::int64_t k = 0; k < i; ++k) b[i] -= l_(i, k) * b[k];
-      b[i] /= l_(i, i);
+    for (std::int64_t k = 0; k < u_.rows; ++k) {
+      b[k] /= u_(k, k);
+      for (std::int64_t i = k + 1; i < u_.rows; ++i) b[i] -= u_(k, i) * b[k];
     }
-    for (std::int64_t i = l_.rows; i-- > 0;) {
-      for (std::int64_t k = i + 1; k < l_.rows; ++k) b[i] -= l_(k, i) * b[k];
-      b[i] /= l_(i, i);
+    for (std::int64_t i = u_.rows; i-- > 0;) {
+      for (std::int64_t k = i + 1; k < u_.rows; ++k) b[i] -= u_(i, k) * b[k];
+      b[i] /= u_(i, i);
     }
   }
 
  private:
-  Matrix<double> l_;
+  Matrix<double> u_;
 };
 
 /// One replica of a replicated expert: its share is a variable.
