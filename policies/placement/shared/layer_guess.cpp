@@ -1,0 +1,237 @@
+#include "policies/placement/shared/layer_guess.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace epsim {
+namespace {
+
+constexpr std::int64_t kTokens = 1 << 15;      // looked at; of more, every n-th
+constexpr std::size_t kCostTable = 1 << 14;
+constexpr double kSpread = 0.02;               // of the whole load, beside the fullest: shows the way where the fullest does not change
+
+}  // namespace
+
+LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows) : problem_(problem), rows_(rows), first_(std::move(first)) {
+  const Topology& topology = *problem.topology;
+  ensure(!problem.tokens.empty() && problem.expert_seconds, "a guess is made from tokens and times");
+  for (const Rank r : ids<Rank>(problem.ranks)) {
+    node_of_.push_back(topology.node_of(r)), local_.push_back(topology.local_index(r));
+    for (std::int32_t p = first_[r]; p < first_[r + 1]; ++p) rank_of_place_.push_back(r);
+  }
+  const double row = static_cast<double>(problem.pricing.dispatch_row() + problem.pricing.combine_row());
+  near_row_s_ = row / topology.device().scale_up_bandwidth.value;
+  far_row_s_ = row / (problem.nodes > 1 && topology.device().nic_bandwidth.value > 0 ? topology.device().nic_bandwidth.value : topology.device().scale_up_bandwidth.value);
+
+  const std::vector<std::shared_ptr<const Routing>>& batches = problem.tokens[layer];
+  batches_ = static_cast<int>(batches.size());
+  top_k_ = batches.front()->top_k;
+  std::int64_t tokens = 0;
+  for (const auto& batch : batches) tokens += batch->tokens();
+  const std::int64_t step = (tokens + kTokens - 1) / kTokens;
+  std::vector<std::uint16_t> experts;
+  for (int b = 0; b < batches_; ++b) {
+    const Routing& routing = *batches[static_cast<std::size_t>(b)];
+    for (int r = 0; r < routing.ranks(); ++r)
+      for (std::int64_t t = routing.first_token[static_cast<std::size_t>(r)]; t < routing.first_token[static_cast<std::size_t>(r) + 1]; ++t) {
+        if (t % step != 0) continue;
+        batch_of_.push_back(static_cast<std::uint16_t>(b)), home_.push_back(static_cast<std::uint16_t>(r));
+        experts.insert(experts.end(), routing.expert.begin() + t * top_k_, routing.expert.begin() + (t + 1) * top_k_);
+      }
+  }
+  scale_ = batch_of_.empty() ? 1 : static_cast<double>(tokens) / static_cast<double>(batch_of_.size());
+
+  choices_first_.assign(static_cast<std::size_t>(problem.experts) + 1, 0);
+  for (const std::uint16_t e : experts) ++choices_first_[static_cast<std::size_t>(e) + 1];
+  std::partial_sum(choices_first_.begin(), choices_first_.end(), choices_first_.begin());
+  choices_.resize(experts.size());
+  std::vector<std::uint32_t> next(choices_first_.begin(), choices_first_.end() - 1);
+  Matrix<std::uint32_t> dealt(problem.ranks, problem.experts);  // of this batch, as the replica rule begins anew with each
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    const std::size_t token = i / static_cast<std::size_t>(top_k_), e = experts[i];
+    if (i > 0 && batch_of_[token] != batch_of_[(i - 1) / static_cast<std::size_t>(top_k_)]) std::ranges::fill(dealt.cells, 0U);
+    const std::uint32_t home = home_[token];
+    choices_[next[e]++] = {static_cast<std::uint32_t>(i), home + dealt(home, static_cast<std::int64_t>(e))++};
+  }
+  for (std::size_t c = 0; c < kCostTable; ++c) cost_of_copies_.push_back(c == 0 ? 0 : problem.expert_seconds(std::max<std::int64_t>(1, std::llround(static_cast<double>(c) * scale_))));
+}
+
+double LayerGuess::expert_seconds(double copies) const {
+  const auto low = static_cast<std::size_t>(copies);
+  if (low + 1 >= cost_of_copies_.size()) return problem_.expert_seconds(std::llround(copies * scale_));
+  return cost_of_copies_[low] + (copies - static_cast<double>(low)) * (cost_of_copies_[low + 1] - cost_of_copies_[low]);
+}
+
+void LayerGuess::set(std::vector<int> expert_of_place) {
+  ensure(expert_of_place.size() == rank_of_place_.size(), "a guess has an expert for each place");
+  expert_of_place_ = std::move(expert_of_place);
+  places_of_.assign(static_cast<std::size_t>(problem_.experts), {});
+  for (std::size_t p = 0; p < expert_of_place_.size(); ++p)
+    if (expert_of_place_[p] != kEmpty) places_of_[static_cast<std::size_t>(expert_of_place_[p])].push_back(static_cast<int>(p));
+  copies_ = Matrix<std::int32_t>(static_cast<std::int64_t>(rank_of_place_.size()), batches_);
+  ports_.assign(static_cast<std::size_t>(problem_.ranks), {});
+  rank_of_choice_.assign(choices_.size(), -1);
+  compute_s_ = Matrix<double>(problem_.ranks, batches_ + 1);
+  stale_.assign(static_cast<std::size_t>(problem_.ranks), 1);
+  stale_ranks_.resize(static_cast<std::size_t>(problem_.ranks));
+  std::iota(stale_ranks_.begin(), stale_ranks_.end(), 0);
+  for (std::size_t e = 0; e < places_of_.size(); ++e) {
+    const std::vector<int>& places = places_of_[e];
+    ensure(!places.empty(), "every expert has a place");
+    for (std::uint32_t c = choices_first_[e]; c < choices_first_[e + 1]; ++c) {
+      const Choice& choice = choices_[c];
+      const int place = places[choice.ordinal % places.size()];
+      ++copies_(place, batch_of_[choice.index / static_cast<std::uint32_t>(top_k_)]);
+      count_row(choice.index, rank_of_place_[static_cast<std::size_t>(place)], 1);
+      rank_of_choice_[choice.index] = rank_of_place_[static_cast<std::size_t>(place)];
+    }
+  }
+  refresh();
+}
+
+/// Adds or takes away the rows that a copy on `rank` makes, given where the token's other copies are. The copy itself must be nowhere.
+void LayerGuess::count_row(std::uint32_t index, int rank, std::int64_t sign) {
+  const std::uint32_t token = index / static_cast<std::uint32_t>(top_k_), begin = token * static_cast<std::uint32_t>(top_k_);
+  const int home = home_[token], node = node_of_[static_cast<std::size_t>(rank)], home_node = node_of_[static_cast<std::size_t>(home)];
+  bool on_rank = false, on_node = false;
+  if (rows_ != Rows::copy)
+    for (std::uint32_t i = begin; i < begin + static_cast<std::uint32_t>(top_k_); ++i) {
+      const int other = rank_of_choice_[i];
+      if (i == index || other < 0) continue;
+      on_rank |= other == rank;
+      on_node |= node_of_[static_cast<std::size_t>(other)] == node;
+    }
+  if (on_rank || rank == home) return;
+  Ports& to = ports_[static_cast<std::size_t>(rank)];
+  Ports& from = ports_[static_cast<std::size_t>(home)];
+  if (node == home_node) {
+    from.node_out += sign, to.node_in += sign;
+    return;
+  }
+  if (rows_ != Rows::node) {
+    from.far_out += sign, to.far_in += sign;
+    return;
+  }
+  // By way of the rank of the other node that has the sender's place.
+  const std::span<const Rank> there = problem_.topology->ranks_of(Node(node));
+  const int gateway = there[static_cast<std::size_t>(local_[static_cast<std::size_t>(home)]) % there.size()];
+  if (!on_node) from.far_out += sign, ports_[static_cast<std::size_t>(gateway)].far_in += sign;
+  if (gateway != rank) ports_[static_cast<std::size_t>(gateway)].node_out += sign, to.node_in += sign;
+}
+
+/// Sends the copies of an expert to other places.
+void LayerGuess::deal(int expert, const std::vector<int>& places) {
+  const auto e = static_cast<std::size_t>(expert);
+  const std::vector<int>& before = places_of_[e];
+  const auto touch = [&](int place) {
+    const int rank = rank_of_place_[static_cast<std::size_t>(place)];
+    if (!std::exchange(stale_[static_cast<std::size_t>(rank)], 1)) stale_ranks_.push_back(rank);
+  };
+  for (const int p : before) touch(p);
+  for (const int p : places) touch(p);
+  for (std::uint32_t c = choices_first_[e]; c < choices_first_[e + 1]; ++c) {
+    const Choice& choice = choices_[c];
+    const int from = before[choice.ordinal % before.size()], to = places[choice.ordinal % places.size()];
+    if (from == to) continue;
+    const std::uint32_t token = choice.index / static_cast<std::uint32_t>(top_k_);
+    --copies_(from, batch_of_[token]), ++copies_(to, batch_of_[token]);
+    const int old_rank = rank_of_place_[static_cast<std::size_t>(from)], new_rank = rank_of_place_[static_cast<std::size_t>(to)];
+    if (old_rank == new_rank) continue;
+    rank_of_choice_[choice.index] = -1;
+    count_row(choice.index, old_rank, -1);
+    count_row(choice.index, new_rank, 1);
+    rank_of_choice_[choice.index] = new_rank;
+  }
+  places_of_[e] = places;
+}
+
+void LayerGuess::refresh() {
+  for (const int r : stale_ranks_) {
+    stale_[static_cast<std::size_t>(r)] = 0;
+    const std::span<double> row = compute_s_.row(r);
+    std::ranges::fill(row, 0.0);
+    for (std::int32_t p = first_[static_cast<std::size_t>(r)]; p < first_[static_cast<std::size_t>(r) + 1]; ++p) {
+      std::int64_t all = 0;
+      for (int b = 0; b < batches_; ++b) {
+        const std::int32_t n = copies_(p, b);
+        row[static_cast<std::size_t>(b)] += expert_seconds(n);
+        all += n;
+      }
+      row[static_cast<std::size_t>(batches_)] += expert_seconds(static_cast<double>(all) / batches_);
+    }
+  }
+  stale_ranks_.clear();
+}
+
+void LayerGuess::swap(int a, int b) {
+  const int x = expert_of_place_[static_cast<std::size_t>(a)], y = expert_of_place_[static_cast<std::size_t>(b)];
+  if (x == y) return;
+  const auto moved = [&](int expert, int from, int to) {
+    std::vector<int> places = places_of_[static_cast<std::size_t>(expert)];
+    *std::ranges::find(places, from) = to;
+    std::ranges::sort(places);
+    deal(expert, places);
+  };
+  if (x != kEmpty) moved(x, a, b);
+  if (y != kEmpty) moved(y, b, a);
+  std::swap(expert_of_place_[static_cast<std::size_t>(a)], expert_of_place_[static_cast<std::size_t>(b)]);
+  refresh();
+}
+
+void LayerGuess::put(int place, int expert) {
+  const int old = std::exchange(expert_of_place_[static_cast<std::size_t>(place)], expert);
+  if (old == expert) return;
+  if (old != kEmpty) {
+    std::vector<int> places = places_of_[static_cast<std::size_t>(old)];
+    std::erase(places, place);
+    ensure(!places.empty(), "every expert has a place");
+    deal(old, places);
+  }
+  if (expert != kEmpty) {
+    std::vector<int> places = places_of_[static_cast<std::size_t>(expert)];
+    places.insert(std::ranges::upper_bound(places, place), place);
+    deal(expert, places);
+  }
+  refresh();
+}
+
+double LayerGuess::port_seconds(const Ports& p) const {
+  const double near = static_cast<double>(std::max(p.node_in, p.node_out)) * near_row_s_, far = static_cast<double>(std::max(p.far_in, p.far_out)) * far_row_s_;
+  return (rows_ == Rows::node ? near + far : std::max(near, far)) * scale_ / batches_;
+}
+
+double LayerGuess::seconds() const {
+  double fullest = 0, sum = 0, squares = 0;
+  for (int b = 0; b <= batches_; ++b) {
+    double most = 0;
+    for (int r = 0; r < problem_.ranks; ++r) most = std::max(most, compute_s_(r, b));
+    fullest += b < batches_ ? 0.5 * most / batches_ : 0.5 * most;
+  }
+  double port = 0, port_squares = 0, port_sum = 0;
+  for (int r = 0; r < problem_.ranks; ++r) {
+    const double s = compute_s_(r, batches_), p = port_seconds(ports_[static_cast<std::size_t>(r)]);
+    sum += s, squares += s * s;
+    port = std::max(port, p);
+    port_sum += p, port_squares += p * p;
+  }
+  const double spread = (sum > 0 ? squares / sum : 0) + (port_sum > 0 ? port_squares / port_sum : 0);
+  return fullest + port + kSpread * spread;
+}
+
+int LayerGuess::slowest_rank() const {
+  int slowest = 0;
+  for (int r = 1; r < problem_.ranks; ++r)
+    if (compute_s_(r, batches_) > compute_s_(slowest, batches_)) slowest = r;
+  return slowest;
+}
+
+int LayerGuess::busiest_rank() const {
+  int busiest = 0;
+  for (int r = 1; r < problem_.ranks; ++r)
+    if (port_seconds(ports_[static_cast<std::size_t>(r)]) > port_seconds(ports_[static_cast<std::size_t>(busiest)])) busiest = r;
+  return busiest;
+}
+
+}  // namespace epsim

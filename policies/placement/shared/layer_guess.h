@@ -1,0 +1,74 @@
+#pragma once
+#include "policies/placement.h"
+
+namespace epsim {
+
+/// What a layer's time would be under a placement, guessed from the tokens of its batches and brought up to date when an expert changes place: what a search tries thousands of.
+/// compute: the rank whose experts take longest, half in the mean over batches and half for all batches together, which an outlier disturbs less;
+/// transfers: the busiest port of a rank into its node and out to other nodes, both exchanges together. Copies of an expert with several places go to them in turn, as the replica rule `round_robin` deals.
+/// Waiting, latencies and the links behind the ports are left out: a simulation must judge what the guess proposes.
+class LayerGuess {
+ public:
+  /// What an exchange sends once: a row for each copy, for each rank that a token reaches, or for each node it reaches (and then one for each rank inside).
+  enum class Rows { copy, rank, node };
+
+  /// Places are slots that may stay empty: [first[r], first[r+1]) are those of rank r. Needs `expert_seconds`, tokens, topology and pricing.
+  LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows);
+
+  /// -1: empty.
+  static constexpr int kEmpty = -1;
+  /// Begins anew with these experts: [places].
+  void set(std::vector<int> expert_of_place);
+  const std::vector<int>& experts() const { return expert_of_place_; }
+  int copies(int expert) const { return static_cast<int>(places_of_[static_cast<std::size_t>(expert)].size()); }
+  int rank_of_place(int place) const { return rank_of_place_[static_cast<std::size_t>(place)]; }
+  std::span<const std::int32_t> first() const { return first_; }
+
+  /// Exchanges the experts of two places.
+  void swap(int a, int b);
+  /// Puts another expert, or none, in a place. The expert that leaves must have another place.
+  void put(int place, int expert);
+
+  double seconds() const;
+  int slowest_rank() const;   ///< the one that computes longest, over all batches
+  int busiest_rank() const;   ///< the one whose port is busiest
+  double load_of(int expert) const { return static_cast<double>(choices_first_[static_cast<std::size_t>(expert) + 1] - choices_first_[static_cast<std::size_t>(expert)]); }
+
+ private:
+  struct Choice {
+    std::uint32_t index;    ///< token x top_k + place among its choices
+    std::uint32_t ordinal;  ///< which place of the expert's: ordinal mod places
+  };
+  struct Ports {
+    std::int64_t node_in = 0, node_out = 0, far_in = 0, far_out = 0;  ///< rows
+  };
+
+  void deal(int expert, const std::vector<int>& places);
+  void count_row(std::uint32_t index, int rank, std::int64_t sign);
+  void refresh();
+  double expert_seconds(double rows) const;
+  double port_seconds(const Ports& p) const;
+
+  const Problem& problem_;
+  Rows rows_;
+  int top_k_ = 0, batches_ = 0;
+  double scale_ = 1;                           // tokens for each token that is looked at
+  double near_row_s_ = 0, far_row_s_ = 0;      // seconds a row keeps a port busy, both exchanges
+  std::vector<std::int32_t> first_;            // [R+1]
+  std::vector<std::int32_t> rank_of_place_;    // [places]
+  std::vector<std::int32_t> node_of_, local_;  // [R]
+  std::vector<std::uint32_t> choices_first_;   // [E+1]
+  std::vector<Choice> choices_;                // by expert
+  std::vector<std::uint16_t> batch_of_, home_; // [T]
+  std::vector<std::int32_t> rank_of_choice_;   // [T x k], -1 while it is nowhere
+  std::vector<int> expert_of_place_;
+  std::vector<std::vector<int>> places_of_;    // [E], ascending
+  Matrix<std::int32_t> copies_;                // [places][batches]
+  std::vector<Ports> ports_;                   // [R]
+  std::vector<double> cost_of_copies_;         // seconds by number of copies that are looked at
+  Matrix<double> compute_s_;                   // [R][batches + 1]; the last: all batches together
+  std::vector<char> stale_;                    // [R] whose compute_s_ must be added up again
+  std::vector<int> stale_ranks_;
+};
+
+}  // namespace epsim
