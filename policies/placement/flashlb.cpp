@@ -44,48 +44,78 @@ struct Moments {
   }
 };
 
+/// What ranks carry while copies are placed.
+class Packing {
+ public:
+  Packing(const Moments& m, std::span<const int> count, std::span<const int> room, double z)
+      : m_(m), count_(count), room_(room), z_(z), table_(room.size()), mean_(room.size()), variance_(room.size()) {
+    for (std::size_t r = 0; r < room.size(); ++r)
+      if (room[r] > 0) open_.push_back(r);
+  }
+
+  /// Puts all copies of an expert where mean + z x deviation becomes least. That of one rank does not depend on the other copies, as long as no rank takes two.
+  void put(int e) {
+    const auto c = static_cast<std::size_t>(count_[static_cast<std::size_t>(e)]);
+    choices_.clear();
+    for (const std::size_t r : open_) choices_.push_back(look(e, r));
+    const std::size_t apart = std::min(c, choices_.size());
+    const auto end = choices_.begin() + static_cast<std::ptrdiff_t>(apart);
+    std::partial_sort(choices_.begin(), end, choices_.end());
+    for (std::size_t i = 0; i < apart; ++i) take(e, choices_[i]);
+    std::erase_if(open_, [&](std::size_t r) { return static_cast<int>(table_[r].size()) == room_[r]; });
+    // No rank with room is without the expert now: what is left makes twins.
+    for (std::size_t copy = apart; copy < c; ++copy) {
+      Choice best = look(e, open_[0]);
+      for (const std::size_t r : open_) best = std::min(best, look(e, r));
+      take(e, best);
+      std::erase_if(open_, [&](std::size_t r) { return static_cast<int>(table_[r].size()) == room_[r]; });
+    }
+  }
+
+  Table table() && { return std::move(table_); }
+
+ private:
+  struct Choice {
+    double value;
+    std::size_t rank;
+    double variance;  ///< of the rank with the copy
+    friend bool operator<(const Choice& a, const Choice& b) { return a.value != b.value ? a.value < b.value : a.rank < b.rank; }
+  };
+
+  double part(int e) const { return m_.mean[static_cast<std::size_t>(e)] / count_[static_cast<std::size_t>(e)]; }
+  Choice look(int e, std::size_t r) const {
+    const double mean = mean_[r] + part(e);
+    if (m_.covariance.cells.empty()) return {mean, r, 0};
+    const std::span<const double> with = m_.covariance.row(e);
+    double sum = with[static_cast<std::size_t>(e)] / count_[static_cast<std::size_t>(e)];
+    for (const int other : table_[r]) sum += 2 * with[static_cast<std::size_t>(other)] / count_[static_cast<std::size_t>(other)];
+    const double variance = variance_[r] + sum / count_[static_cast<std::size_t>(e)];
+    return {mean + z_ * std::sqrt(std::max(0.0, variance)), r, variance};
+  }
+  void take(int e, const Choice& choice) {
+    table_[choice.rank].push_back(e);
+    mean_[choice.rank] += part(e);
+    variance_[choice.rank] = choice.variance;
+  }
+
+  const Moments& m_;
+  std::span<const int> count_, room_;
+  double z_;
+  Table table_;
+  std::vector<double> mean_, variance_;  ///< of each rank's load
+  std::vector<std::size_t> open_;        ///< ranks with room, ascending
+  std::vector<Choice> choices_;
+};
+
 /// Copies by mean load, heaviest first, each onto the rank with room and without that expert whose mean + z x deviation it leaves least.
 Table pack(const Moments& m, std::span<const int> count, std::span<const int> room, double z) {
-  struct RankLoad {
-    double mean = 0, variance = 0;
-  };
   std::vector<int> order(count.size());
   std::iota(order.begin(), order.end(), 0);
   const auto part = [&](int e) { return m.mean[static_cast<std::size_t>(e)] / count[static_cast<std::size_t>(e)]; };
   std::ranges::stable_sort(order, [&](int a, int b) { return part(a) > part(b); });
-  Table table(room.size());
-  std::vector<RankLoad> ranks(room.size());
-  std::vector<bool> holds;
-  for (const int e : order) {
-    const int c = count[static_cast<std::size_t>(e)];
-    holds.assign(room.size(), false);
-    for (int copy = 0; copy < c; ++copy) {
-      std::size_t best = room.size();
-      double least = 0, best_variance = 0;
-      // Ranks that have the expert already come into question where no others have room.
-      for (const bool again : {false, true}) {
-        for (std::size_t r = 0; r < room.size(); ++r) {
-          if (static_cast<int>(table[r].size()) >= room[r] || holds[r] != again) continue;
-          double variance = 0, deviation = 0;
-          if (!m.covariance.cells.empty()) {
-            const std::span<const double> with = m.covariance.row(e);
-            double sum = with[static_cast<std::size_t>(e)] / c;
-            for (const int other : table[r]) sum += 2 * with[static_cast<std::size_t>(other)] / count[static_cast<std::size_t>(other)];
-            variance = ranks[r].variance + sum / c;
-            deviation = std::sqrt(std::max(0.0, variance));
-          }
-          const double after = ranks[r].mean + part(e) + z * deviation;
-          if (best == room.size() || after < least) best = r, least = after, best_variance = variance;
-        }
-        if (best < room.size()) break;
-      }
-      table[best].push_back(e);
-      holds[best] = true;
-      ranks[best].mean += part(e);
-      ranks[best].variance = best_variance;
-    }
-  }
-  return table;
+  Packing packing(m, count, room, z);
+  for (const int e : order) packing.put(e);
+  return std::move(packing).table();
 }
 
 /// Mean over batches of the heaviest rank's load in parts of the mean rank's; 1 is even.

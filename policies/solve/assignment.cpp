@@ -11,47 +11,58 @@ std::vector<int> least_cost_assignment(const Matrix<double>& cost) {
   ensure(cost.columns >= cost.rows, "an assignment has a column for each row");
   const auto rows = static_cast<std::size_t>(cost.rows), columns = static_cast<std::size_t>(cost.columns);
   constexpr double kFar = std::numeric_limits<double>::infinity();
-  constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
+  constexpr std::int32_t kNone = -1;
   // Potentials keep cost - row_price - column_price at 0 for assigned pairs and at 0 or more for all others, so that every search is by shortest path.
-  std::vector<double> row_price(rows), column_price(columns), distance(columns);
-  std::vector<std::size_t> row_of(columns, kNone), before(columns), open(columns), reached;
+  std::vector<double> row_price(rows), column_price(columns), distance(columns), open_price(columns);
+  std::vector<std::int32_t> row_of(columns, kNone), before(columns), reached;
+  std::vector<double> reached_at;
   for (std::size_t start = 0; start < rows; ++start) {
     distance.assign(columns, kFar);
-    open.resize(columns);
-    for (std::size_t c = 0; c < columns; ++c) open[c] = c;
-    reached.clear();
-    std::size_t row = start, column = kNone;  // the row that is searched from, and the column it was reached by
+    open_price = column_price;  // that of a column that was searched from is made so low that the column is never near again: the loops stay without branches
+    reached.clear(), reached_at.clear();
+    std::size_t row = start;
+    std::int32_t column = kNone;  // by which the row was reached
     double so_far = 0;
     while (true) {
-      const std::span<const double> costs = cost.row(static_cast<std::int64_t>(row));
+      const double* costs = cost.row(static_cast<std::int64_t>(row)).data();
+      const double base = so_far - row_price[row];
       double nearest = kFar;
-      std::size_t at = kNone;
-      for (std::size_t i = 0; i < open.size(); ++i) {
-        const std::size_t c = open[i];
-        const double through = so_far + (costs[c] - row_price[row] - column_price[c]);
-        if (through < distance[c]) distance[c] = through, before[c] = column;
-        if (distance[c] < nearest) nearest = distance[c], at = i;
+      for (std::size_t c = 0; c < columns; ++c) {
+        const double through = base + costs[c] - open_price[c];
+        before[c] = through < distance[c] ? column : before[c];
+        distance[c] = through < distance[c] ? through : distance[c];
+        nearest = distance[c] < nearest ? distance[c] : nearest;
       }
-      ensure(at != kNone, "costs of an assignment are finite");
-      column = open[at];
-      open.erase(open.begin() + static_cast<std::ptrdiff_t>(at));  // keeps the order: ties go to the lowest column
+      ensure(nearest < kFar, "costs of an assignment are finite");
+      std::int32_t at = kNone;
+      for (std::size_t c = 0; c < columns; ++c) {
+        if (distance[c] != nearest) continue;
+        if (at == kNone) at = static_cast<std::int32_t>(c);
+        if (row_of[c] != kNone) continue;
+        at = static_cast<std::int32_t>(c);  // one that ends the search, before others that are as near
+        break;
+      }
+      column = at;
       so_far = nearest;
-      if (row_of[column] == kNone) break;
-      reached.push_back(column);
-      row = row_of[column];
+      const auto c = static_cast<std::size_t>(column);
+      if (row_of[c] == kNone) break;
+      reached.push_back(column), reached_at.push_back(nearest);
+      distance[c] = kFar, open_price[c] = -kFar;
+      row = static_cast<std::size_t>(row_of[c]);
     }
     row_price[start] += so_far;
-    for (const std::size_t c : reached) {
-      const double slack = so_far - distance[c];
-      row_price[row_of[c]] += slack;
-      column_price[c] -= slack;
+    for (std::size_t i = 0; i < reached.size(); ++i) {
+      const auto c = static_cast<std::size_t>(reached[i]);
+      row_price[static_cast<std::size_t>(row_of[c])] += so_far - reached_at[i];
+      column_price[c] -= so_far - reached_at[i];
     }
-    while (before[column] != kNone) row_of[column] = row_of[before[column]], column = before[column];
-    row_of[column] = start;
+    auto last = static_cast<std::size_t>(column);
+    for (; before[last] != kNone; last = static_cast<std::size_t>(before[last])) row_of[last] = row_of[static_cast<std::size_t>(before[last])];
+    row_of[last] = static_cast<std::int32_t>(start);
   }
   std::vector<int> out(rows);
   for (std::size_t c = 0; c < columns; ++c)
-    if (row_of[c] != kNone) out[row_of[c]] = static_cast<int>(c);
+    if (row_of[c] != kNone) out[static_cast<std::size_t>(row_of[c])] = static_cast<int>(c);
   return out;
 }
 
