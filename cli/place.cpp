@@ -105,10 +105,10 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
   shape.ranks = static_cast<int>(std::clamp<std::int64_t>(o.ranks, 0, kMaxRanks));
   shape.nodes = static_cast<int>(std::clamp<std::int64_t>(o.nodes, 0, kMaxRanks));
   const PlacementPolicy policy = catalog.make(policy_setting(o), problems, problems.size() == 0 ? &shape : nullptr);
-  if (policy.sees == PlacementPolicy::Sees::tokens)
+  if (policy.sees == PlacementPolicy::Sees::tokens && !policy.or_less)
     problems.add(typed("--policy", o.policy).at,
                  fmt::format("`{}` places by the choices of single tokens; a load dump has only sums (use `epsim run`)", o.policy));
-  if (policy.sees == PlacementPolicy::Sees::machine)
+  if (policy.sees == PlacementPolicy::Sees::machine && !policy.or_less)
     problems.add(typed("--policy", o.policy).at, fmt::format("`{}` places by the links of the machine; here only sizes are known (use `epsim run`)", o.policy));
   problems.check();
 

@@ -54,6 +54,7 @@ struct PlacementPolicy {
   std::string_view summary;
   /// What it cannot do without: `tokens` are refused where only counts are known (a load dump), `machine` where only sizes are.
   enum class Sees { counts, machine, tokens } sees = Sees::counts;
+  bool or_less = false;  ///< uses what it can `see` where it is there, and does without where not
   std::function<std::vector<Placement>(const Problem&)> place;
 };
 

@@ -186,6 +186,13 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   e.compute = make(catalogs.compute);
   problems.check();
 
+  if (e.placement.sees == PlacementPolicy::Sees::tokens && !e.placement.or_less) {
+    const Location at = settings.find("placement")->at;
+    if (e.rebalance.statistics == Rebalance::Statistics::ema) problems.add(at, "this placement is made from the choices of single tokens, and `rebalance.statistics: ema` keeps counts only; take window or lagged");
+    if (e.rebalance.statistics != Rebalance::Statistics::exact && e.fit.count() == 0) problems.add(at, "this placement is made from the choices of single tokens, and before the first batch there are none: give `fit`");
+    problems.check();
+  }
+
   e.notes = e.model.warnings;
   if (e.compute_precision == Precision::fp8 && e.topology.device().flops_fp8.value == 0)
     e.notes.push_back(fmt::format("{} has no fp8 units: experts compute at the bf16 rate", e.topology.device().name));

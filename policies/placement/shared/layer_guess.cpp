@@ -1,6 +1,7 @@
 #include "policies/placement/shared/layer_guess.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/check.h"
@@ -12,20 +13,39 @@ constexpr std::int64_t kTokens = 1 << 15;      // looked at; of more, every n-th
 constexpr std::size_t kCostTable = 1 << 14;
 constexpr double kSpread = 0.02;               // of the whole load, beside the fullest: shows the way where the fullest does not change
 
+/// Tokens of one choice each that add up to the counts of a layer, or to a part of them.
+std::vector<std::shared_ptr<const Routing>> tokens_of_counts(const Problem& problem, std::size_t layer) {
+  const Matrix<std::int64_t>& counts = problem.counts[layer];
+  std::int64_t total = 0;
+  for (const std::int64_t n : counts.cells) total += n;
+  const double share = std::min(1.0, static_cast<double>(kTokens) / static_cast<double>(std::max<std::int64_t>(1, total)));
+  const auto routing = std::make_shared<Routing>();
+  routing->experts = problem.experts, routing->top_k = 1, routing->first_token = {0};
+  for (std::int64_t r = 0; r < problem.ranks; ++r) {
+    if (r < counts.rows)
+      for (int e = 0; e < problem.experts; ++e)
+        routing->expert.insert(routing->expert.end(), static_cast<std::size_t>(std::llround(share * static_cast<double>(counts(r, e)))), static_cast<std::uint16_t>(e));
+    routing->first_token.push_back(static_cast<std::int64_t>(routing->expert.size()));
+  }
+  return {routing};
+}
+
 }  // namespace
 
 LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows) : problem_(problem), rows_(rows), first_(std::move(first)) {
-  const Topology& topology = *problem.topology;
-  ensure(!problem.tokens.empty() && problem.expert_seconds, "a guess is made from tokens and times");
+  const Topology* topology = problem.topology;
   for (const Rank r : ids<Rank>(problem.ranks)) {
-    node_of_.push_back(topology.node_of(r)), local_.push_back(topology.local_index(r));
+    node_of_.push_back(topology ? topology->node_of(r) : Node(0)), local_.push_back(topology ? topology->local_index(r) : 0);
     for (std::int32_t p = first_[r]; p < first_[r + 1]; ++p) rank_of_place_.push_back(r);
   }
-  const double row = static_cast<double>(problem.pricing.dispatch_row() + problem.pricing.combine_row());
-  near_row_s_ = row / topology.device().scale_up_bandwidth.value;
-  far_row_s_ = row / (problem.nodes > 1 && topology.device().nic_bandwidth.value > 0 ? topology.device().nic_bandwidth.value : topology.device().scale_up_bandwidth.value);
+  if (topology && problem.pricing.hidden > 0) {
+    const double row = static_cast<double>(problem.pricing.dispatch_row() + problem.pricing.combine_row());
+    const Device& device = topology->device();
+    near_row_s_ = row / device.scale_up_bandwidth.value;
+    far_row_s_ = problem.nodes > 1 && device.nic_bandwidth.value > 0 ? row / device.nic_bandwidth.value : near_row_s_;
+  }
 
-  const std::vector<std::shared_ptr<const Routing>>& batches = problem.tokens[layer];
+  const std::vector<std::shared_ptr<const Routing>> batches = problem.tokens.empty() ? tokens_of_counts(problem, layer) : problem.tokens[layer];
   batches_ = static_cast<int>(batches.size());
   top_k_ = batches.front()->top_k;
   std::int64_t tokens = 0;
@@ -55,12 +75,16 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
     const std::uint32_t home = home_[token];
     choices_[next[e]++] = {static_cast<std::uint32_t>(i), home + dealt(home, static_cast<std::int64_t>(e))++};
   }
-  for (std::size_t c = 0; c < kCostTable; ++c) cost_of_copies_.push_back(c == 0 ? 0 : problem.expert_seconds(std::max<std::int64_t>(1, std::llround(static_cast<double>(c) * scale_))));
+  for (std::size_t c = 0; c < kCostTable; ++c) cost_of_copies_.push_back(c == 0 ? 0 : seconds_of(static_cast<double>(c)));
+}
+
+double LayerGuess::seconds_of(double copies) const {
+  return problem_.expert_seconds ? problem_.expert_seconds(std::max<std::int64_t>(1, std::llround(copies * scale_))) : copies * scale_;
 }
 
 double LayerGuess::expert_seconds(double copies) const {
   const auto low = static_cast<std::size_t>(copies);
-  if (low + 1 >= cost_of_copies_.size()) return problem_.expert_seconds(std::llround(copies * scale_));
+  if (low + 1 >= cost_of_copies_.size()) return seconds_of(copies);
   return cost_of_copies_[low] + (copies - static_cast<double>(low)) * (cost_of_copies_[low + 1] - cost_of_copies_[low]);
 }
 

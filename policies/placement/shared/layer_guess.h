@@ -12,7 +12,7 @@ class LayerGuess {
   /// What an exchange sends once: a row for each copy, for each rank that a token reaches, or for each node it reaches (and then one for each rank inside).
   enum class Rows { copy, rank, node };
 
-  /// Places are slots that may stay empty: [first[r], first[r+1]) are those of rank r. Needs `expert_seconds`, tokens, topology and pricing.
+  /// Places are slots that may stay empty: [first[r], first[r+1]) are those of rank r. Without tokens it goes by counts, without `expert_seconds` by copies, and without a machine transfers cost nothing.
   LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows);
 
   /// -1: empty.
@@ -46,7 +46,8 @@ class LayerGuess {
   void deal(int expert, const std::vector<int>& places);
   void count_row(std::uint32_t index, int rank, std::int64_t sign);
   void refresh();
-  double expert_seconds(double rows) const;
+  double seconds_of(double copies) const;      // of those looked at
+  double expert_seconds(double copies) const;  // the same, from a table
   double port_seconds(const Ports& p) const;
 
   const Problem& problem_;

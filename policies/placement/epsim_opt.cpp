@@ -1,0 +1,255 @@
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "policies/migration.h"
+#include "policies/placement/shared/layer_guess.h"
+#include "policies/placement/shared/slots.h"
+
+namespace epsim::parts_placement {
+namespace {
+
+constexpr const char* kSelf = "epsim_opt";
+
+struct Settings {
+  std::int64_t slots = 0;             ///< 0: one an expert
+  std::int64_t moves = 0;             ///< tried on each placement that is improved
+  std::int64_t refined = 0;           ///< placements of others that are improved
+  std::optional<std::int64_t> budget; ///< experts that may move between ranks, a layer
+  std::vector<std::string> seeds;     ///< policies to begin with
+  Shape shape;
+};
+
+/// The experts of each place, kEmpty behind a rank's last slot; nothing where a rank has more slots than places.
+std::optional<std::vector<int>> table_of(const Placement& p, std::span<const std::int32_t> first) {
+  std::vector<int> table(static_cast<std::size_t>(first.back()), LayerGuess::kEmpty);
+  for (std::size_t r = 0; r + 1 < first.size(); ++r) {
+    const std::int32_t slots = p.first_slot[r + 1] - p.first_slot[r];
+    if (slots > first[r + 1] - first[r]) return {};
+    for (std::int32_t i = 0; i < slots; ++i) table[static_cast<std::size_t>(first[r] + i)] = p.expert_of_slot[static_cast<std::size_t>(p.first_slot[r] + i)];
+  }
+  return table;
+}
+
+/// The placement of a table: empty places are left out.
+Placement placement_of(const std::vector<int>& table, std::span<const std::int32_t> first, int experts) {
+  std::vector<std::uint16_t> expert_of_slot;
+  std::vector<std::int32_t> first_slot = {0};
+  for (std::size_t r = 0; r + 1 < first.size(); ++r) {
+    for (std::int32_t p = first[r]; p < first[r + 1]; ++p)
+      if (table[static_cast<std::size_t>(p)] != LayerGuess::kEmpty) expert_of_slot.push_back(static_cast<std::uint16_t>(table[static_cast<std::size_t>(p)]));
+    first_slot.push_back(static_cast<std::int32_t>(expert_of_slot.size()));
+  }
+  return Placement::from_experts(std::move(expert_of_slot), std::move(first_slot), experts);
+}
+
+/// What the other policies answer to the problem, in the order of their names: [policies][layers]. Those that do not fit the sizes or cannot see enough are left out.
+std::vector<std::vector<Placement>> answers(const Problem& problem, const Settings& settings) {
+  const PlacementCatalog catalog = builtin_placements();
+  std::vector<std::vector<Placement>> all;
+  if (!problem.previous.empty()) all.push_back(problem.previous);
+  for (const std::string& name : settings.seeds) {
+    const auto make = [&](const std::string& yaml, Diagnostics& problems) { return catalog.make(parse_yaml(std::make_shared<SourceText>(SourceText{kSelf, yaml})), problems, &settings.shape); };
+    Diagnostics problems, without_slots;
+    PlacementPolicy policy = make(fmt::format("{}: {{slots: {}}}", name, settings.slots > 0 ? settings.slots : settings.shape.experts), problems);
+    if (problems.size() > 0) policy = make(name, without_slots);  // one that has a number of its own
+    if (without_slots.size() > 0) continue;
+    if (policy.sees == PlacementPolicy::Sees::tokens && problem.tokens.empty()) continue;
+    if (policy.sees == PlacementPolicy::Sees::machine && !problem.topology) continue;
+    try {
+      all.push_back(policy.place(problem));
+    } catch (const InputError&) {  // sizes that this policy cannot place
+    }
+  }
+  return all;
+}
+
+/// One layer: begins with the best of what others say and exchanges experts while the guess falls.
+class Search {
+ public:
+  Search(const Problem& problem, std::size_t layer, const Settings& settings)
+      : problem_(problem), layer_(layer), settings_(settings), first_(spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks)) {}
+
+  Placement run(const std::vector<std::vector<Placement>>& seeds) {
+    std::vector<Candidate> candidates;
+    for (const std::vector<Placement>& of_policy : seeds) {
+      const Placement& p = of_policy[layer_];
+      std::optional<std::vector<int>> table = table_of(p, first_);
+      if (!table || !affordable(p)) continue;
+      if (std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.table == *table; })) continue;
+      candidates.push_back({p, std::move(*table), 0});
+    }
+    if (candidates.empty()) {
+      std::vector<int> table(static_cast<std::size_t>(first_.back()));
+      for (std::size_t p = 0; p < table.size(); ++p) table[p] = static_cast<int>(p) % problem_.experts;
+      candidates.push_back({placement_of(table, first_, problem_.experts), table, 0});
+    }
+    choose_rows(candidates);
+    std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
+    Candidate best = candidates.front();
+    const std::size_t refined = std::min(candidates.size(), static_cast<std::size_t>(settings_.refined));
+    for (std::size_t c = 0; c < refined; ++c) {
+      std::vector<int> table = improve(candidates[c].table, c);
+      Placement placement = placement_of(table, first_, problem_.experts);
+      const double seconds = judge(placement);
+      if (seconds < best.seconds) best = {std::move(placement), std::move(table), seconds};
+    }
+    return best.placement;
+  }
+
+ private:
+  struct Candidate {
+    Placement placement;
+    std::vector<int> table;
+    double seconds;
+  };
+
+  std::int64_t moved(const Placement& p) const {
+    return problem_.previous.empty() || !problem_.topology ? 0 : static_cast<std::int64_t>(migration(problem_.previous[layer_], p, *problem_.topology).moves.size());
+  }
+  bool affordable(const Placement& p) const { return !settings_.budget || moved(p) <= *settings_.budget; }
+
+  double judge(const Placement& p) const {
+    if (problem_.layer_seconds) return problem_.layer_seconds(layer_, p);
+    LayerGuess guess(problem_, layer_, first_, rows_);
+    guess.set(*table_of(p, first_));
+    return guess.seconds();
+  }
+
+  /// Judges the candidates, and takes the row rule whose guesses differ from one to another as the judgements do: a policy is not told which exchange is in force.
+  void choose_rows(std::vector<Candidate>& candidates) {
+    for (Candidate& c : candidates) c.seconds = judge(c.placement);
+    if (!problem_.layer_seconds) return;
+    double least = std::numeric_limits<double>::infinity();
+    for (const LayerGuess::Rows rows : {LayerGuess::Rows::node, LayerGuess::Rows::rank, LayerGuess::Rows::copy}) {
+      LayerGuess guess(problem_, layer_, first_, rows);
+      double mean = 0, squares = 0;
+      std::vector<double> off;
+      for (const Candidate& c : candidates) {
+        guess.set(c.table);
+        off.push_back(guess.seconds() - c.seconds);
+        mean += off.back() / static_cast<double>(candidates.size());
+      }
+      for (const double o : off) squares += (o - mean) * (o - mean);
+      if (squares < least) least = squares, rows_ = rows;
+    }
+  }
+
+  /// Threshold accepting (Dueck and Scheuer 1990): a change is kept where it costs less than a threshold that falls to nothing; the best table met is given back.
+  std::vector<int> improve(const std::vector<int>& from, std::size_t number) {
+    constexpr double kThreshold = 0.004;  // of the time, at first
+    LayerGuess guess(problem_, layer_, first_, rows_);
+    guess.set(from);
+    Rng rng(problem_.seed, Stream::placement, (std::uint64_t{1} << 32) + number, static_cast<std::uint32_t>(problem_.layers[layer_]));
+    const auto places = static_cast<std::uint64_t>(first_.back());
+    double now = guess.seconds(), least = now;
+    const double start = now;
+    std::vector<int> best = from;
+    if (problem_.ranks < 2) return best;
+    for (std::int64_t i = 0; i < settings_.moves; ++i) {
+      const double threshold = kThreshold * start * (1 - static_cast<double>(i) / static_cast<double>(settings_.moves));
+      // Most changes begin where it hurts.
+      const std::uint64_t kind = rng.below(8);
+      int a = static_cast<int>(rng.below(places));
+      if (kind < 4) a = on_rank(kind < 2 ? guess.slowest_rank() : guess.busiest_rank(), rng, a);
+      const int at_a = guess.experts()[static_cast<std::size_t>(a)];
+      if (kind == 7 || at_a == LayerGuess::kEmpty) {
+        // Another copy of an expert, or none, in a place that can spare its own.
+        if (at_a != LayerGuess::kEmpty && guess.copies(at_a) < 2) continue;
+        const int other = guess.experts()[rng.below(places)];
+        const int expert = rng.below(8) == 0 ? LayerGuess::kEmpty : other;
+        if (expert == at_a || on_same_rank(guess, a, expert)) continue;
+        guess.put(a, expert);
+        if (!keep(guess, now, threshold)) guess.put(a, at_a);
+      } else {
+        const int b = static_cast<int>(rng.below(places));
+        const int at_b = guess.experts()[static_cast<std::size_t>(b)];
+        if (guess.rank_of_place(a) == guess.rank_of_place(b) || at_a == at_b || on_same_rank(guess, b, at_a) || on_same_rank(guess, a, at_b)) continue;
+        guess.swap(a, b);
+        if (!keep(guess, now, threshold)) guess.swap(a, b);
+      }
+      if (now < least) least = now, best = guess.experts();
+    }
+    return best;
+  }
+
+  bool keep(LayerGuess& guess, double& now, double threshold) const {
+    const double changed = guess.seconds();
+    if (changed >= now + threshold) return false;
+    if (settings_.budget && !affordable(placement_of(guess.experts(), first_, problem_.experts))) return false;
+    now = changed;
+    return true;
+  }
+
+  /// Whether the rank of a place holds an expert elsewhere than in that place: a second copy there helps nobody.
+  bool on_same_rank(const LayerGuess& guess, int place, int expert) const {
+    if (expert == LayerGuess::kEmpty) return false;
+    const int r = guess.rank_of_place(place);
+    for (std::int32_t p = first_[static_cast<std::size_t>(r)]; p < first_[static_cast<std::size_t>(r) + 1]; ++p)
+      if (p != place && guess.experts()[static_cast<std::size_t>(p)] == expert) return true;
+    return false;
+  }
+
+  int on_rank(int rank, Rng& rng, int otherwise) const {
+    const std::int32_t begin = first_[static_cast<std::size_t>(rank)], end = first_[static_cast<std::size_t>(rank) + 1];
+    return end > begin ? begin + static_cast<int>(rng.below(static_cast<std::uint64_t>(end - begin))) : otherwise;
+  }
+
+  const Problem& problem_;
+  std::size_t layer_;
+  const Settings& settings_;
+  std::vector<std::int32_t> first_;
+  LayerGuess::Rows rows_ = LayerGuess::Rows::rank;
+};
+
+}  // namespace
+
+/// epsim's own: least simulated layer time. Begins with the best answers of the other policies, judged by simulating the batches it is shown, improves each by local search on a guess of compute and
+/// transfer time that is brought up to date per change (shared/layer_guess.h), and takes what simulates fastest.
+PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
+  PlacementPolicy policy;
+  policy.summary = "Least simulated layer time: local search on compute and transfers together, from the best of the other policies' placements, judged by simulation.";
+  policy.sees = PlacementPolicy::Sees::tokens;
+  policy.or_less = true;
+  Settings settings;
+  settings.slots = read_slots(p, shape);
+  settings.moves = p.integer("moves", "changes tried on each placement that is improved", 20'000, 0, 1'000'000'000);
+  settings.refined = p.integer("refined", "how many of the best placements of others are improved", 3, 0, 1'000);
+  const std::int64_t budget = p.integer("budget", "experts of a layer that may move between ranks, counted from the placement in force", 0, 0, 1 << 30, "as many as it takes");
+  if (p.has("budget")) settings.budget = budget;
+  const std::string seeds = p.text("seeds", "policies to begin with, separated by commas", "all");
+  if (!p.usable()) return policy;
+  std::vector<std::string> names;
+  for (const std::string& name : builtin_placements().names())
+    if (name != kSelf && name != "force_balanced") names.push_back(name);
+  if (seeds == "all") {
+    settings.seeds = names;
+  } else {
+    std::string rest = seeds;
+    while (!rest.empty()) {
+      const std::size_t comma = std::min(rest.find(','), rest.size());
+      std::string name = rest.substr(0, comma);
+      rest.erase(0, comma + 1);
+      name.erase(0, name.find_first_not_of(' '));
+      name.erase(name.find_last_not_of(' ') + 1);
+      if (std::ranges::find(names, name) == names.end()) p.error("seeds", fmt::format("`{}` is no policy to begin with{}", name, suggest(name, names)));
+      settings.seeds.push_back(name);
+    }
+  }
+  if (!p.usable() || !shape) return policy;
+  settings.shape = *shape;
+  policy.place = [settings](const Problem& problem) {
+    const std::vector<std::vector<Placement>> seeds = answers(problem, settings);
+    std::vector<Placement> placements(problem.counts.size());
+    parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) { placements[static_cast<std::size_t>(l)] = Search(problem, static_cast<std::size_t>(l), settings).run(seeds); });
+    return placements;
+  };
+  return policy;
+}
+
+}  // namespace epsim::parts_placement
