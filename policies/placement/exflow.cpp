@@ -21,7 +21,8 @@ std::vector<Matrix<std::int64_t>> bigrams(const Problem& problem) {
       const Routing &now = *problem.tokens[layer][b], &next = *problem.tokens[layer + 1][b];
       for (std::int64_t t = 0; t < std::min(now.tokens(), next.tokens()); ++t)
         for (std::int64_t i = t * now.top_k; i < (t + 1) * now.top_k; ++i)
-          for (std::int64_t j = t * next.top_k; j < (t + 1) * next.top_k; ++j) ++out[layer](now.expert[static_cast<std::size_t>(i)], next.expert[static_cast<std::size_t>(j)]);
+          for (std::int64_t j = t * next.top_k; j < (t + 1) * next.top_k; ++j)
+            ++out[layer](now.expert[static_cast<std::size_t>(i)], next.expert[static_cast<std::size_t>(j)]);
     }
   });
   return out;
@@ -31,13 +32,19 @@ std::vector<Matrix<std::int64_t>> bigrams(const Problem& problem) {
 class Affinity {
  public:
   Affinity(const Problem& problem, Rational node_cost)
-      : pairs_(bigrams(problem)), node_(node_of_ranks(problem)), ranks_(problem.ranks), nodes_(problem.nodes), same_rank_(node_cost.num), same_node_(node_cost.num - node_cost.den) {}
+      : pairs_(bigrams(problem)),
+        node_(node_of_ranks(problem)),
+        ranks_(problem.ranks),
+        nodes_(problem.nodes),
+        same_rank_(node_cost.num),
+        same_node_(node_cost.num - node_cost.den) {}
 
   std::int64_t saved(const Ranks& rank) const {
     std::int64_t sum = 0;
     for (std::size_t l = 0; l + 1 < rank.size(); ++l)
       for (std::size_t a = 0; a < rank[l].size(); ++a)
-        for (std::size_t b = 0; b < rank[l].size(); ++b) sum += pairs_[l](static_cast<std::int64_t>(a), static_cast<std::int64_t>(b)) * saves(rank[l][a], rank[l + 1][b]);
+        for (std::size_t b = 0; b < rank[l].size(); ++b)
+          sum += pairs_[l](static_cast<std::int64_t>(a), static_cast<std::int64_t>(b)) * saves(rank[l][a], rank[l + 1][b]);
     return sum;
   }
   /// Experts of the first layer that are followed by the same experts, together, equally many on each rank.
@@ -47,13 +54,15 @@ class Affinity {
     for (std::int64_t& n : next.cells) n /= scale;
     Matrix<std::int64_t> alike(next.rows, next.rows);
     for (std::int64_t a = 0; a < next.rows; ++a)
-      for (std::int64_t b = 0; b < a; ++b) alike(a, b) = alike(b, a) = std::inner_product(next.row(a).begin(), next.row(a).end(), next.row(b).begin(), std::int64_t{0});
+      for (std::int64_t b = 0; b < a; ++b)
+        alike(a, b) = alike(b, a) = std::inner_product(next.row(a).begin(), next.row(a).end(), next.row(b).begin(), std::int64_t{0});
     const auto experts = static_cast<int>(next.rows);
     std::vector<Rank> rank;
     for (const int g : group_by_affinity(alike, ranks_, experts / ranks_, (experts + ranks_ - 1) / ranks_)) rank.push_back(Rank(g));
     return rank;
   }
-  /// Swaps experts of one layer between ranks while that saves moves from the layer before and to the layer after; `after` says whether that one counts already. True if any were swapped.
+  /// Swaps experts of one layer between ranks while that saves moves from the layer before and to the layer after; `after` says whether that one counts
+  /// already. True if any were swapped.
   bool improve(Ranks& rank, std::size_t layer, bool after) const {
     const auto experts = static_cast<std::int64_t>(rank[layer].size());
     Matrix<std::int64_t> saves(experts, ranks_);  // of an expert on a rank
@@ -74,7 +83,9 @@ class Affinity {
   }
 
  private:
-  std::int64_t saves(Rank a, Rank b) const { return a == b ? same_rank_ : node_[static_cast<std::size_t>(a)] == node_[static_cast<std::size_t>(b)] ? same_node_ : 0; }
+  std::int64_t saves(Rank a, Rank b) const {
+    return a == b ? same_rank_ : node_[static_cast<std::size_t>(a)] == node_[static_cast<std::size_t>(b)] ? same_node_ : 0;
+  }
   template <class Pairs>
   void add(Matrix<std::int64_t>& saves, std::span<const Rank> others, Pairs pairs) const {
     std::vector<std::int64_t> to_rank(static_cast<std::size_t>(ranks_)), to_node(static_cast<std::size_t>(nodes_));
@@ -87,7 +98,8 @@ class Affinity {
         to_node[static_cast<std::size_t>(node_[static_cast<std::size_t>(others[o])])] += n;
       }
       for (std::int64_t r = 0; r < saves.columns; ++r)
-        saves(e, r) += (same_rank_ - same_node_) * to_rank[static_cast<std::size_t>(r)] + same_node_ * to_node[static_cast<std::size_t>(node_[static_cast<std::size_t>(r)])];
+        saves(e, r) += (same_rank_ - same_node_) * to_rank[static_cast<std::size_t>(r)] +
+                       same_node_ * to_node[static_cast<std::size_t>(node_[static_cast<std::size_t>(r)])];
     }
   }
 
@@ -97,7 +109,8 @@ class Affinity {
   std::int64_t same_rank_, same_node_;  // what a pair saves there, in units in which both are whole
 };
 
-/// Layers in turn, each given its neighbours, until no swap in any saves moves. Layers that are not neighbours do not see each other, so every other one goes at once.
+/// Layers in turn, each given its neighbours, until no swap in any saves moves. Layers that are not neighbours do not see each other, so every other one goes
+/// at once.
 void sweep(const Affinity& affinity, Ranks& rank, std::int64_t sweeps) {
   std::vector<char> better(rank.size(), 1);
   for (std::int64_t s = 0; s < sweeps && std::ranges::find(better, 1) != better.end(); ++s)
@@ -110,16 +123,19 @@ void sweep(const Affinity& affinity, Ranks& rank, std::int64_t sweeps) {
 
 }  // namespace
 
-/// ExFlow's inter-layer expert affinity (Yao et al., IPDPS 2024): experts of all layers at once, equally many of each layer on each rank, so that few tokens change ranks from one layer to the next. A move
-/// inside a node costs 1, one between nodes `node_cost`; a token with several choices moves from each to each. Instead of ExFlow's integer program, pairwise swaps (Kernighan and Lin 1970) layer by layer on
-/// the counts of pairs: from contiguous blocks, and from a chain that begins with groups of experts of the first layer that have the same followers (GRACE's grouping) and in which each layer follows the
-/// one before; the better end is taken. Loads are not looked at.
+/// ExFlow's inter-layer expert affinity (Yao et al., IPDPS 2024): experts of all layers at once, equally many of each layer on each rank, so that few tokens
+/// change ranks from one layer to the next. A move inside a node costs 1, one between nodes `node_cost`; a token with several choices moves from each to each.
+/// Instead of ExFlow's integer program, pairwise swaps (Kernighan and Lin 1970) layer by layer on the counts of pairs: from contiguous blocks, and from a chain
+/// that begins with groups of experts of the first layer that have the same followers (GRACE's grouping) and in which each layer follows the one before; the
+/// better end is taken. Loads are not looked at.
 PlacementPolicy exflow(Params& p, const Shape*) {
   PlacementPolicy policy;
-  policy.summary = "ExFlow: experts of all layers placed at once, so that few tokens change ranks between layers; swaps on counts of choices in consecutive layers.";
+  policy.summary =
+      "ExFlow: experts of all layers placed at once, so that few tokens change ranks between layers; swaps on counts of choices in consecutive layers.";
   policy.sees = PlacementPolicy::Sees::tokens;
   const Rational node_cost = p.rational("node_cost", "cost of a move between nodes, in moves between ranks of a node; 1 or more", Rational{2, 1});
-  if (node_cost.num < node_cost.den || node_cost.num > 1'000'000) p.error("node_cost", "`node_cost` must be from 1 to 1,000,000: a move between nodes costs no less than one inside");
+  if (node_cost.num < node_cost.den || node_cost.num > 1'000'000)
+    p.error("node_cost", "`node_cost` must be from 1 to 1,000,000: a move between nodes costs no less than one inside");
   const std::int64_t sweeps = p.integer("sweeps", "most rounds over all layers", 20, 1, 100'000);
   if (!p.usable()) return policy;
   policy.place = [=](const Problem& problem) {

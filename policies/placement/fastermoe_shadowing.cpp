@@ -27,12 +27,14 @@ std::size_t shadows(std::span<const std::int64_t> falling, const Costs& c) {
 
 }  // namespace
 
-/// FasterMoE's dynamic shadowing (He et al., PPoPP 2022; github.com/laekov/fastmoe): the parameters of the hottest experts are broadcast to all ranks, where their tokens then stay. The time of a layer
-/// is taken for that of its busiest expert (one heavy expert a rank): 3 passes of compute and 4 of messages for its tokens, and one broadcast a shadow; experts are shadowed, hottest first, as long as
-/// that falls. Sizes are the model's where it is known, else FastMoE's defaults (hidden 2048, two matrices, fp32). Shares follow the sources of tokens, evenly where sources are not known.
+/// FasterMoE's dynamic shadowing (He et al., PPoPP 2022; github.com/laekov/fastmoe): the parameters of the hottest experts are broadcast to all ranks, where
+/// their tokens then stay. The time of a layer is taken for that of its busiest expert (one heavy expert a rank): 3 passes of compute and 4 of messages for its
+/// tokens, and one broadcast a shadow; experts are shadowed, hottest first, as long as that falls. Sizes are the model's where it is known, else FastMoE's
+/// defaults (hidden 2048, two matrices, fp32). Shares follow the sources of tokens, evenly where sources are not known.
 PlacementPolicy fastermoe_shadowing(Params& p, const Shape*) {
   PlacementPolicy policy;
-  policy.summary = "FasterMoE's shadowing: copies the hottest experts to every rank, so that their tokens stay at home, while the modelled time of a layer falls.";
+  policy.summary =
+      "FasterMoE's shadowing: copies the hottest experts to every rank, so that their tokens stay at home, while the modelled time of a layer falls.";
   const double bandwidth = p.bandwidth("bandwidth", "rate of the network that the time model counts with", 6.25e9);
   const double flops = p.number("flops", "FLOP/s of a rank that the time model counts with", 11.5e12, 1);
   const double alpha = p.number("alpha", "inner width of an expert in parts of the hidden size", 0, 1e-6, 1e6, "the model's, or 2");
@@ -44,7 +46,8 @@ PlacementPolicy fastermoe_shadowing(Params& p, const Shape*) {
     const double h = static_cast<double>(hidden ? hidden : known ? model.hidden : 2048);
     const double inner = alpha > 0 ? alpha * h : known ? static_cast<double>(model.expert_ffn) : 2 * h;
     const double weights = (known ? model.expert_matrices : 2) * h * inner;
-    const Costs costs{2 * weights / flops, h * (known ? bytes_per_value(model.dispatch) : 4) / bandwidth, weights * (known ? bytes_per_value(model.weights) : 4) / bandwidth};
+    const Costs costs{2 * weights / flops, h * (known ? bytes_per_value(model.dispatch) : 4) / bandwidth,
+                      weights * (known ? bytes_per_value(model.weights) : 4) / bandwidth};
 
     std::vector<Placement> placements(problem.counts.size());
     parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) {

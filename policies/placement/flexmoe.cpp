@@ -14,7 +14,12 @@ namespace {
 class Table {
  public:
   Table(const Placement& p, std::span<const std::int64_t> loads, std::span<const int> node, int nodes)
-      : experts_(p.expert_of_slot), first_(p.first_slot), loads_(loads), node_(node), copies_(loads.size()), in_node_(nodes, static_cast<std::int64_t>(loads.size())) {
+      : experts_(p.expert_of_slot),
+        first_(p.first_slot),
+        loads_(loads),
+        node_(node),
+        copies_(loads.size()),
+        in_node_(nodes, static_cast<std::int64_t>(loads.size())) {
     for (std::size_t r = 0; r < node.size(); ++r)
       for (std::size_t s = begin(r); s < end(r); ++s) ++copies_[experts_[s]], ++in_node_(node[r], experts_[s]);
     one_a_node_ = true;
@@ -34,7 +39,9 @@ class Table {
     constexpr std::size_t kNone = static_cast<std::size_t>(-1);
     std::size_t victim = kNone, at = kNone;
     const auto better = [&](std::size_t slot, std::size_t rank) {
-      const auto key = [&](std::size_t s, std::size_t r) { return std::tuple(carries(experts_[s]), static_cast<std::size_t>(experts_[s]), holds(r, hot), rank_load[r], s); };
+      const auto key = [&](std::size_t s, std::size_t r) {
+        return std::tuple(carries(experts_[s]), static_cast<std::size_t>(experts_[s]), holds(r, hot), rank_load[r], s);
+      };
       return victim == kNone || key(slot, rank) < key(victim, at);
     };
     each_slot(node, [&](std::size_t s, std::size_t r) {
@@ -85,12 +92,13 @@ class Table {
 
 }  // namespace
 
-/// FlexMoE (Nie et al., SIGMOD 2023) as LAER-MoE's authors re-implemented it: from the placement in force, up to `max_iteration` rounds in which the expert whose copies carry most gets one copy more in each
-/// node, and the node's coldest expert that has a copy to spare loses one; where the rank has the hot expert already, an expert of another rank changes places. A round stays if LAER-MoE's time model or
-/// max/min of the loads improves, and else is the last.
+/// FlexMoE (Nie et al., SIGMOD 2023) as LAER-MoE's authors re-implemented it: from the placement in force, up to `max_iteration` rounds in which the expert
+/// whose copies carry most gets one copy more in each node, and the node's coldest expert that has a copy to spare loses one; where the rank has the hot expert
+/// already, an expert of another rank changes places. A round stays if LAER-MoE's time model or max/min of the loads improves, and else is the last.
 PlacementPolicy flexmoe(Params& p, const Shape* shape) {
   PlacementPolicy policy;
-  policy.summary = "FlexMoE: step by step, the hottest expert gains a copy in each node and the coldest loses one, while modelled time or max/min of loads improves.";
+  policy.summary =
+      "FlexMoE: step by step, the hottest expert gains a copy in each node and the coldest loses one, while modelled time or max/min of loads improves.";
   const LaerSettings s = read_laer(p, shape);
   const std::int64_t rounds = p.integer("max_iteration", "most rounds", 10, 0, 100'000);
   if (!p.usable()) return policy;

@@ -34,7 +34,8 @@ std::vector<int> assign(const Matrix<std::int64_t>& tokens, bool bottleneck) {
   const std::int64_t n = tokens.rows;
   std::vector<double> out(static_cast<std::size_t>(n)), in(static_cast<std::size_t>(n));  // of a rank, to a group: if nothing stays
   for (std::int64_t r = 0; r < n; ++r)
-    for (std::int64_t g = 0; g < n; ++g) out[static_cast<std::size_t>(r)] += static_cast<double>(tokens(r, g)), in[static_cast<std::size_t>(g)] += static_cast<double>(tokens(r, g));
+    for (std::int64_t g = 0; g < n; ++g)
+      out[static_cast<std::size_t>(r)] += static_cast<double>(tokens(r, g)), in[static_cast<std::size_t>(g)] += static_cast<double>(tokens(r, g));
   Matrix<double> remote(n, n), busiest(n, n);
   for (std::int64_t g = 0; g < n; ++g)
     for (std::int64_t r = 0; r < n; ++r) {
@@ -47,16 +48,19 @@ std::vector<int> assign(const Matrix<std::int64_t>& tokens, bool bottleneck) {
 
 }  // namespace
 
-/// GRACE-MoE's grouping of co-activated experts, a group a rank, and GRACE+'s assignment of groups to ranks (as re-implemented in a fork of sgl-project/sglang): a token is sent once to a rank however
-/// many of its experts are there, so experts that are chosen together belong together. Without replicas. `assign: total` sends least tokens in all; `bottleneck` first makes the largest sum of tokens into
-/// or out of any rank least. GRACE+'s later moves between groups and its copies for single sources are not done.
+/// GRACE-MoE's grouping of co-activated experts, a group a rank, and GRACE+'s assignment of groups to ranks (as re-implemented in a fork of
+/// sgl-project/sglang): a token is sent once to a rank however many of its experts are there, so experts that are chosen together belong together. Without
+/// replicas. `assign: total` sends least tokens in all; `bottleneck` first makes the largest sum of tokens into or out of any rank least. GRACE+'s later moves
+/// between groups and its copies for single sources are not done.
 PlacementPolicy grace(Params& p, const Shape*) {
   PlacementPolicy policy;
   policy.summary = "GRACE: spectral groups of experts that tokens choose together, one group a rank, assigned to ranks by where the tokens are.";
   policy.sees = PlacementPolicy::Sees::tokens;
   const bool equal = p.flag("equal_experts", "groups are of equal size, or differ by one where experts do not divide", true);
   const double ratio = p.number("ratio", "else a group's size may differ from the mean by this part of it, and by one", 0.15, 0, 1e6);
-  const std::string assignment = p.choice("assign", "which rank a group goes to: by least remote tokens in `total`, by the least `bottleneck`, or `none`: group g to rank g", {"total", "bottleneck", "none"}, "total");
+  const std::string assignment =
+      p.choice("assign", "which rank a group goes to: by least remote tokens in `total`, by the least `bottleneck`, or `none`: group g to rank g",
+               {"total", "bottleneck", "none"}, "total");
   if (equal && p.has("ratio")) p.error("ratio", "`ratio` has no use where `equal_experts` is true");
   if (!p.usable()) return policy;
   policy.place = [=](const Problem& problem) {

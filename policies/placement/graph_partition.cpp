@@ -11,7 +11,8 @@ namespace epsim::parts_placement {
 namespace {
 
 /// The part of each of the experts `some` when they are split among `share`'s parts.
-std::vector<int> split(std::span<const Expert> some, const Matrix<std::int64_t>& together, std::span<const std::int64_t> loads, bool count_experts, std::span<const double> share, double imbalance) {
+std::vector<int> split(std::span<const Expert> some, const Matrix<std::int64_t>& together, std::span<const std::int64_t> loads, bool count_experts,
+                       std::span<const double> share, double imbalance) {
   if (some.empty()) return {};
   const auto n = static_cast<std::int64_t>(some.size());
   Matrix<std::int64_t> edges(n, n), weight(n, count_experts ? 2 : 1);
@@ -25,11 +26,13 @@ std::vector<int> split(std::span<const Expert> some, const Matrix<std::int64_t>&
 
 }  // namespace
 
-/// The co-activation graph (experts, and how many tokens chose both ends of an edge), cut by METIS (Karypis and Kumar 1998): first into a part a node, then each of these into a part a rank, so that
-/// what is cut between nodes comes first; parts have equal loads, as far as whole experts allow, not equal numbers of experts. No replicas.
+/// The co-activation graph (experts, and how many tokens chose both ends of an edge), cut by METIS (Karypis and Kumar 1998): first into a part a node, then
+/// each of these into a part a rank, so that what is cut between nodes comes first; parts have equal loads, as far as whole experts allow, not equal numbers of
+/// experts. No replicas.
 PlacementPolicy graph_partition(Params& p, const Shape*) {
   PlacementPolicy policy;
-  policy.summary = "Co-activated experts stay together: METIS cuts the co-activation graph into parts of equal load, for nodes first, then for the ranks of each.";
+  policy.summary =
+      "Co-activated experts stay together: METIS cuts the co-activation graph into parts of equal load, for nodes first, then for the ranks of each.";
   policy.sees = PlacementPolicy::Sees::tokens;
   const double imbalance = p.number("imbalance", "load of a part over its share that METIS may leave", 1.05, 1.001, 1000);
   const std::string balance = p.choice("balance", "what parts have equally much of: `loads`, or loads and experts `both`", {"loads", "both"}, "loads");

@@ -44,11 +44,13 @@ struct Hosts {
 
 }  // namespace
 
-/// HarMoEny's rebalancing (Doucet et al., 2025): while a rank has more than the mean, copies of its largest expert go to the rank that has least, the largest sender's first, until the one is down to the
-/// mean or the other up to it. It ends where the lightest rank lacks less than `eq_tokens` to the mean or the largest expert of the heaviest rank has fewer. Where sources are not known there is one sender.
+/// HarMoEny's rebalancing (Doucet et al., 2025): while a rank has more than the mean, copies of its largest expert go to the rank that has least, the largest
+/// sender's first, until the one is down to the mean or the other up to it. It ends where the lightest rank lacks less than `eq_tokens` to the mean or the
+/// largest expert of the heaviest rank has fewer. Where sources are not known there is one sender.
 PlacementPolicy harmoeny(Params& p, const Shape*) {
   PlacementPolicy policy;
-  policy.summary = "HarMoEny: moves copies of the heaviest rank's largest expert to the lightest rank, again and again, until loads are near the mean; plans quotas.";
+  policy.summary =
+      "HarMoEny: moves copies of the heaviest rank's largest expert to the lightest rank, again and again, until loads are near the mean; plans quotas.";
   const std::int64_t least = p.integer("eq_tokens", "fewest copies that are worth an expert's move", 150, 0);
   if (!p.usable()) return policy;
   policy.place = [=](const Problem& problem) {
@@ -62,7 +64,8 @@ PlacementPolicy harmoeny(Params& p, const Shape*) {
         const auto over = static_cast<std::size_t>(std::ranges::max_element(hosts.load) - hosts.load.begin());
         const auto under = static_cast<std::size_t>(std::ranges::min_element(hosts.load) - hosts.load.begin());
         if (hosts.load[over] <= average || hosts.load[under] >= average || hosts.load[under] + least > average) break;
-        Hosted& largest = *std::ranges::max_element(hosts.on[over], [](const Hosted& a, const Hosted& b) { return a.copies < b.copies || (a.copies == b.copies && a.expert > b.expert); });
+        Hosted& largest = *std::ranges::max_element(
+            hosts.on[over], [](const Hosted& a, const Hosted& b) { return a.copies < b.copies || (a.copies == b.copies && a.expert > b.expert); });
         if (largest.copies < least) break;
         hosts.move(largest, over, under, average);
       }

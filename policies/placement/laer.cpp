@@ -12,8 +12,8 @@
 namespace epsim::parts_placement {
 namespace {
 
-/// Copies of each expert by load: from one a node (or one, where that does not fit), more for the expert whose copies carry most: one, or one a node where every node may have one. None has more copies
-/// than there are ranks while others can have them.
+/// Copies of each expert by load: from one a node (or one, where that does not fit), more for the expert whose copies carry most: one, or one a node where
+/// every node may have one. None has more copies than there are ranks while others can have them.
 std::vector<int> copies_by_load(std::span<const std::int64_t> loads, std::int64_t slots, int ranks, int nodes) {
   const auto experts = static_cast<std::int64_t>(loads.size());
   const int first = experts * nodes <= slots ? nodes : 1;
@@ -60,11 +60,13 @@ Placement place_copies(std::span<const int> copies, std::span<const std::int64_t
 
 }  // namespace
 
-/// LAER-MoE's planner (Hetu-Galvatron, branch laer-moe, 2026): numbers of copies, evenly (where slots divide by experts) and by load, each placed over nodes as evenly as they go and there on the lightest
-/// rank; the placement that its time model (shared/laer_time.h) finds quickest is taken. `transfers` random ones more are tried, each the best so far with one copy given to another expert.
+/// LAER-MoE's planner (Hetu-Galvatron, branch laer-moe, 2026): numbers of copies, evenly (where slots divide by experts) and by load, each placed over nodes as
+/// evenly as they go and there on the lightest rank; the placement that its time model (shared/laer_time.h) finds quickest is taken. `transfers` random ones
+/// more are tried, each the best so far with one copy given to another expert.
 PlacementPolicy laer(Params& p, const Shape* shape) {
   PlacementPolicy policy;
-  policy.summary = "LAER-MoE's planner: replicates evenly or by load, spreads copies over nodes, and takes what its model of messages and compute finds quickest.";
+  policy.summary =
+      "LAER-MoE's planner: replicates evenly or by load, spreads copies over nodes, and takes what its model of messages and compute finds quickest.";
   const LaerSettings s = read_laer(p, shape);
   const std::int64_t transfers = p.integer("transfers", "random changes of the numbers of copies that are tried", 0, 0, 100'000);
   if (!p.usable()) return policy;

@@ -53,9 +53,9 @@ std::vector<Quota> spill(std::span<const Rank> home, std::span<const std::int64_
 
 }  // namespace
 
-/// Least-loaded expert parallelism (SalesforceAIResearch/LeastLoadedEP, 2026): experts, those with most tokens first, keep what their rank has room for under a cap on every rank's tokens, and spill
-/// the rest, with the expert's weights, to the least loaded ranks. Nothing moves while the largest load over the mean is below `adaptive_ratio`. `int(f x floor(total / R))` is taken exactly, for a
-/// factor that is a fraction.
+/// Least-loaded expert parallelism (SalesforceAIResearch/LeastLoadedEP, 2026): experts, those with most tokens first, keep what their rank has room for under a
+/// cap on every rank's tokens, and spill the rest, with the expert's weights, to the least loaded ranks. Nothing moves while the largest load over the mean is
+/// below `adaptive_ratio`. `int(f x floor(total / R))` is taken exactly, for a factor that is a fraction.
 PlacementPolicy llep(Params& p, const Shape*) {
   PlacementPolicy policy;
   policy.summary = "Least-loaded expert parallelism: what a rank has above a cap is spilled, expert weights and all, to the least loaded ranks; plans quotas.";

@@ -1,16 +1,19 @@
 #include <fmt/format.h>
 
-#include "base/check.h"
+#include <numeric>
+
 #include "base/parallel.h"
-#include "policies/placement/shared/pack.h"
+#include "policies/placement/shared/copies.h"
 #include "policies/placement/shared/slots.h"
+#include "policies/placement/shared/table.h"
 
 namespace epsim::parts_placement {
 namespace {
 
 using RankTable = std::vector<std::vector<int>>;  ///< [redundant slot][rank] the rank whose expert it duplicates
 
-/// Every edge of the shape once: rank r duplicates the expert of the rank that the edge comes from. Shapes smaller than the machine repeat over blocks of ranks.
+/// Every edge of the shape once: rank r duplicates the expert of the rank that the edge comes from. Shapes smaller than the machine repeat over blocks of
+/// ranks.
 RankTable originals(const std::string& topology, int ranks, int rows, int columns) {
   RankTable block;
   if (topology == "cube") {  // LPLB's own: two rings of 4 ranks, joined crosswise
@@ -37,6 +40,19 @@ RankTable originals(const std::string& topology, int ranks, int rows, int column
       table[i].push_back(r / size * size + block[i][static_cast<std::size_t>(r % size)]);
     }
   return table;
+}
+
+/// EPLB's packing without replicas, on slots that need not divide. One expert a rank stays where it is, as there: sorted, the heaviest would be neighbours, who
+/// cannot relieve each other.
+Placement pack(const std::vector<std::int64_t>& loads, std::vector<std::int32_t> first_slot) {
+  std::vector<int> experts(loads.size());
+  std::iota(experts.begin(), experts.end(), 0);
+  if (experts.size() + 1 == first_slot.size()) return placement_of(experts, experts, std::move(first_slot), static_cast<int>(loads.size()));
+  const SortedCopies sorted = sort_copies(experts, std::vector<double>(loads.begin(), loads.end()));
+  std::vector<double> load(first_slot.size() - 1);
+  std::vector<int> room = rooms(first_slot);
+  const std::vector<int> rank = pack_lightest<double>(sorted.weight, load, room);
+  return placement_of(sorted.expert, rank, std::move(first_slot), static_cast<int>(loads.size()));
 }
 
 /// Adds the redundant slots: the i-th of a rank duplicates the i-th slot of `table[i][rank]`, where that is another rank and has so many.
@@ -66,24 +82,33 @@ Placement duplicate(const Placement& packed, const RankTable& table, int experts
 
 }  // namespace
 
-/// The placement half of DeepSeek's LPLB (2025): experts packed onto ranks by EPLB's packing without replicas, heaviest first in each rank; then the i-th redundant slot of a rank duplicates the i-th
-/// slot of another rank, by a fixed topology. How the two replicas share their expert is a replica rule's to decide, batch by batch. A redundant slot whose original does not exist (fewer experts, a
-/// ring of one) does not exist either. The hypercube's edges are oriented here (LPLB's own table was not seen).
+/// The placement half of DeepSeek's LPLB (2025): experts packed onto ranks by EPLB's packing without replicas, heaviest first in each rank; then the i-th
+/// redundant slot of a rank duplicates the i-th slot of another rank, by a fixed topology. How the two replicas share their expert is a replica rule's to
+/// decide, batch by batch. A redundant slot whose original does not exist (fewer experts, a ring of one) does not exist either. The hypercube's edges are
+/// oriented here (LPLB's own table was not seen).
 PlacementPolicy lplb(Params& p, const Shape* shape) {
   PlacementPolicy policy;
-  policy.summary = "LPLB's placement: EPLB's packing without replicas, and the heaviest experts of each rank duplicated on its neighbours in a cube, ring, hypercube or torus.";
+  policy.summary =
+      "LPLB's placement: EPLB's packing without replicas, and the heaviest experts of each rank duplicated on its neighbours in a cube, ring, hypercube or "
+      "torus.";
   const std::string topology =
-      p.choice("topology", "ring: one redundant slot a rank; cube (of 8 ranks), hypercube (of 16) and torus: two; smaller shapes than the machine repeat", {"ring", "cube", "hypercube", "torus"}, "ring");
+      p.choice("topology", "ring: one redundant slot a rank; cube (of 8 ranks), hypercube (of 16) and torus: two; smaller shapes than the machine repeat",
+               {"ring", "cube", "hypercube", "torus"}, "ring");
   const auto rows = static_cast<int>(p.integer("rows", "of the torus", 0, 1, 65'536, "the nodes"));
   const auto columns = static_cast<int>(p.integer("columns", "of the torus: ranks that follow each other", 0, 1, 65'536, "ranks of a node"));
   for (const char* key : {"rows", "columns"})
     if (topology != "torus" && p.has(key)) p.error(key, fmt::format("`{}` has no use in `topology: {}`", key, topology));
   if (p.has("rows") != p.has("columns")) p.error(p.has("rows") ? "rows" : "columns", "a torus needs `rows` and `columns`, or neither");
   if (shape && p.usable()) {
-    const std::int64_t block = topology == "cube" ? 8 : topology == "hypercube" ? 16 : topology == "torus" ? (rows ? std::int64_t{rows} * columns : shape->nodes) : 1;
+    const std::int64_t block = topology == "cube"        ? 8
+                               : topology == "hypercube" ? 16
+                               : topology == "torus"     ? (rows ? std::int64_t{rows} * columns : shape->nodes)
+                                                         : 1;
     if (shape->ranks % block != 0)
-      p.error("topology", topology == "torus" && !rows ? fmt::format("{} ranks do not divide over {} nodes: a torus needs equal nodes, or `rows` and `columns`", shape->ranks, shape->nodes)
-                                                       : fmt::format("{} ranks do not divide into a {} of {} ranks each; `ring` takes any number", shape->ranks, topology, block));
+      p.error("topology",
+              topology == "torus" && !rows
+                  ? fmt::format("{} ranks do not divide over {} nodes: a torus needs equal nodes, or `rows` and `columns`", shape->ranks, shape->nodes)
+                  : fmt::format("{} ranks do not divide into a {} of {} ranks each; `ring` takes any number", shape->ranks, topology, block));
   }
   if (!p.usable()) return policy;
   policy.place = [=](const Problem& problem) {
@@ -92,11 +117,7 @@ PlacementPolicy lplb(Params& p, const Shape* shape) {
     std::vector<Placement> placements(problem.counts.size());
     parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) {
       const auto layer = static_cast<std::size_t>(l);
-      std::vector<Replica> experts = replicate_heaviest(problem.loads(layer), problem.experts);
-      // EPLB's packing leaves one item a pack where it is; sorted, the heaviest experts would sit on neighbours and relieve each other.
-      if (problem.experts == problem.ranks)
-        for (Replica& e : experts) e.load = 0;
-      placements[layer] = duplicate(pack_heaviest_first(experts, first, {}, problem.experts), table, problem.experts);
+      placements[layer] = duplicate(pack(problem.loads(layer), first), table, problem.experts);
     });
     return placements;
   };

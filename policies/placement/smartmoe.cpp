@@ -39,8 +39,9 @@ std::vector<Rank> remap(std::span<const Rank> home, std::span<const std::int64_t
 
 }  // namespace
 
-/// SmartMoE's expert re-mapping (Zhai et al., USENIX ATC 2023): no replicas, equal slots, longest processing time first; an expert stays where it is if that ties, and the new mapping is adopted only if
-/// the largest load falls. Experts that stay keep their slots. What is in force is where experts are, each at its first replica.
+/// SmartMoE's expert re-mapping (Zhai et al., USENIX ATC 2023): no replicas, equal slots, longest processing time first; an expert stays where it is if that
+/// ties, and the new mapping is adopted only if the largest load falls. Experts that stay keep their slots. What is in force is where experts are, each at its
+/// first replica.
 PlacementPolicy smartmoe(Params& p, const Shape*) {
   PlacementPolicy policy;
   policy.summary = "SmartMoE's re-mapping: moves experts, without replicas, to the lightest rank in turn, where that lowers the largest load.";
@@ -51,7 +52,8 @@ PlacementPolicy smartmoe(Params& p, const Shape*) {
       const auto layer = static_cast<std::size_t>(l);
       const std::vector<std::int64_t> loads = problem.loads(layer);
       std::vector<Rank> rank = home_ranks(problem, layer);
-      if (std::vector<Rank> next = remap(rank, loads, problem.ranks); largest_load(next, loads, problem.ranks) < largest_load(rank, loads, problem.ranks)) rank = std::move(next);
+      if (std::vector<Rank> next = remap(rank, loads, problem.ranks); largest_load(next, loads, problem.ranks) < largest_load(rank, loads, problem.ranks))
+        rank = std::move(next);
       placements[layer] = place_experts(rank, problem.ranks);
       if (!problem.previous.empty()) placements[layer] = keep_slots(placements[layer], problem.previous[layer]);
     });

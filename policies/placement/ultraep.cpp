@@ -84,11 +84,13 @@ class Domain {
   }
 
  private:
-  /// The rank with most slack that has a free slot and no replica of the expert whose quotas are given (ties: lowest); as many as there are ranks if there is none.
+  /// The rank with most slack that has a free slot and no replica of the expert whose quotas are given (ties: lowest); as many as there are ranks if there is
+  /// none.
   std::size_t most_slack(std::span<const std::int64_t> slack, std::span<const std::int64_t> free, std::span<const Quota> has) const {
     std::size_t best = slack.size();
     for (std::size_t i = 0; i < slack.size(); ++i)
-      if (slack[i] > 0 && free[i] > 0 && (best == slack.size() || slack[i] > slack[best]) && std::ranges::find(has, ranks_[i], &Quota::rank) == has.end()) best = i;
+      if (slack[i] > 0 && free[i] > 0 && (best == slack.size() || slack[i] > slack[best]) && std::ranges::find(has, ranks_[i], &Quota::rank) == has.end())
+        best = i;
     return best;
   }
 
@@ -102,9 +104,10 @@ class Domain {
 
 }  // namespace
 
-/// UltraEP's quota planner (Dots-Infra/UltraEP, 2026): where replicas go and how many tokens each takes is one problem. Experts stay on their home; a rank takes up to `redundant_slots` replicas of
-/// other ranks' experts, of its own node only (replicas travel over NVLink). The plan is the greedy one for the smallest cap on every rank's copies that the search finds feasible: first a probe just
-/// above the mean, then bisection. Redundant slots that the plan has no use for do not exist.
+/// UltraEP's quota planner (Dots-Infra/UltraEP, 2026): where replicas go and how many tokens each takes is one problem. Experts stay on their home; a rank
+/// takes up to `redundant_slots` replicas of other ranks' experts, of its own node only (replicas travel over NVLink). The plan is the greedy one for the
+/// smallest cap on every rank's copies that the search finds feasible: first a probe just above the mean, then bisection. Redundant slots that the plan has no
+/// use for do not exist.
 PlacementPolicy ultraep(Params& p, const Shape*) {
   PlacementPolicy policy;
   policy.summary = "UltraEP's quota planner: replicas inside a node and the copies each takes, for the smallest cap on a rank's copies that bisection finds.";

@@ -16,7 +16,8 @@ Matrix<double> top_eigenvectors(Matrix<double> symmetric, int count) {
   std::vector<lapack_int> support(2 * static_cast<std::size_t>(n));
   lapack_int found = 0;
   // Row by row or column by column, a symmetric matrix is the same.
-  const lapack_int error = LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'U', n, symmetric.cells.data(), n, 0, 0, n - count + 1, n, 0, &found, values.data(), columns.data(), n, support.data());
+  const lapack_int error = LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'U', n, symmetric.cells.data(), n, 0, 0, n - count + 1, n, 0, &found, values.data(),
+                                          columns.data(), n, support.data());
   ensure(error == 0 && found == count, "LAPACK finds the eigenvectors");
 
   Matrix<double> out(n, count);

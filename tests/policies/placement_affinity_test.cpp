@@ -14,13 +14,13 @@ namespace {
 using ::testing::AnyOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::SizeIs;
-using ::testing::UnorderedElementsAre;
 using testing::experts_of_ranks;
+using ::testing::HasSubstr;
 using testing::input_error;
 using testing::loads_of_ranks;
 using testing::placed;
+using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
 
 /// Choices of one token.
 using Token = std::vector<int>;
@@ -53,7 +53,8 @@ int moves(const std::vector<Placement>& p, const std::vector<std::vector<Token>>
     for (std::size_t t = 0; t < layers[l].size(); ++t)
       for (const int a : layers[l][t])
         for (const int b : layers[l + 1][t]) {
-          const Rank ra = p[l].rank_of(p[l].slots_of_expert[static_cast<std::size_t>(a)][0]), rb = p[l + 1].rank_of(p[l + 1].slots_of_expert[static_cast<std::size_t>(b)][0]);
+          const Rank ra = p[l].rank_of(p[l].slots_of_expert[static_cast<std::size_t>(a)][0]),
+                     rb = p[l + 1].rank_of(p[l + 1].slots_of_expert[static_cast<std::size_t>(b)][0]);
           cost += ra == rb ? 0 : ra / per_node == rb / per_node ? 1 : 2;
         }
   return cost;
@@ -94,7 +95,8 @@ TEST(ExFlow, IsNearTheLeastMovesOfAllPlacements) {
       for (int l = 0, code = i; l < 3; ++l, code /= 6)
         for (std::size_t t = 0; t < 30; ++t) {
           const std::vector<int>&now = halves[static_cast<std::size_t>(code % 6)], &next = halves[static_cast<std::size_t>(code / 6 % 6)];
-          cost += now[static_cast<std::size_t>(layers[static_cast<std::size_t>(l)][t][0])] != next[static_cast<std::size_t>(layers[static_cast<std::size_t>(l) + 1][t][0])];
+          cost += now[static_cast<std::size_t>(layers[static_cast<std::size_t>(l)][t][0])] !=
+                  next[static_cast<std::size_t>(layers[static_cast<std::size_t>(l) + 1][t][0])];
         }
       least = std::min(least, cost);
     }
@@ -130,7 +132,8 @@ TEST(Grace, GroupsExpertsThatAreChosenTogether) {
   const Placement p = placed("grace: {assign: none}", problem_of_tokens({clique_tokens(4, 5)}, 20, 4))[0];
   std::set<std::vector<int>> groups;
   for (std::vector<int> g : experts_of_ranks(p)) groups.insert(g);
-  EXPECT_THAT(groups, UnorderedElementsAre(ElementsAre(0, 4, 8, 12, 16), ElementsAre(1, 5, 9, 13, 17), ElementsAre(2, 6, 10, 14, 18), ElementsAre(3, 7, 11, 15, 19)));
+  EXPECT_THAT(groups,
+              UnorderedElementsAre(ElementsAre(0, 4, 8, 12, 16), ElementsAre(1, 5, 9, 13, 17), ElementsAre(2, 6, 10, 14, 18), ElementsAre(3, 7, 11, 15, 19)));
 }
 
 TEST(Grace, BringsGroupsToTheirTokens) {
@@ -140,14 +143,13 @@ TEST(Grace, BringsGroupsToTheirTokens) {
   }
 }
 
-TEST(Grace, AssignsByTheTotalOrTheBottleneck) {
-  // Three experts of one group each on three ranks; tokens of rank 0: 4 to expert 0, 3 to 1; rank 1: 3 to 0, 0 to 1, 4 to 2; rank 2: 0 to 0, 4 to 1, 3 to 2. All stay with 0 1 2 -> sums of the diagonal.
+TEST(Grace, KeepsMostTokensOnTheirRank) {
+  // Three ranks of 12 tokens and three experts, each a group of its own.
   std::vector<Token> tokens;
   const auto add = [&](int e, int times) {
     for (int i = 0; i < times; ++i) tokens.push_back({e});
   };
-  add(0, 6), add(1, 6), add(0, 0), add(1, 5), add(2, 7), add(0, 8), add(2, 4);
-  // Rank 0 has tokens 0..11: 6, 6, 0 to experts; rank 1: 0, 5, 7; rank 2: 8, 0, 4.
+  add(0, 6), add(1, 6), add(1, 5), add(2, 7), add(0, 8), add(2, 4);
   const Problem problem = problem_of_tokens({tokens}, 3, 3);
   ASSERT_EQ(problem.counts[0].cells, (std::vector<std::int64_t>{6, 6, 0, 0, 5, 7, 8, 0, 4}));
   EXPECT_EQ(experts_of_ranks(placed("grace", problem)[0]), (std::vector<std::vector<int>>{{1}, {2}, {0}})) << "6 + 7 + 8 tokens stay";
@@ -155,7 +157,8 @@ TEST(Grace, AssignsByTheTotalOrTheBottleneck) {
 }
 
 TEST(Grace, TakesTheLeastBottleneckBeforeTheTotal) {
-  // Rank 0 has 10 tokens for expert 0 and 9 for 1; rank 1 has 9 for 0 and 1 for 1. At home: 0 and 1 leave 9 + 9, at most max(9, 9) at a rank; the other way 10 + 1 leave, but 10 enter and leave one rank.
+  // Rank 0 has 10 tokens for expert 0 and 9 for 1; rank 1 has 9 for 0 and 1 for 1. At home: 0 and 1 leave 9 + 9, at most max(9, 9) at a rank; the other way 10
+  // + 1 leave, but 10 enter and leave one rank.
   std::vector<Token> tokens;
   for (int i = 0; i < 10; ++i) tokens.push_back({0});
   for (int i = 0; i < 9; ++i) tokens.push_back({1});
@@ -194,8 +197,9 @@ TEST(Grace, LimitsTheSizesOfGroups) {
 
 TEST(GraphPartition, KeepsCliquesTogetherAndOnTheirNodes) {
   // Four sets of 5, of which 0 and 1, and 2 and 3, have a weak bond.
-  std::vector<Token> tokens = clique_tokens(4, 5);
-  for (int i = 0; i < 3; ++i) tokens.insert(tokens.end(), tokens.begin(), tokens.begin() + 40);
+  const std::vector<Token> once = clique_tokens(4, 5);
+  std::vector<Token> tokens;
+  for (int i = 0; i < 4; ++i) tokens.insert(tokens.end(), once.begin(), once.end());
   for (const int a : {0, 4, 8}) tokens.push_back({a, a + 2}), tokens.push_back({a + 1, a + 3});
   const Placement p = placed("graph_partition", problem_of_tokens({tokens}, 20, 4, 2))[0];
   std::vector<std::set<int>> sets;
@@ -215,6 +219,7 @@ TEST(GraphPartition, BalancesLoadsOrExpertsToo) {
   const Problem problem = problem_of_tokens({tokens}, 8, 2);
   const Placement by_load = placed("graph_partition", problem)[0];
   EXPECT_THAT(loads_of_ranks(by_load, problem.loads(0)), UnorderedElementsAre(70, 70));
+  EXPECT_THAT(experts_of_ranks(by_load), ::testing::Contains(ElementsAre(0))) << "and alone on its rank";
   const Placement both = placed("graph_partition: {balance: both, imbalance: 1.6}", problem)[0];
   EXPECT_THAT(experts_of_ranks(both), Each(SizeIs(::testing::Ge(2U))));
 }
@@ -224,7 +229,7 @@ TEST(AffinityPlacements, RefuseBadSettings) {
   const Problem problem = problem_of_tokens({{{0, 1}}}, 4, 2);
   EXPECT_THAT(input_error([&] { placed("exflow: {node_cost: 0.5}", problem); }), HasSubstr("test.yaml:1:21: error: `node_cost` must be from 1"));
   EXPECT_THAT(input_error([&] { placed("grace: {ratio: 0.2}", problem); }), HasSubstr("`ratio` has no use where `equal_experts` is true"));
-  EXPECT_THAT(input_error([&] { placed("grace: {assign: least}", problem); }), HasSubstr("`assign` must be"));
+  EXPECT_THAT(input_error([&] { placed("grace: {assign: least}", problem); }), HasSubstr("`assign` has no value `least`; known: total, bottleneck, none"));
   EXPECT_THAT(input_error([&] { placed("graph_partition: {imbalance: 1}", problem); }), HasSubstr("`imbalance` must be"));
 }
 

@@ -8,11 +8,11 @@ namespace epsim {
 namespace {
 
 using ::testing::DoubleEq;
-using ::testing::HasSubstr;
-using ::testing::Pointwise;
 using testing::experts_of_ranks;
+using ::testing::HasSubstr;
 using testing::input_error;
 using testing::placed;
+using ::testing::Pointwise;
 using testing::problem_of_loads;
 
 using Experts = std::vector<std::vector<int>>;
@@ -34,7 +34,8 @@ TEST(LaerTime, AddsSourcesAndTakesTheSlowestRank) {
   const std::vector<int> node = {0, 0, 1, 1};
   LaerSettings s{.slots = 3, .flops = 2, .intra = 4, .inter = 2};
   const Placement placement = Placement::from_experts({0, 0, 1}, {0, 1, 2, 3, 3}, 2);
-  // Of expert 0, rank 0 keeps half of 8, and rank 2 has no copy in its node: 4 rows inside, 4 between nodes. Of expert 1, rank 2 keeps its own and rank 3 sends 3: 4 + 2 x 4 + 3 = 15 seconds.
+  // Of expert 0, rank 0 keeps half of 8, and rank 2 has no copy in its node: 4 rows inside, 4 between nodes. Of expert 1, rank 2 keeps its own and rank 3 sends
+  // 3: 4 + 2 x 4 + 3 = 15 seconds.
   const LaerTime::Estimate e = LaerTime(p, 0, s, node)(placement);
   EXPECT_THAT(e.load, Pointwise(DoubleEq(), {6.0, 6.0, 5.0, 0.0}));
   EXPECT_DOUBLE_EQ(e.seconds, 4 * 15 + 3 * 6);
@@ -74,7 +75,8 @@ TEST(Laer, KeepsACopyOfEveryExpertInEachNodeWhereThatFits) {
 }
 
 TEST(Laer, WeighsMessagesAgainstCompute) {
-  // Even copies: ranks 0, 1 share expert 0 and 2, 3 expert 1, whose tokens they have: 45 / 2 x 2 + 15 / 2 x 2 = 60 rows are sent, and 45 tokens computed. By load, 0 is on three ranks: 60 + 15 rows, 30 tokens.
+  // Even copies: ranks 0, 1 share expert 0 and 2, 3 expert 1, whose tokens they have: 45 / 2 x 2 + 15 / 2 x 2 = 60 rows are sent, and 45 tokens computed. By
+  // load, 0 is on three ranks: 60 + 15 rows, 30 tokens.
   Problem p = problem_of_loads({{0, 0}}, 4);
   make_small(p);
   p.counts[0] = Matrix<std::int64_t>(4, 2);

@@ -10,8 +10,8 @@ namespace epsim {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using testing::experts_of_ranks;
+using ::testing::HasSubstr;
 using testing::input_error;
 using testing::loads_of_ranks;
 using testing::placed;
@@ -33,7 +33,8 @@ TEST(SmartMoe, StaysWhereItIsIfThatTies) {
   Problem problem = problem_of_loads({{5, 5, 5, 5}}, 2);
   problem.previous = {Placement::from_experts({2, 3, 0, 1}, {0, 2, 4}, 4)};
   EXPECT_EQ(experts_of_ranks(placed("smartmoe", problem)[0]), (Experts{{2, 3}, {0, 1}}));
-  // Expert 1 (9) finds both ranks empty and stays on rank 1; 2 (8) goes to rank 0, and 3 (2) too, where it is 8 against 9; 0 (1) takes the last slot, on rank 1.
+  // Expert 1 (9) finds both ranks empty and stays on rank 1; 2 (8) goes to rank 0, and 3 (2) too, where it is 8 against 9; 0 (1) takes the last slot, on
+  // rank 1.
   problem.counts[0].cells = {1, 9, 8, 2};
   problem.previous = {Placement::from_experts({0, 3, 2, 1}, {0, 2, 4}, 4)};
   EXPECT_EQ(experts_of_ranks(placed("smartmoe", problem)[0]), (Experts{{2, 3}, {0, 1}}));
@@ -52,7 +53,8 @@ TEST(Lplb, DuplicatesByTheCubesTable) {
   for (int e = 0; e < 16; ++e) loads.push_back(100 - e);
   const Placement p = placed("lplb: {topology: cube}", problem_of_loads({loads}, 8))[0];
   // The first redundant slot duplicates the first slot of ranks 3 0 1 2 7 4 5 6, the second the second slot of 6 7 4 5 0 1 2 3 (LPLB's table).
-  EXPECT_EQ(experts_of_ranks(p), (Experts{{0, 15, 3, 9}, {1, 14, 0, 8}, {2, 13, 1, 11}, {3, 12, 2, 10}, {4, 11, 7, 15}, {5, 10, 4, 14}, {6, 9, 5, 13}, {7, 8, 6, 12}}));
+  EXPECT_EQ(experts_of_ranks(p),
+            (Experts{{0, 15, 3, 9}, {1, 14, 0, 8}, {2, 13, 1, 11}, {3, 12, 2, 10}, {4, 11, 7, 15}, {5, 10, 4, 14}, {6, 9, 5, 13}, {7, 8, 6, 12}}));
   EXPECT_THAT(p.slots_of_expert[0], ElementsAre(Slot(0), Slot(6)));
   EXPECT_THAT(p.slots_of_expert[3], ElementsAre(Slot(12), Slot(2))) << "the packed replica comes first";
   EXPECT_TRUE(p.share.empty());
@@ -62,7 +64,8 @@ TEST(Lplb, DuplicatesTheHeaviestOfTheRankBeforeInARing) {
   const Placement p = placed("lplb", problem_of_loads({{1, 2, 3, 9, 8, 7}}, 3))[0];
   EXPECT_EQ(experts_of_ranks(p), (Experts{{3, 0, 5}, {4, 1, 3}, {5, 2, 4}}));
   EXPECT_EQ(placed("lplb", problem_of_loads({{1, 2, 3}}, 1))[0].slots(), 3) << "a ring of one has no neighbour";
-  EXPECT_EQ(experts_of_ranks(placed("lplb", problem_of_loads({{1, 9}}, 4))[0]), (Experts{{1}, {0, 1}, {0}, {}})) << "ranks without experts have nothing to duplicate";
+  EXPECT_EQ(experts_of_ranks(placed("lplb", problem_of_loads({{1, 9}}, 4))[0]), (Experts{{1}, {0, 1}, {0}, {}}))
+      << "ranks without experts have nothing to duplicate";
 }
 
 TEST(Lplb, LeavesOneExpertARankWhereItIs) {
@@ -110,7 +113,8 @@ TEST(Vibe, BalancesAsEplbWhereRanksAreAlike) {
   EXPECT_DOUBLE_EQ(largest(loads_of_ranks(p[0], kReadmeLoads[0])), 138.5);
   EXPECT_DOUBLE_EQ(largest(loads_of_ranks(p[1], kReadmeLoads[1])), 172.0);
   const Loads skewed = {600, 560, 120, 120, 20, 10, 10, 10};
-  EXPECT_DOUBLE_EQ(largest(loads_of_ranks(placed("vibe: {slots: 16}", problem_of_loads({skewed}, 8))[0], skewed)), 232.0);  // the number quoted in vLLM pull request 37656
+  EXPECT_DOUBLE_EQ(largest(loads_of_ranks(placed("vibe: {slots: 16}", problem_of_loads({skewed}, 8))[0], skewed)),
+                   232.0);  // the number quoted in vLLM pull request 37656
 }
 
 TEST(Vibe, GivesSlowRanksLess) {
@@ -133,9 +137,11 @@ TEST(Vibe, TakesSlotsThatDoNotDivide) {
 // I11
 TEST(PackedPlacements, RefuseBadSettings) {
   const Problem six = problem_of_loads({{1, 2, 3, 4}}, 6, 4);
-  EXPECT_THAT(input_error([&] { placed("lplb: {topology: cube}", six); }), HasSubstr("test.yaml:1:18: error: 6 ranks do not divide into a cube of 8 ranks each; `ring` takes any number"));
+  EXPECT_THAT(input_error([&] { placed("lplb: {topology: cube}", six); }),
+              HasSubstr("test.yaml:1:18: error: 6 ranks do not divide into a cube of 8 ranks each; `ring` takes any number"));
   EXPECT_THAT(input_error([&] { placed("lplb: {topology: torus}", six); }), HasSubstr("6 ranks do not divide over 4 nodes"));
-  EXPECT_THAT(input_error([&] { placed("lplb: {topology: torus, rows: 2, columns: 2}", six); }), HasSubstr("6 ranks do not divide into a torus of 4 ranks each"));
+  EXPECT_THAT(input_error([&] { placed("lplb: {topology: torus, rows: 2, columns: 2}", six); }),
+              HasSubstr("6 ranks do not divide into a torus of 4 ranks each"));
   EXPECT_THAT(input_error([&] { placed("lplb: {topology: torus, rows: 2}", six); }), HasSubstr("a torus needs `rows` and `columns`, or neither"));
   EXPECT_THAT(input_error([&] { placed("lplb: {rows: 2, columns: 3}", six); }), HasSubstr("`rows` has no use in `topology: ring`"));
   EXPECT_THAT(input_error([&] { placed("vibe: {slots: 3}", six); }), HasSubstr("3 slots are fewer than the 4 experts"));

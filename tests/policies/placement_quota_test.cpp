@@ -14,12 +14,12 @@ namespace {
 using ::testing::DoubleEq;
 using ::testing::DoubleNear;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::Pointwise;
 using testing::experts_of_ranks;
+using ::testing::HasSubstr;
 using testing::input_error;
 using testing::loads_of_ranks;
 using testing::placed;
+using ::testing::Pointwise;
 using testing::problem_of_loads;
 
 using Loads = std::vector<std::int64_t>;
@@ -88,10 +88,13 @@ TEST(Llep, SpillsWhatIsAboveTheCapToTheLeastLoaded) {
 }
 
 TEST(Llep, GivesNoSmallChunksUnlessTheyFinishTheExpert) {
-  // As above: 40 finish the expert, so a least chunk of 60 does not stop them. One of 110 stops all helpers, and rank 3, the least loaded, gets all 140; its own 10 tokens then go to rank 2.
+  // As above: 40 finish the expert, so a least chunk of 60 does not stop them. One of 110 stops all helpers, and rank 3, the least loaded, gets all 140; its
+  // own 10 tokens then go to rank 2.
   const Loads loads = {250, 80, 60, 10};
-  EXPECT_THAT(loads_of_ranks(placed("llep: {min_tokens_per_gemm: 60}", problem_of_loads({loads}, 4))[0], loads), Pointwise(DoubleEq(), {110.0, 80.0, 100.0, 110.0}));
-  EXPECT_THAT(loads_of_ranks(placed("llep: {min_tokens_per_gemm: 110}", problem_of_loads({loads}, 4))[0], loads), Pointwise(DoubleEq(), {110.0, 80.0, 70.0, 140.0}));
+  EXPECT_THAT(loads_of_ranks(placed("llep: {min_tokens_per_gemm: 60}", problem_of_loads({loads}, 4))[0], loads),
+              Pointwise(DoubleEq(), {110.0, 80.0, 100.0, 110.0}));
+  EXPECT_THAT(loads_of_ranks(placed("llep: {min_tokens_per_gemm: 110}", problem_of_loads({loads}, 4))[0], loads),
+              Pointwise(DoubleEq(), {110.0, 80.0, 70.0, 140.0}));
 }
 
 TEST(Llep, CountsExpertsThatWaitForTheirTurnAgainstTheirOwner) {
@@ -127,7 +130,8 @@ TEST(HarMoEny, StopsWhereAMoveIsNotWorthIt) {
 }
 
 TEST(HarMoEny, MovesWholeSendersLargestFirst) {
-  // Mean 60 of 240 on 4 ranks; rank 0 has 90 and rank 3 has 10. Source 1 sends 40 of expert 0 and goes over whole (room 50): rank 0 is at 50, below the mean, and the move ends.
+  // Mean 60 of 240 on 4 ranks; rank 0 has 90 and rank 3 has 10. Source 1 sends 40 of expert 0 and goes over whole (room 50): rank 0 is at 50, below the mean,
+  // and the move ends.
   Problem problem = problem_of_loads({{0, 0, 0, 0}}, 4);
   problem.counts[0] = Matrix<std::int64_t>(4, 4);
   problem.counts[0].cells = {30, 70, 70, 10, 40, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0};
@@ -149,7 +153,8 @@ TEST(UltraEp, MovesTheExcessToTheRankWithMostSlack) {
 }
 
 TEST(UltraEp, FindsTheCapAboveWhichSmallReplicasAreNotNeeded) {
-  // With at least 50 a replica, expert 0 cannot fill slacks of 30 and 10: rank 1 alone takes the excess, so that 220 - q <= tau and 20 + q <= tau; and a second replica of 50 needs tau >= 120 on rank 2.
+  // With at least 50 a replica, expert 0 cannot fill slacks of 30 and 10: rank 1 alone takes the excess, so that 220 - q <= tau and 20 + q <= tau; and a second
+  // replica of 50 needs tau >= 120 on rank 2.
   const Loads loads = {220, 20, 70, 90};
   EXPECT_EQ(tau(loads, 4, "min_tokens_per_replica: 50"), 120);
   EXPECT_EQ(tau(loads, 4, "min_tokens_per_replica: 1000"), 220) << "no replica is worth it";
@@ -172,7 +177,8 @@ TEST(UltraEp, KeepsReplicasInsideTheNode) {
   EXPECT_THAT(loads_of_ranks(placed("ultraep: {min_tokens_per_replica: 1, domain: any}", two)[0], loads), Pointwise(DoubleEq(), {100.0, 100.0, 100.0, 100.0}));
 }
 
-/// The least cap for which any quotas exist, by trying all: what each rank gives of each of its experts to each other rank. At most `slots` replicas a rank, `least` copies each, one copy stays at home.
+/// The least cap for which any quotas exist, by trying all: what each rank gives of each of its experts to each other rank. At most `slots` replicas a rank,
+/// `least` copies each, one copy stays at home.
 std::int64_t least_cap(const Loads& loads, int ranks, int slots, std::int64_t least) {
   const std::size_t per_rank = loads.size() / static_cast<std::size_t>(ranks);
   std::vector<std::int64_t> load(static_cast<std::size_t>(ranks));

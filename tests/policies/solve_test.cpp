@@ -93,6 +93,24 @@ TEST(PartitionGraph, BalancesEveryKindOfWeight) {
   EXPECT_EQ(std::count(part.begin(), part.begin() + 4, 0), 2);
 }
 
+TEST(PartitionGraph, StaysWithinTheTolerance) {
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    Rng rng(seed, Stream::test);
+    const int n = 30;
+    Matrix<std::int64_t> edges(n, n), w(n, 1);
+    std::int64_t total = 0;
+    for (int v = 0; v < n; ++v) {
+      total += w(v, 0) = static_cast<std::int64_t>(rng.below(40));
+      for (int u = 0; u < v; ++u) edges(u, v) = edges(v, u) = rng.below(4) ? 0 : static_cast<std::int64_t>(rng.below(1000));
+    }
+    const std::vector<double> share = {0.5, 0.25, 0.25};
+    const std::vector<int> part = partition_graph(edges, w, share, 1.2);
+    std::vector<std::int64_t> load(3);
+    for (int v = 0; v < n; ++v) load[static_cast<std::size_t>(part[static_cast<std::size_t>(v)])] += w(v, 0);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_LE(static_cast<double>(load[i]), 1.2 * share[i] * static_cast<double>(total) + 1) << seed;
+  }
+}
+
 TEST(PartitionGraph, GivesEachVertexAPartWherePartsAbound) {
   const std::vector<double> share(5, 0.2);
   EXPECT_THAT(partition_graph(cliques(1, 3, 1, 1), weights({1, 2, 3}), share, 1.05), ElementsAre(0, 1, 2));

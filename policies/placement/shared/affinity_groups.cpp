@@ -23,7 +23,8 @@ Matrix<double> embed(const Matrix<std::int64_t>& affinity, std::span<const doubl
   Matrix<double> normal(affinity.rows, affinity.rows);
   for (std::int64_t a = 0; a < affinity.rows; ++a)
     for (std::int64_t b = 0; b < affinity.rows; ++b)
-      if (a != b && affinity(a, b) > 0) normal(a, b) = static_cast<double>(affinity(a, b)) / std::sqrt(degree[static_cast<std::size_t>(a)] * degree[static_cast<std::size_t>(b)]);
+      if (a != b && affinity(a, b) > 0)
+        normal(a, b) = static_cast<double>(affinity(a, b)) / std::sqrt(degree[static_cast<std::size_t>(a)] * degree[static_cast<std::size_t>(b)]);
   Matrix<double> points = top_eigenvectors(std::move(normal), dimensions);
   for (std::int64_t e = 0; e < points.rows; ++e) {
     const std::span<double> row = points.row(e);
@@ -75,7 +76,8 @@ std::vector<int> cluster(const Matrix<double>& points, Matrix<double> centres) {
     group = std::move(next);
     std::ranges::fill(centres.cells, 0.0);
     for (std::size_t e = 0; e < group.size(); ++e)
-      for (std::int64_t i = 0; i < points.columns; ++i) centres(group[e], i) += points(static_cast<std::int64_t>(e), i) / size[static_cast<std::size_t>(group[e])];
+      for (std::int64_t i = 0; i < points.columns; ++i)
+        centres(group[e], i) += points(static_cast<std::int64_t>(e), i) / size[static_cast<std::size_t>(group[e])];
   }
   return group;
 }
@@ -83,7 +85,8 @@ std::vector<int> cluster(const Matrix<double>& points, Matrix<double> centres) {
 /// Groups with the affinity of every expert to every group.
 class Groups {
  public:
-  Groups(const Matrix<std::int64_t>& affinity, std::vector<int> group, int groups) : affinity_(affinity), group_(std::move(group)), to_(affinity.rows, groups), size_(static_cast<std::size_t>(groups)) {
+  Groups(const Matrix<std::int64_t>& affinity, std::vector<int> group, int groups)
+      : affinity_(affinity), group_(std::move(group)), to_(affinity.rows, groups), size_(static_cast<std::size_t>(groups)) {
     for (std::int64_t e = 0; e < affinity.rows; ++e) {
       ++size_[static_cast<std::size_t>(of(e))];
       for (std::int64_t f = 0; f < affinity.rows; ++f)

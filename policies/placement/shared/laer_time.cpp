@@ -20,7 +20,8 @@ std::int64_t laer_slots(const LaerSettings& settings, const Problem& problem) {
   return settings.slots ? settings.slots : ((std::int64_t{problem.experts} + problem.ranks - 1) / problem.ranks + 1) * problem.ranks;
 }
 
-LaerTime::LaerTime(const Problem& problem, std::size_t layer, const LaerSettings& settings, std::span<const int> node_of_rank) : problem_(problem), layer_(layer), node_(node_of_rank) {
+LaerTime::LaerTime(const Problem& problem, std::size_t layer, const LaerSettings& settings, std::span<const int> node_of_rank)
+    : problem_(problem), layer_(layer), node_(node_of_rank) {
   const Pricing& p = problem.pricing;
   const bool known = p.hidden > 0;
   const double flop = known ? 2.0 * p.expert_matrices * static_cast<double>(p.hidden) * static_cast<double>(p.expert_ffn) : 2.0 * 3 * 4096 * 14336;

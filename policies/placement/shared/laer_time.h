@@ -15,16 +15,17 @@ struct LaerSettings {
 LaerSettings read_laer(Params& params, const Shape* shape);
 std::int64_t laer_slots(const LaerSettings& settings, const Problem& problem);
 
-/// LAER-MoE's time model of one layer: every source splits its tokens evenly over the copies of an expert in its own node or, where there are none, over all copies. Time is 4 x the SUM over sources of
-/// bytes sent / bandwidth + 3 x (4 with recomputation) the MAXIMUM over ranks of compute. Where sources are not known they are taken to be alike; where the model is not known it is Mixtral 8x7B (4096 x
-/// 14336, 3 matrices, bf16), and the device an A100 of 312 TFLOP/s (its data sheet).
+/// LAER-MoE's time model of one layer: every source splits its tokens evenly over the copies of an expert in its own node or, where there are none, over all
+/// copies. Time is 4 x the SUM over sources of bytes sent / bandwidth + 3 x (4 with recomputation) the MAXIMUM over ranks of compute. Where sources are not
+/// known they are taken to be alike; where the model is not known it is Mixtral 8x7B (4096 x 14336, 3 matrices, bf16), and the device an A100 of 312 TFLOP/s
+/// (its data sheet).
 class LaerTime {
  public:
   LaerTime(const Problem& problem, std::size_t layer, const LaerSettings& settings, std::span<const int> node_of_rank);
 
   struct Estimate {
     double seconds = 0;
-    std::vector<double> load;  ///< tokens of each rank
+    std::vector<double> load;     ///< tokens of each rank
     double max_over_min() const;  ///< (max + 1) / (min + 1) of the loads
   };
   Estimate operator()(const Placement& placement) const;
