@@ -11,10 +11,67 @@
 namespace epsim {
 namespace {
 
-// METIS adds weights up in 32 bits.
-constexpr double kLargestSum = 1 << 29;
+/// Weights in 32 bits, in which METIS adds them up.
+class Scale {
+ public:
+  explicit Scale(double sum) : factor_(std::min(1.0, kLargestSum / std::max(sum, 1.0))) {}
+  idx_t operator()(std::int64_t weight) const { return static_cast<idx_t>(static_cast<double>(weight) * factor_); }
 
-double scale_of(double sum) { return sum > kLargestSum ? kLargestSum / sum : 1; }
+ private:
+  static constexpr double kLargestSum = 1 << 29;
+  double factor_;
+};
+
+/// Which of the vertices go to the second of two sides, whose share of the weight is `second`.
+std::vector<bool> bisect(std::span<const int> vertices, const Matrix<std::int64_t>& edges, const Matrix<std::int64_t>& weight, double second,
+                         double imbalance) {
+  double edge_sum = 0;
+  std::vector<double> sum(static_cast<std::size_t>(weight.columns));
+  for (const int v : vertices) {
+    for (const int u : vertices) edge_sum += static_cast<double>(edges(v, u));
+    for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += static_cast<double>(weight(v, static_cast<std::int64_t>(k)));
+  }
+  std::vector<idx_t> first{0}, neighbour, edge_weight, vertex_weight;
+  const Scale scale(edge_sum);
+  for (const int v : vertices) {
+    for (std::size_t i = 0; i < vertices.size(); ++i)
+      if (const idx_t w = scale(edges(v, vertices[i])); vertices[i] != v && w > 0) neighbour.push_back(static_cast<idx_t>(i)), edge_weight.push_back(w);
+    first.push_back(static_cast<idx_t>(neighbour.size()));
+    // A kind of weight that sums to 0 cannot be balanced, and vertices of none could all be heaped on one side: each counts a little.
+    for (std::size_t k = 0; k < sum.size(); ++k) vertex_weight.push_back(1 + Scale(sum[k])(weight(v, static_cast<std::int64_t>(k))));
+  }
+
+  idx_t n = static_cast<idx_t>(vertices.size()), kinds = static_cast<idx_t>(weight.columns), parts = 2, cut = 0;
+  std::vector<real_t> target(sum.size(), static_cast<real_t>(1 - second)), tolerance(sum.size(), static_cast<real_t>(imbalance));
+  target.resize(2 * sum.size(), static_cast<real_t>(second));
+  idx_t options[METIS_NOPTIONS];
+  METIS_SetDefaultOptions(options);
+  options[METIS_OPTION_SEED] = 1;
+  options[METIS_OPTION_NUMBERING] = 0;
+  std::vector<idx_t> side(vertices.size());
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
+  const int status = METIS_PartGraphRecursive(&n, &kinds, first.data(), neighbour.data(), vertex_weight.data(), nullptr, edge_weight.data(), &parts,
+                                              target.data(), tolerance.data(), options, &cut, side.data());
+  ensure(status == METIS_OK, "METIS bisects the graph");
+  return {side.begin(), side.end()};
+}
+
+/// Bisects until each part has its own vertices. METIS itself goes on where a side has fewer vertices than parts, and complains on the standard output.
+void split(std::span<const int> vertices, const Matrix<std::int64_t>& edges, const Matrix<std::int64_t>& weight, std::span<const double> share,
+           double imbalance, int first_part, std::vector<int>& part) {
+  if (share.size() == 1 || vertices.size() <= share.size()) {
+    for (std::size_t i = 0; i < vertices.size(); ++i) part[static_cast<std::size_t>(vertices[i])] = first_part + (share.size() == 1 ? 0 : static_cast<int>(i));
+    return;
+  }
+  const std::span<const double> left = share.first(share.size() / 2), right = share.subspan(left.size());
+  const double right_share = std::accumulate(right.begin(), right.end(), 0.0) / std::accumulate(share.begin(), share.end(), 0.0);
+  const std::vector<bool> goes_right = bisect(vertices, edges, weight, right_share, imbalance);
+  std::vector<int> lefts, rights;
+  for (std::size_t i = 0; i < vertices.size(); ++i) (goes_right[i] ? rights : lefts).push_back(vertices[i]);
+  split(lefts, edges, weight, left, imbalance, first_part, part);
+  split(rights, edges, weight, right, imbalance, first_part + static_cast<int>(left.size()), part);
+}
 
 /// Moves single vertices, each time the one that lowers the weight above the parts' limits most and then raises the cut least: METIS may leave small graphs far
 /// out of balance.
@@ -92,50 +149,10 @@ std::vector<int> partition_graph(const Matrix<std::int64_t>& edges, const Matrix
   const std::int64_t n = edges.rows;
   ensure(edges.columns == n && weight.rows == n && weight.columns > 0 && !share.empty() && imbalance > 1,
          "a graph to be partitioned has weights of all vertices");
-  std::vector<idx_t> part(static_cast<std::size_t>(n));
-  if (share.size() == 1) return std::vector<int>(part.begin(), part.end());
-  if (static_cast<std::int64_t>(share.size()) >= n) {
-    std::iota(part.begin(), part.end(), 0);
-    return {part.begin(), part.end()};
-  }
-
-  std::vector<idx_t> first{0}, neighbour, edge_weight, vertex_weight;
-  const double edge_scale = scale_of(std::accumulate(edges.cells.begin(), edges.cells.end(), 0.0));
-  for (std::int64_t v = 0; v < n; ++v) {
-    for (std::int64_t u = 0; u < n; ++u)
-      if (const auto w = static_cast<idx_t>(static_cast<double>(edges(v, u)) * edge_scale); u != v && w > 0)
-        neighbour.push_back(static_cast<idx_t>(u)), edge_weight.push_back(w);
-    first.push_back(static_cast<idx_t>(neighbour.size()));
-  }
-  std::vector<double> scale;
-  for (std::int64_t k = 0; k < weight.columns; ++k) {
-    double sum = 0;
-    for (std::int64_t v = 0; v < n; ++v) sum += static_cast<double>(weight(v, k));
-    scale.push_back(scale_of(sum));
-  }
-  // A kind of weight that sums to 0 cannot be balanced, and vertices of none could all be heaped on one part: each counts a little.
-  for (std::int64_t v = 0; v < n; ++v)
-    for (std::int64_t k = 0; k < weight.columns; ++k)
-      vertex_weight.push_back(1 + static_cast<idx_t>(static_cast<double>(weight(v, k)) * scale[static_cast<std::size_t>(k)]));
-
-  idx_t vertices = static_cast<idx_t>(n), kinds = static_cast<idx_t>(weight.columns), parts = static_cast<idx_t>(share.size()), cut = 0;
-  std::vector<real_t> target;
-  for (const double s : share)
-    for (idx_t k = 0; k < kinds; ++k) target.push_back(static_cast<real_t>(s));
-  std::vector<real_t> tolerance(static_cast<std::size_t>(kinds), static_cast<real_t>(imbalance));
-  idx_t options[METIS_NOPTIONS];
-  METIS_SetDefaultOptions(options);
-  options[METIS_OPTION_SEED] = 1;
-  options[METIS_OPTION_NUMBERING] = 0;
-  options[METIS_OPTION_NCUTS] = 4;
-
-  static std::mutex one_at_a_time;
-  std::unique_lock lock(one_at_a_time);
-  const int status = METIS_PartGraphRecursive(&vertices, &kinds, first.data(), neighbour.data(), vertex_weight.data(), nullptr, edge_weight.data(), &parts,
-                                              target.data(), tolerance.data(), options, &cut, part.data());
-  lock.unlock();
-  ensure(status == METIS_OK, "METIS partitions the graph");
-  return Balance(edges, weight, share, imbalance, {part.begin(), part.end()}).improve();
+  std::vector<int> vertices(static_cast<std::size_t>(n)), part(vertices.size());
+  std::iota(vertices.begin(), vertices.end(), 0);
+  split(vertices, edges, weight, share, imbalance, 0, part);
+  return static_cast<std::int64_t>(share.size()) >= n ? part : Balance(edges, weight, share, imbalance, std::move(part)).improve();
 }
 
 }  // namespace epsim
