@@ -29,8 +29,9 @@ Matrix<std::int64_t> tokens_to_groups(const Problem& problem, std::size_t layer,
   return tokens;
 }
 
-/// The rank of each group: the least sum of tokens that leave their rank, after the least largest sum into or out of any rank if `bottleneck`.
-std::vector<int> assign(const Matrix<std::int64_t>& tokens, bool bottleneck) {
+/// The rank of each group, of which those from `groups` on are empty: the least sum of tokens that leave their rank, after the least largest sum into or out of
+/// any rank if `bottleneck`.
+std::vector<int> assign(const Matrix<std::int64_t>& tokens, bool bottleneck, int groups) {
   const std::int64_t n = tokens.rows;
   std::vector<double> out(static_cast<std::size_t>(n)), in(static_cast<std::size_t>(n));  // of a rank, to a group: if nothing stays
   for (std::int64_t r = 0; r < n; ++r)
@@ -43,7 +44,10 @@ std::vector<int> assign(const Matrix<std::int64_t>& tokens, bool bottleneck) {
       remote(g, r) = in[static_cast<std::size_t>(g)] - stay;
       busiest(g, r) = std::max(in[static_cast<std::size_t>(g)], out[static_cast<std::size_t>(r)]) - stay;
     }
-  return bottleneck ? bottleneck_assignment(busiest, remote) : least_cost_assignment(remote);
+  if (bottleneck) return bottleneck_assignment(busiest, remote);
+  remote.rows = groups;
+  remote.cells.resize(static_cast<std::size_t>(groups) * static_cast<std::size_t>(n));
+  return least_cost_assignment(remote);
 }
 
 }  // namespace
@@ -73,7 +77,8 @@ PlacementPolicy grace(Params& p, const Shape*) {
       const std::vector<int> group = group_by_affinity(coactivation(problem, layer), problem.ranks, least, most);
       std::vector<int> rank_of_group(static_cast<std::size_t>(problem.ranks));
       std::iota(rank_of_group.begin(), rank_of_group.end(), 0);
-      if (assignment != "none") rank_of_group = assign(tokens_to_groups(problem, layer, group), assignment == "bottleneck");
+      if (assignment != "none")
+        rank_of_group = assign(tokens_to_groups(problem, layer, group), assignment == "bottleneck", std::min(problem.experts, problem.ranks));
       std::vector<Rank> rank;
       for (const int g : group) rank.push_back(Rank(rank_of_group[static_cast<std::size_t>(g)]));
       placements[layer] = place_experts(rank, problem.ranks);
