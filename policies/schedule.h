@@ -100,6 +100,9 @@ struct RankRows {
   std::int64_t buffer_rows(std::size_t phase) const;  ///< rows that the phase's buffer holds
 };
 
+/// What a row may stand for at most, on its way across any link: one copy of a token; all its copies on one rank, or on one node; or all of them.
+enum class RowFor { copy, rank, node, token };
+
 /// An all-to-all algorithm for the two exchanges of a layer.
 struct Exchange {
   std::string_view summary;
@@ -107,6 +110,8 @@ struct Exchange {
   /// and groups are added in the order of their first copy, or of their keys where `tree_by_key`. Equal-length for all copies; empty: plain choice order at home.
   std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Rank home, Slot slot)> tree;
   bool tree_by_key = false;
+  /// What one row stands for at most; bounds on what any placement must send rest on it (policies/optimum.h), and `token` is true of every exchange.
+  RowFor dispatch_row_for = RowFor::token, combine_row_for = RowFor::token;
   /// Lowers a plan: counts only.
   std::function<Schedule(const Plan& plan, const Topology& topology, const Pricing& pricing)> schedule;
   /// Lowers a plan to rows for the ranks in `wanted` (others' entries stay empty): [R]. `shared_expert` tells whether the layer has one. The phases are those of `schedule`;

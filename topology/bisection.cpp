@@ -1,12 +1,13 @@
 #include "topology/bisection.h"
 
+#include <algorithm>
 #include <boost/graph/adjacency_list.hpp>
 #include <boost/graph/push_relabel_max_flow.hpp>
 #include <cmath>
 
 namespace epsim {
 
-Bandwidth bisection_bandwidth(const Topology& topology) {
+Bandwidth cut_bandwidth(const Topology& topology, const std::vector<bool>& side) {
   using Traits = boost::adjacency_list_traits<boost::vecS, boost::vecS, boost::directedS>;
   using Capacities = boost::property<boost::edge_capacity_t, std::int64_t,
                                      boost::property<boost::edge_residual_capacity_t, std::int64_t, boost::property<boost::edge_reverse_t, Traits::edge_descriptor>>>;
@@ -20,26 +21,32 @@ Bandwidth bisection_bandwidth(const Topology& topology) {
     capacity[there] = std::llround(rate), capacity[back] = 0;
     reverse[there] = back, reverse[back] = there;
   };
-  // A rank of the first half only sends and one of the second only receives, so nothing passes through one. A half may hand over all that its ports take.
+  // A rank of the side only sends and the others only receive, so nothing passes through one. A side may hand over all that its ports take.
   std::vector<double> ports(vertices);
-  const auto half = [&](std::int32_t v) {
+  const auto half_of = [&](std::int32_t v) {
     const Rank rank = topology.vertices()[static_cast<std::size_t>(v)].rank;
-    return !rank.valid() ? 0 : rank < topology.ranks() / 2 ? 1 : 2;
+    return !rank.valid() ? 0 : side[static_cast<std::size_t>(rank)] ? 1 : 2;
   };
   for (const Link& link : topology.links()) {
-    if (half(link.from) == 2 || half(link.to) == 1) continue;
+    if (half_of(link.from) == 2 || half_of(link.to) == 1) continue;
     join(static_cast<std::size_t>(link.from), static_cast<std::size_t>(link.to), link.bandwidth);
-    if (half(link.from) == 1) ports[static_cast<std::size_t>(link.from)] += link.bandwidth + 1;
-    if (half(link.to) == 2) ports[static_cast<std::size_t>(link.to)] += link.bandwidth + 1;
+    if (half_of(link.from) == 1) ports[static_cast<std::size_t>(link.from)] += link.bandwidth + 1;
+    if (half_of(link.to) == 2) ports[static_cast<std::size_t>(link.to)] += link.bandwidth + 1;
   }
   for (std::size_t v = 0; v < vertices; ++v) {
     if (ports[v] == 0) continue;
-    if (half(static_cast<std::int32_t>(v)) == 1)
+    if (half_of(static_cast<std::int32_t>(v)) == 1)
       join(source, v, ports[v]);
     else
       join(v, sink, ports[v]);
   }
   return static_cast<double>(boost::push_relabel_max_flow(g, source, sink));
+}
+
+Bandwidth bisection_bandwidth(const Topology& topology) {
+  std::vector<bool> first_half(static_cast<std::size_t>(topology.ranks()));
+  std::fill_n(first_half.begin(), topology.ranks() / 2, true);
+  return cut_bandwidth(topology, first_half);
 }
 
 }  // namespace epsim

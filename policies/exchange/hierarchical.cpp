@@ -155,6 +155,8 @@ Exchange hierarchical(Params& p, const Shape*) {
   const bool reduce = p.flag("reduce_in_node", "add a node's results before one row crosses back; otherwise every copy's result crosses back", true);
   const int chunks = read_chunks(p);
   x.journey = journey;
+  x.dispatch_row_for = RowFor::node;
+  x.combine_row_for = reduce ? RowFor::node : RowFor::copy;
   if (reduce) {
     x.tree = [](const Plan& plan, const Topology& topology, Rank, Slot s) {
       const Rank rank = plan.placement.rank_of(s);

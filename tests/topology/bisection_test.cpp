@@ -23,6 +23,15 @@ TEST(Bisection, IsTheNarrowestCutBetweenTheHalves) {
   EXPECT_EQ(of("{multi_rail: {nodes: 8, ranks_per_node: 8, nics: 4, device: h800}}"), 4 * 4 * 50e9);
 }
 
+TEST(CutBandwidth, OfAnySide) {
+  const Topology t = make("{two_tier: {nodes: 4, ranks_per_node: 2, device: h800, uplink: 100GB/s}}");
+  EXPECT_EQ(cut_bandwidth(t, {true, true, false, false, false, false, false, false}), 100e9) << "a node's uplink";
+  EXPECT_EQ(cut_bandwidth(t, {false, false, true, true, true, true, true, true}), 100e9) << "the other three's into it";
+  EXPECT_EQ(cut_bandwidth(t, std::vector<bool>(8, true)), 0);
+  // One rank of a node: its port inside the node is more than all uplinks could take from it.
+  EXPECT_GE(cut_bandwidth(t, {true, false, false, false, false, false, false, false}), 160e9);
+}
+
 TEST(Bisection, OfDirectNetworks) {
   // A torus of k x .. x k is cut twice by the halves of its last dimension: 2 k^(n - 1) links each way; a hypercube has 2^(n - 1).
   for (const int k : {4, 6}) EXPECT_EQ(of(fmt::format("{{torus: {{dims: [{0}, {0}, {0}], device: h800, bandwidth: 10GB/s}}}}", k)), 2 * k * k * 10e9);

@@ -99,6 +99,7 @@ Rows read_dedup(Params& p) {
 
 Exchange along(std::string_view summary, std::function<Journey(const Topology&)> journey, Rows rows, int chunks) {
   Exchange x;
+  x.dispatch_row_for = x.combine_row_for = rows == Rows::rank ? RowFor::rank : RowFor::copy;
   x.summary = summary;
   x.journey = journey;
   const auto made = [journey](const Topology& topology) { return std::make_shared<const Journey>(journey(topology)); };

@@ -1,0 +1,124 @@
+#include "policies/optimum.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "policies/load_bound.h"
+#include "sim/engine.h"
+#include "tests/support/network_rig.h"
+#include "tests/support/random_case.h"
+
+namespace epsim {
+namespace {
+
+using testing::part_from_yaml;
+using testing::RandomCase;
+
+/// Seconds that the busiest link of a stage is busy.
+double busiest(const Schedule& schedule, const Topology& topology, Stage stage) {
+  std::vector<double> busy(topology.links().size());
+  for (const Phase& phase : schedule.phases)
+    if (phase.kind == Phase::Kind::transfer && phase.stage == stage)
+      for (const Rank s : ids<Rank>(schedule.ranks))
+        for (const RowTable::Entry& e : phase.rows.from(s))
+          topology.for_each_share(s, e.destination, [&](std::int32_t l, double share) {
+            busy[static_cast<std::size_t>(l)] += static_cast<double>(e.rows * phase.row_bytes) * share / topology.links()[static_cast<std::size_t>(l)].bandwidth;
+          });
+  return busy.empty() ? 0 : *std::ranges::max_element(busy);
+}
+
+/// What any placement with the slots of this plan meets.
+Demand demand_of(const Plan& plan, const Exchange& exchange, const Pricing& pricing, const ComputeModel& compute, const Device& device) {
+  Demand d;
+  d.kept = Matrix<std::int64_t>(plan.ranks(), plan.routing.experts);
+  for (std::int64_t r = 0; r < d.kept.rows; ++r)
+    for (const Slot s : ids<Slot>(plan.placement.slots())) d.kept(r, plan.placement.expert_of_slot[static_cast<std::size_t>(s)]) += plan.copies(r, s);
+  for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r]);
+  d.top_k = plan.routing.top_k;
+  d.dispatch_row_for = exchange.dispatch_row_for, d.combine_row_for = exchange.combine_row_for;
+  d.dispatch_row = pricing.dispatch_row(), d.combine_row = pricing.combine_row();
+  const auto seconds = [=](std::int64_t rows, std::int64_t ffn) { return compute.kernel_seconds(device, expert_call(pricing, Rank(0), Slot(0), rows, ffn), Precision::bf16); };
+  d.expert_seconds = [=](std::int64_t rows) { return seconds(rows, pricing.expert_ffn); };
+  for (const Rank r : ids<Rank>(plan.ranks()))
+    d.shared_seconds.push_back(pricing.shared_ffn > 0 ? seconds(plan.routing.first_token[r + 1] - plan.routing.first_token[r], pricing.shared_ffn) : 0);
+  return d;
+}
+
+/// Placements into the same slots: the case's own, random ones, and one that gives each rank what its own tokens want most, which stresses what a rank can keep.
+std::vector<Placement> placements_like(const Plan& plan, const Demand& demand, Rng& rng) {
+  const auto experts = static_cast<std::size_t>(plan.routing.experts), slots = plan.placement.expert_of_slot.size();
+  std::vector<Placement> all{plan.placement};
+  for (int i = 0; i < 3; ++i) {
+    std::vector<std::uint16_t> of_slot(slots);
+    std::vector<std::uint32_t> order(slots);
+    rng.permutation(order);
+    for (std::size_t s = 0; s < slots; ++s) of_slot[order[s]] = static_cast<std::uint16_t>(s < experts ? s : rng.below(experts));
+    all.push_back(Placement::from_experts(std::move(of_slot), plan.placement.first_slot, plan.routing.experts));
+  }
+  std::vector<std::uint16_t> local;
+  std::vector<int> count(experts);
+  for (std::int64_t r = 0; r < plan.ranks(); ++r) {
+    std::vector<std::uint16_t> wanted(experts);
+    std::iota(wanted.begin(), wanted.end(), std::uint16_t{0});
+    std::ranges::stable_sort(wanted, std::greater(), [&](std::uint16_t e) { return demand.kept(r, e); });
+    for (std::int32_t s = 0; s < demand.slots[static_cast<std::size_t>(r)]; ++s) local.push_back(wanted[static_cast<std::size_t>(s) % experts]), ++count[local.back()];
+  }
+  for (std::size_t e = 0; e < experts; ++e)  // everyone needs a slot
+    for (std::size_t s = slots; s-- > 0 && count[e] == 0;)
+      if (count[local[s]] > 1) --count[local[s]], local[s] = static_cast<std::uint16_t>(e), ++count[e];
+  all.push_back(Placement::from_experts(std::move(local), plan.placement.first_slot, plan.routing.experts));
+  return all;
+}
+
+// I6 for all placements at once: no placement, replica rule, exchange or network beats the bounds that were made without looking at the placement.
+TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
+  const ComputeModel compute = part_from_yaml(builtin_computes(), "roofline");
+  const std::vector<std::string> rules = builtin_replica_rules().names();
+  double load = 0, dispatch = 0, combine = 0, layer = 0;
+  std::map<std::string_view, int> bound_by;
+  for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+    RandomCase c(seed);
+    Capacity as_kept;
+    as_kept.limits = [&c](const Matrix<std::int64_t>&, const Routing&) { return c.plan.limits; };
+    Pricing pricing = c.pricing();
+    if (seed % 3 == 0) pricing.hidden = 4096;      // bytes count
+    if (seed % 5 == 0) pricing.expert_ffn = 4096;  // computing counts
+    if (seed % 7 == 0) pricing.combine = Precision::fp8;
+    const std::string& name = testing::exchange_variants()[seed % testing::exchange_variants().size()];
+    const Exchange exchange = c.exchange(name);
+    const Demand demand = demand_of(c.plan, exchange, pricing, compute, c.topology.device());
+    const OptimumBounds bounds = optimum_bounds(demand, c.topology, cuts_of(c.topology));
+    Rng rng(seed, Stream::test, 44);
+    for (const Placement& placement : placements_like(c.plan, demand, rng)) {
+      const std::string& rule_name = rules[rng.below(rules.size())];
+      SCOPED_TRACE(name + ", " + rule_name + ", case " + std::to_string(seed));
+      const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), rule_name, static_cast<const Shape*>(nullptr));
+      const Plan plan = make_plan(3, c.plan.routing, as_kept, placement, rule, c.topology);
+      const Schedule schedule = exchange.schedule(plan, c.topology, pricing);
+      const auto fullest = static_cast<double>(std::ranges::max(plan.copies_of_rank()));
+      ASSERT_GE(fullest, bounds.load.value) << bounds.load.because;
+      const double dispatched = busiest(schedule, c.topology, Stage::dispatch), combined = busiest(schedule, c.topology, Stage::combine);
+      ASSERT_GE(dispatched, bounds.dispatch_s.value) << bounds.dispatch_s.because;
+      ASSERT_GE(combined, bounds.combine_s.value) << bounds.combine_s.because;
+      const char* network = rng.below(2) ? "ideal" : "fair";
+      const double end = simulate(schedule, c.topology, testing::network_named(network), compute, Precision::bf16).end.seconds();
+      ASSERT_GE(end, bounds.layer_s.value) << network << ": " << bounds.layer_s.because;
+      if (end > 0) layer = std::max(layer, bounds.layer_s.value / end);
+      if (fullest > 0) load = std::max(load, bounds.load.value / fullest);
+      if (dispatched > 0) dispatch = std::max(dispatch, bounds.dispatch_s.value / dispatched);
+      if (combined > 0) combine = std::max(combine, bounds.combine_s.value / combined);
+    }
+    ++bound_by[bounds.layer_s.because], ++bound_by[bounds.dispatch_s.because];
+  }
+  EXPECT_EQ(load, 1) << "some placement meets it";
+  EXPECT_GT(dispatch, 0.99);
+  EXPECT_GT(combine, 0.99);
+  EXPECT_GT(layer, 0.9);
+  for (const char* because : {"busiest rank", "computing", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+}
+
+}  // namespace
+}  // namespace epsim
