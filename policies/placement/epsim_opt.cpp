@@ -15,6 +15,7 @@ namespace epsim::parts_placement {
 namespace {
 
 constexpr const char* kSelf = "epsim_opt";
+constexpr double kWorthIt = 0.998;  ///< a gain below this share is taken: smaller ones on the batches that are shown are mostly fitted to them
 
 struct Settings {
   std::int64_t slots = 0;             ///< 0: one an expert
@@ -89,6 +90,7 @@ class Search {
       for (std::size_t p = 0; p < table.size(); ++p) table[p] = static_cast<int>(p) % problem_.experts;
       candidates.push_back({placement_of(table, first_, problem_.experts), table, 0});
     }
+    leave_out_slow(candidates);
     choose_rows(candidates);
     std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
     Candidate best = candidates.front();
@@ -97,7 +99,7 @@ class Search {
       std::vector<int> table = improve(candidates[c].table, c);
       Placement placement = placement_of(table, first_, problem_.experts);
       const double seconds = judge(placement);
-      if (seconds < best.seconds) best = {std::move(placement), std::move(table), seconds};
+      if (seconds < kWorthIt * best.seconds) best = {std::move(placement), std::move(table), seconds};
     }
     return best.placement;
   }
@@ -112,6 +114,23 @@ class Search {
   std::int64_t moved(const Placement& p) const {
     return problem_.previous.empty() || !problem_.topology ? 0 : static_cast<std::int64_t>(migration(problem_.previous[layer_], p, *problem_.topology).moves.size());
   }
+  /// Leaves out what no row rule guesses to be near the best: a simulation costs more than a guess.
+  void leave_out_slow(std::vector<Candidate>& candidates) const {
+    constexpr double kNear = 1.2;
+    std::vector<char> near(candidates.size());
+    for (const LayerGuess::Rows rows : {LayerGuess::Rows::node, LayerGuess::Rows::rank, LayerGuess::Rows::copy}) {
+      LayerGuess guess(problem_, layer_, first_, rows);
+      std::vector<double> seconds;
+      for (const Candidate& c : candidates) guess.set(c.table), seconds.push_back(guess.seconds());
+      const double least = *std::ranges::min_element(seconds);
+      for (std::size_t c = 0; c < candidates.size(); ++c) near[c] |= seconds[c] <= kNear * least;
+    }
+    std::vector<Candidate> kept;
+    for (std::size_t c = 0; c < candidates.size(); ++c)
+      if (near[c]) kept.push_back(std::move(candidates[c]));
+    candidates = std::move(kept);
+  }
+
   bool affordable(const Placement& p) const { return !settings_.budget || moved(p) <= *settings_.budget; }
 
   double judge(const Placement& p) const {

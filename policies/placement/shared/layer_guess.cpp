@@ -9,7 +9,7 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kTokens = 1 << 15;      // looked at; of more, every n-th
+constexpr std::int64_t kTokens = 1 << 13;      // looked at for where rows go; of more, every n-th
 constexpr std::size_t kCostTable = 1 << 14;
 constexpr double kSpread = 0.02;               // of the whole load, beside the fullest: shows the way where the fullest does not change
 
@@ -52,8 +52,10 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
   for (const auto& batch : batches) tokens += batch->tokens();
   const std::int64_t step = (tokens + kTokens - 1) / kTokens;
   std::vector<std::uint16_t> experts;
+  weight_ = Matrix<double>(problem.experts, batches_);
   for (int b = 0; b < batches_; ++b) {
     const Routing& routing = *batches[static_cast<std::size_t>(b)];
+    for (const std::uint16_t e : routing.expert) ++weight_(e, b);
     for (int r = 0; r < routing.ranks(); ++r)
       for (std::int64_t t = routing.first_token[static_cast<std::size_t>(r)]; t < routing.first_token[static_cast<std::size_t>(r) + 1]; ++t) {
         if (t % step != 0) continue;
@@ -75,6 +77,9 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
     const std::uint32_t home = home_[token];
     choices_[next[e]++] = {static_cast<std::uint32_t>(i), home + dealt(home, static_cast<std::int64_t>(e))++};
   }
+  Matrix<double> looked_at(problem.experts, batches_);
+  for (std::size_t i = 0; i < experts.size(); ++i) ++looked_at(experts[i], batch_of_[i / static_cast<std::size_t>(top_k_)]);
+  for (std::size_t i = 0; i < weight_.cells.size(); ++i) weight_.cells[i] = looked_at.cells[i] > 0 ? weight_.cells[i] / (looked_at.cells[i] * scale_) : 1;
   for (std::size_t c = 0; c < kCostTable; ++c) cost_of_copies_.push_back(c == 0 ? 0 : seconds_of(static_cast<double>(c)));
 }
 
@@ -177,13 +182,15 @@ void LayerGuess::refresh() {
     const std::span<double> row = compute_s_.row(r);
     std::ranges::fill(row, 0.0);
     for (std::int32_t p = first_[static_cast<std::size_t>(r)]; p < first_[static_cast<std::size_t>(r) + 1]; ++p) {
-      std::int64_t all = 0;
+      const int expert = expert_of_place_[static_cast<std::size_t>(p)];
+      if (expert == kEmpty) continue;
+      double all = 0;
       for (int b = 0; b < batches_; ++b) {
-        const std::int32_t n = copies_(p, b);
+        const double n = copies_(p, b) * weight_(expert, b);
         row[static_cast<std::size_t>(b)] += expert_seconds(n);
         all += n;
       }
-      row[static_cast<std::size_t>(batches_)] += expert_seconds(static_cast<double>(all) / batches_);
+      row[static_cast<std::size_t>(batches_)] += expert_seconds(all / batches_);
     }
   }
   stale_ranks_.clear();

@@ -64,7 +64,8 @@ class LayerGuess {
   std::vector<std::int32_t> rank_of_choice_;   // [T x k], -1 while it is nowhere
   std::vector<int> expert_of_place_;
   std::vector<std::vector<int>> places_of_;    // [E], ascending
-  Matrix<std::int32_t> copies_;                // [places][batches]
+  Matrix<std::int32_t> copies_;                // [places][batches], of those looked at
+  Matrix<double> weight_;                      // [E][batches] what a copy that is looked at stands for beyond the mean: loads are exact where tokens are sampled
   std::vector<Ports> ports_;                   // [R]
   std::vector<double> cost_of_copies_;         // seconds by number of copies that are looked at
   Matrix<double> compute_s_;                   // [R][batches + 1]; the last: all batches together
