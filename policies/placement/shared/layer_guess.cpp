@@ -1,6 +1,7 @@
 #include "policies/placement/shared/layer_guess.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/check.h"
