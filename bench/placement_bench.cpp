@@ -59,6 +59,39 @@ EPSIM_BENCH_PLACEMENT(swift_balancer);
 EPSIM_BENCH_PLACEMENT(flashlb);
 EPSIM_BENCH_PLACEMENT(replicate_top_k);
 
+/// As `large`, with what the policy sees besides: a machine of two tiers, loads of single sources, and 65,536 tokens that choose 8 experts each.
+void seeing(benchmark::State& state, const std::string& policy, bool slots) {
+  static const Topology machine = [] {
+    Diagnostics problems;
+    const std::string yaml = "two_tier: {nodes: 128, ranks_per_node: 8, device: h100}";
+    return builtin_clusters().make(parse_yaml(std::make_shared<SourceText>(SourceText{"bench", yaml})), problems);
+  }();
+  static const Problem problem = [] {
+    Problem p = zipf(60, 512, 1024, 128, 1);
+    const auto routing = std::make_shared<Routing>();
+    routing->experts = 512, routing->top_k = 8;
+    for (int r = 0; r <= 1024; ++r) routing->first_token.push_back(64 * r);
+    Matrix<std::int64_t> counts(1024, 512);
+    for (int r = 0; r < 1024; ++r) {
+      Rng rng(1, Stream::test, static_cast<std::uint64_t>(r));
+      for (int i = 0; i < 64 * 8; ++i) {
+        // One expert of each block of 64: distinct within a token.
+        const auto e = static_cast<std::uint16_t>(i % 8 * 64 + static_cast<int>(std::min(rng.below(64), rng.below(64))));
+        routing->expert.push_back(e);
+        ++counts(r, e);
+      }
+    }
+    p.topology = &machine;
+    for (Matrix<std::int64_t>& c : p.counts) c = counts;
+    p.tokens.assign(p.counts.size(), {routing});
+    return p;
+  }();
+  run(state, problem, policy + (slots ? ": {slots: 2048}" : ""));
+}
+BENCHMARK_CAPTURE(seeing, topology_aware, "topology_aware", false)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime();
+BENCHMARK_CAPTURE(seeing, cooccurrence, "cooccurrence", true)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime();
+BENCHMARK_CAPTURE(seeing, affinity_eplb, "affinity_eplb", true)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime();
+
 /// Overlaps of rows of few slots, as a redeployment has: small whole costs.
 void assignment(benchmark::State& state) {
   Matrix<double> cost(state.range(0), state.range(0));

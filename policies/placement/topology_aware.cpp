@@ -8,29 +8,62 @@
 namespace epsim::parts_placement {
 namespace {
 
-/// Seconds a byte takes from source (row) to destination while all else is silent; 0 on the rank itself.
-Matrix<double> seconds_per_byte(const Topology& topology) {
-  Matrix<double> cost(topology.ranks(), topology.ranks());
-  parallel_for(cost.rows, [&](std::int64_t s) {
-    for (std::int64_t d = 0; d < cost.columns; ++d) cost(s, d) = s == d ? 0 : 1 / topology.bandwidth(Rank(s), Rank(d));
-  });
-  return cost;
-}
+/// Seconds a byte takes from each source to each destination while all else is silent; nothing on the rank itself. Sources that differ in nothing else, such as
+/// those of one node, are one class, which makes the sums over sources much shorter.
+struct Costs {
+  std::vector<std::size_t> class_of;  ///< [source]
+  std::vector<std::size_t> example;   ///< [class] its first source
+  Matrix<double> to;                  ///< [class][destination], as if from another source of the class (where there is none: 0 to itself)
 
-Placement nearest(const Matrix<std::int64_t>& counts, std::span<const std::int64_t> loads, const Matrix<double>& cost, const std::vector<std::int32_t>& first) {
+  explicit Costs(const Topology& topology) {
+    const std::int64_t ranks = topology.ranks();
+    Matrix<double> cost(ranks, ranks);
+    parallel_for(ranks, [&](std::int64_t s) {
+      for (std::int64_t d = 0; d < ranks; ++d) cost(s, d) = s == d ? 0 : 1 / topology.bandwidth(Rank(s), Rank(d));
+    });
+    for (std::int64_t s = 0; s < ranks; ++s) {
+      // The class's row is complete once it has two sources: each says what it costs to reach the other.
+      const auto alike = [&](std::size_t c) {
+        const auto first = static_cast<std::int64_t>(example[c]);
+        const bool alone = cost(first, first) == 0;
+        for (std::int64_t d = 0; d < ranks; ++d)
+          if (d != s && !(alone && d == first) && cost(first, d) != cost(s, d)) return false;
+        return true;
+      };
+      std::size_t c = 0;
+      while (c < example.size() && !alike(c)) ++c;
+      if (c == example.size()) example.push_back(static_cast<std::size_t>(s));
+      const auto first = static_cast<std::int64_t>(example[c]);
+      if (first != s) cost(first, first) = cost(s, first);
+      class_of.push_back(c);
+    }
+    to = Matrix<double>(static_cast<std::int64_t>(example.size()), ranks);
+    for (std::size_t c = 0; c < example.size(); ++c)
+      std::ranges::copy(cost.row(static_cast<std::int64_t>(example[c])), to.row(static_cast<std::int64_t>(c)).begin());
+  }
+
+  /// What it costs that an expert is on each rank, for its tokens of each source.
+  void add(std::span<const double> tokens, std::span<double> total) const {
+    std::vector<double> of_class(example.size());
+    for (std::size_t s = 0; s < tokens.size(); ++s) of_class[class_of[s]] += tokens[s];
+    for (std::size_t c = 0; c < of_class.size(); ++c) {
+      if (of_class[c] == 0) continue;
+      const std::span<const double> row = to.row(static_cast<std::int64_t>(c));
+      for (std::size_t d = 0; d < total.size(); ++d) total[d] += (of_class[c] - (class_of[d] == c ? tokens[d] : 0)) * row[d];
+    }
+  }
+};
+
+Placement nearest(const Matrix<std::int64_t>& counts, std::span<const std::int64_t> loads, const Costs& costs, const std::vector<std::int32_t>& first) {
   std::vector<int> order(loads.size()), rank(loads.size()), room = rooms(first);
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](int a, int b) { return loads[static_cast<std::size_t>(a)] > loads[static_cast<std::size_t>(b)]; });
-  std::vector<double> total(room.size());
+  std::vector<double> total(room.size()), tokens(room.size());
+  const bool sources_known = counts.rows == static_cast<std::int64_t>(room.size());  // otherwise all alike
   for (std::size_t i = 0; i < order.size(); ++i) {
+    for (std::size_t s = 0; s < tokens.size(); ++s) tokens[s] = static_cast<double>(counts(sources_known ? static_cast<std::int64_t>(s) : 0, order[i]));
     total.assign(room.size(), 0);
-    for (std::int64_t s = 0; s < cost.rows; ++s) {
-      // Where sources are not known, all alike.
-      const auto tokens = counts.rows == cost.rows ? static_cast<double>(counts(s, order[i])) : static_cast<double>(counts(0, order[i]));
-      if (tokens == 0) continue;
-      const std::span<const double> row = cost.row(s);
-      for (std::size_t d = 0; d < total.size(); ++d) total[d] += tokens * row[d];
-    }
+    costs.add(tokens, total);
     std::size_t best = total.size();
     for (std::size_t d = 0; d < total.size(); ++d)
       if (room[d] > 0 && (best == total.size() || total[d] < total[best])) best = d;
@@ -52,11 +85,11 @@ PlacementPolicy topology_aware(Params& p, const Shape*) {
   if (!p.usable()) return policy;
   policy.place = [](const Problem& problem) {
     const std::vector<std::int32_t> first = spread_slots(problem.experts, problem.ranks);
-    const Matrix<double> cost = seconds_per_byte(*problem.topology);
+    const Costs costs(*problem.topology);
     std::vector<Placement> placements(problem.counts.size());
     parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) {
       const auto layer = static_cast<std::size_t>(l);
-      placements[layer] = nearest(problem.counts[layer], problem.loads(layer), cost, first);
+      placements[layer] = nearest(problem.counts[layer], problem.loads(layer), costs, first);
     });
     return placements;
   };

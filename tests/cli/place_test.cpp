@@ -1,6 +1,5 @@
-#include <unistd.h>
-
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
@@ -9,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/cli.h"
-#include "workloads/import/load_dump.h"
 #include "tests/support/part_from_yaml.h"
+#include "workloads/import/load_dump.h"
 
 namespace epsim {
 namespace {
@@ -106,6 +105,11 @@ TEST_F(PlaceVerb, PrintsATable) {
   EXPECT_THAT(text, HasSubstr("(max-mean)/mean"));
 }
 
+TEST_F(PlaceVerb, TakesThePolicysOwnSlots) {
+  EXPECT_THAT(place("--ranks 8 --nodes 2 --policy eplb"), HasSubstr("24 slots on 8 ranks by eplb")) << "12 experts rounded up to 16, and 8 more";
+  EXPECT_THAT(place("--ranks 8 --nodes 2 --policy force_balanced"), HasSubstr("96 slots on 8 ranks by force_balanced"));
+}
+
 TEST_F(PlaceVerb, UsesTheSeed) {
   const std::string arguments = "--slots 16 --ranks 8 --nodes 2 --policy random --format json --seed ";
   EXPECT_EQ(place(arguments + "1"), place(arguments + "1"));
@@ -123,6 +127,8 @@ TEST_F(PlaceVerb, SaysWhichOptionIsWrong) {
               HasSubstr("--groups:1:1: error: placement `contiguous` has no setting `groups`"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 2 --policy elpb"), HasSubstr("--policy:1:1: error: there is no placement `elpb`, did you mean `eplb`?"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 9 --policy eplb"), HasSubstr("--nodes:1:1: error: 8 ranks are on 1 to 8 nodes, got 9"));
+  EXPECT_THAT(error("--ranks 8 --nodes 2 --policy cooccurrence"), HasSubstr("--policy:1:1: error: `cooccurrence` places by the choices of single tokens"));
+  EXPECT_THAT(error("--ranks 8 --nodes 2 --policy topology_aware"), HasSubstr("--policy:1:1: error: `topology_aware` places by the links of the machine"));
   const std::string two = error("--slots 16 --ranks 0 --nodes 2 --policy elpb");
   EXPECT_THAT(two, HasSubstr("--ranks:1:1: error: there must be from 1 to 65536 ranks, got 0"));
   EXPECT_THAT(two, HasSubstr("there is no placement `elpb`")) << "all problems in one pass";

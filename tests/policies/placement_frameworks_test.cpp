@@ -1,8 +1,11 @@
 // Placements as frameworks make them, on cases worked by hand.
 #include <gmock/gmock.h>
 
+#include <numeric>
+
 #include "tests/support/machines.h"
 #include "tests/support/placing.h"
+#include "tests/support/random_problem.h"
 
 namespace epsim {
 namespace {
@@ -121,6 +124,35 @@ TEST(TopologyAware, PutsExpertsWhereTheirTokensAre) {
   // 0 on rank 3, its only source; 1 wants it too and takes the other rank of the node; 2 would be best on rank 2, which is full: of ranks 0 and 1 the first is
   // itself a source. 3 takes what is left.
   EXPECT_THAT(place_first("topology_aware", p).expert_of_slot, ElementsAre(2, 3, 1, 0));
+}
+
+TEST(TopologyAware, EqualsASumOverAllSources) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE(seed);
+    const testing::RandomProblem c(seed);
+    const Problem& p = c.problem;
+    const std::vector<Placement> placed = testing::place_all("topology_aware", p);
+    for (std::size_t l = 0; l < placed.size(); ++l) {
+      const auto cost = [&](int e, Rank d) {
+        double sum = 0;
+        for (const Rank s : ids<Rank>(p.ranks))
+          if (s != d) sum += static_cast<double>(p.counts[l](s, e)) / c.topology.bandwidth(s, d);
+        return sum;
+      };
+      std::vector<int> order(static_cast<std::size_t>(p.experts)), room;
+      std::iota(order.begin(), order.end(), 0);
+      const std::vector<std::int64_t> loads = p.loads(l);
+      std::ranges::stable_sort(order, [&](int a, int b) { return loads[static_cast<std::size_t>(a)] > loads[static_cast<std::size_t>(b)]; });
+      for (int r = 0; r < p.ranks; ++r)
+        room.push_back(placed[l].first_slot[static_cast<std::size_t>(r) + 1] - placed[l].first_slot[static_cast<std::size_t>(r)]);
+      for (const int e : order) {
+        const Rank at = placed[l].rank_of(placed[l].slots_of_expert[static_cast<std::size_t>(e)][0]);
+        for (const Rank r : ids<Rank>(p.ranks))
+          EXPECT_TRUE(room[static_cast<std::size_t>(r)] == 0 || cost(e, at) <= cost(e, r) * (1 + 1e-12)) << "expert " << e << " would be nearer on rank " << r;
+        EXPECT_GT(room[static_cast<std::size_t>(at)]--, 0);
+      }
+    }
+  }
 }
 
 TEST(Cooccurrence, GathersExpertsThatTokensChooseTogether) {
