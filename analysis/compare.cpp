@@ -76,6 +76,8 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
       for (const MemoryUse& use : m.memory) weights = std::max(weights, use.weights_bytes), p.max_rank_activations_bytes = std::max(p.max_rank_activations_bytes, use.activations_bytes);
       p.max_rank_weights_bytes += weights;
       p.moved_experts += static_cast<double>(m.relocation.moved_experts), p.moved_bytes += static_cast<double>(m.relocation.bytes);
+      p.max_rank_copies += static_cast<double>(m.max_rank_copies()), p.optimum_max_rank_copies += m.optimum.load.value;
+      p.busiest_links_s += m.busiest_links_s(), p.optimum_links_s += m.optimum_links_s(), p.layers_s += m.layer_s, p.optimum_s += m.optimum.layer_s.value;
       p.choices += m.choices, p.dropped_choices += m.drops.choices;
       run_longest_s = std::max(run_longest_s, m.layer_s);
       ++layers;
@@ -84,7 +86,7 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
   }
   for (const double s : p.samples_s) p.total_s += s;
   const double samples = std::max(1.0, static_cast<double>(p.samples_s.size()));
-  for (double* sum : {&p.total_s, &p.dispatch_s, &p.compute_s, &p.combine_s, &p.waited_s, &p.lower_bound_s, &p.bytes, &p.cross_node_bytes, &p.busiest_link_bytes, &p.max_rank_weights_bytes,
+  for (double* sum : {&p.total_s, &p.dispatch_s, &p.compute_s, &p.combine_s, &p.waited_s, &p.lower_bound_s, &p.bytes, &p.cross_node_bytes, &p.busiest_link_bytes, &p.max_rank_weights_bytes, &p.optimum_s,
                       &p.moved_experts, &p.moved_bytes})
     *sum /= samples;
   for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max}) *sum /= std::max(1.0, layers);
@@ -127,6 +129,10 @@ const std::vector<PointField>& point_fields() {
       {"combine_s", [](const P& p, const P&) -> FieldValue { return p.combine_s; }},
       {"waited_s", [](const P& p, const P&) -> FieldValue { return p.waited_s; }},
       {"lower_bound_s", [](const P& p, const P&) -> FieldValue { return p.lower_bound_s; }},
+      {"optimum_s", [](const P& p, const P&) -> FieldValue { return p.optimum_s; }},
+      {"layer_gap", [](const P& p, const P&) -> FieldValue { return gap(p.layers_s, p.optimum_s * static_cast<double>(p.samples_s.size())); }},
+      {"links_gap", [](const P& p, const P&) -> FieldValue { return gap(p.busiest_links_s, p.optimum_links_s); }},
+      {"load_gap", [](const P& p, const P&) -> FieldValue { return gap(p.max_rank_copies, p.optimum_max_rank_copies); }},
       {"rank_load_max_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_load_max_over_mean; }},
       {"rank_load_std_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_load_std_over_mean; }},
       {"rank_load_mean_over_max", [](const P& p, const P&) -> FieldValue { return p.rank_load_mean_over_max; }},

@@ -26,6 +26,8 @@ struct ComparedPoint {
   double bytes = 0, cross_node_bytes = 0;  ///< of dispatch and combine
   double busiest_link_bytes = 0;           ///< of the busiest link of each exchange
   double max_rank_weights_bytes = 0, max_rank_activations_bytes = 0;  ///< of the fullest rank of each layer: summed over layers; largest of all layers
+  double max_rank_copies = 0, optimum_max_rank_copies = 0;  ///< sums over the layers
+  double busiest_links_s = 0, optimum_links_s = 0, layers_s = 0, optimum_s = 0;
   double moved_experts = 0, moved_bytes = 0;  ///< by placing anew
   std::int64_t choices = 0, dropped_choices = 0;
   double placing_s = 0;    ///< clock seconds of the placement policy, all batches: for people, not for files

@@ -19,9 +19,35 @@ void measure_spread(const Reach& reach, LayerMetrics& m) {
   m.distinct_nodes_per_token = sum(reach.nodes.cells) / tokens;
 }
 
+/// The layer as every placement with the same slots meets it.
+Demand demand_of(const Experiment& e, const Plan& plan) {
+  Demand d;
+  d.kept = Matrix<std::int64_t>(plan.ranks(), plan.routing.experts);
+  for (std::int64_t r = 0; r < d.kept.rows; ++r)
+    for (const Slot s : ids<Slot>(plan.placement.slots())) d.kept(r, plan.placement.expert_of_slot[s]) += plan.copies(r, s);
+  for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r]);
+  d.top_k = plan.routing.top_k;
+  d.dispatch_row_for = e.exchange.dispatch_row_for, d.combine_row_for = e.exchange.combine_row_for;
+  d.dispatch_row = e.pricing.dispatch_row(), d.combine_row = e.pricing.combine_row();
+  const auto seconds = [&e](std::int64_t rows, std::int64_t ffn) {
+    return e.compute.kernel_seconds(e.topology.device(), expert_call(e.pricing, Rank(0), Slot(0), rows, ffn), e.compute_precision);
+  };
+  d.expert_seconds = [&e, seconds](std::int64_t rows) { return seconds(rows, e.pricing.expert_ffn); };
+  if (e.pricing.shared_ffn > 0)
+    for (const Rank r : ids<Rank>(plan.ranks())) {
+      const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
+      d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) : 0);
+    }
+  return d;
+}
+
 }  // namespace
 
-LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
+double gap(double value, double bound) { return bound > 0 ? std::max(0.0, value / bound - 1) : 0; }
+
+std::int64_t LayerMetrics::max_rank_copies() const { return rank_copies.empty() ? 0 : *std::ranges::max_element(rank_copies); }
+
+LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const MachineCuts& cuts) {
   const Plan& plan = run.plan;
   const Topology& topology = experiment.topology;
   LayerMetrics m;
@@ -55,6 +81,7 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run) {
   m.combine_busiest = busiest_link(combine.link_bytes, topology);
   m.dispatch_transfer_s = transfer_span(run, Stage::dispatch), m.combine_transfer_s = transfer_span(run, Stage::combine);
   m.memory = memory_use(experiment, run);
+  m.optimum = optimum_bounds(demand_of(experiment, plan), topology, cuts);
   m.bottleneck = bottleneck(experiment, run, m, dispatch, combine);
   m.dispatch_rank_bytes = std::move(dispatch.rank_bytes), m.combine_rank_bytes = std::move(combine.rank_bytes);
   m.dispatch_node_bytes = std::move(dispatch.node_bytes), m.combine_node_bytes = std::move(combine.node_bytes);

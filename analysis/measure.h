@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "policies/optimum.h"
 #include "sim/run.h"
 
 namespace epsim {
@@ -53,6 +54,7 @@ struct LayerMetrics {
   std::int64_t dispatch_cross_node_bytes = 0, combine_cross_node_bytes = 0;  ///< sums of the node matrices without their diagonals
   std::vector<LinkLoad> links;                                               ///< [links]
   BusiestLink dispatch_busiest, combine_busiest;
+  OptimumBounds optimum;                                                     ///< what no placement into the same slots can pass, whatever the replica rule
   double dispatch_transfer_s = 0, combine_transfer_s = 0;                    ///< from the first message of the stage that begins to the last that has arrived
   std::vector<MemoryUse> memory;                                             ///< [R]
   std::vector<std::int64_t> rank_copies;                                     ///< [R] copies computed
@@ -62,8 +64,15 @@ struct LayerMetrics {
 
   /// Share of the choices that were dropped; 0 where there are none.
   double drop_rate() const { return choices > 0 ? static_cast<double>(drops.choices) / static_cast<double>(choices) : 0; }
+  std::int64_t max_rank_copies() const;                                                ///< on the fullest rank
+  double busiest_links_s() const { return dispatch_busiest.busy_s + combine_busiest.busy_s; }
+  double optimum_links_s() const { return optimum.dispatch_s.value + optimum.combine_s.value; }
 };
-LayerMetrics measure(const Experiment& experiment, const LayerRun& run);
+/// How far a figure is above what no placement can pass, in parts of that; 0 where there is nothing to pass.
+double gap(double value, double bound);
+/// `cuts`: of the experiment's machine, found once for all layers (policies/optimum.h).
+LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const MachineCuts& cuts);
+inline LayerMetrics measure(const Experiment& experiment, const LayerRun& run) { return measure(experiment, run, cuts_of(experiment.topology)); }
 
 /// A whole run, without the rank and node matrices of every layer.
 struct RunMetrics {

@@ -182,15 +182,17 @@ std::vector<RunMetrics> run_points(const std::vector<Experiment>& experiments) {
   for (const auto& [key, members] : same_choices) {
     const Experiment& first = experiments[members.front()];
     std::vector<std::unique_ptr<Run>> runs;
+    std::vector<MachineCuts> cuts;
     std::vector<Run*> shown;
     for (const std::size_t m : members) shown.push_back(runs.emplace_back(std::make_unique<Run>(experiments[m])).get());
+    for (const std::size_t m : members) cuts.push_back(cuts_of(experiments[m].topology));
     fit(first, shown);
     Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k);
     for (int batch = first.eval.first; batch < first.eval.last; ++batch)
       for (std::size_t l = 0; l < first.layers.size(); ++l) {
         route_layer(first, batch, first.layers[l], 0, first.topology.ranks(), routing);
         parallel_for(static_cast<std::int64_t>(members.size()), [&](std::int64_t m) {
-          metrics[members[m]].add(measure(experiments[members[m]], runs[m]->play(batch, l, routing, Timeline::Detail::rank)));
+          metrics[members[m]].add(measure(experiments[members[m]], runs[m]->play(batch, l, routing, Timeline::Detail::rank), cuts[m]));
           progress.step();
         });
       }

@@ -35,10 +35,11 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
   }
 
   RunMetrics metrics;
+  const MachineCuts cuts = cuts_of(experiment.topology);
   Time offset;
   const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() * static_cast<std::size_t>(experiment.eval.count()) > 1;
   run(experiment, options.bins > 0 ? Timeline::Detail::flow : Timeline::Detail::rank, [&](LayerRun& layer) {
-    LayerMetrics measured = measure(experiment, layer);
+    LayerMetrics measured = measure(experiment, layer, cuts);
     if (out) {
       if (static_cast<int>(metrics.layers.size()) < options.trace_layers) {
         trace->add(layer, offset);

@@ -21,6 +21,8 @@ std::string beside_best(const ComparedPoint& p, const ComparedPoint& best) {
   return std::isfinite(d.half_width) ? fmt::format("{:+.1f}% \u00b1{:.1f}", 100 * d.mean, 100 * d.half_width) : fmt::format("{:+.1f}%", 100 * d.mean);
 }
 
+std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
+
 }  // namespace
 
 void write_text(std::ostream& out, const Comparison& c) {
@@ -32,7 +34,7 @@ void write_text(std::ostream& out, const Comparison& c) {
   std::vector<bool> left;
   const auto column = [&](std::string name, bool is_left = false) { header.push_back(std::move(name)), left.push_back(is_left); };
   for (const Axis& axis : c.axes) column(axis.key, true);
-  for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "bound", "max/mean", "bytes", "cross-node", "busiest link"}) column(name);
+  for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "bound", "gap", "max/mean", "load gap", "bytes", "cross-node", "busiest link", "link gap"}) column(name);
   if (drops) column("dropped");
   if (moves) column("moved"), column("waited");
   column("weights"), column("placing"), column("bottleneck", true);
@@ -41,8 +43,10 @@ void write_text(std::ostream& out, const Comparison& c) {
   const ComparedPoint& best = c.best();
   for (const ComparedPoint& p : c.points) {
     std::vector<std::string> row = p.values;
-    for (const std::string& cell : {format_seconds(p.total_s), beside_best(p, best), format_seconds(p.dispatch_s), format_seconds(p.compute_s), format_seconds(p.combine_s), format_seconds(p.lower_bound_s),
-                                    fmt::format("{:.3f}", p.rank_load_max_over_mean), format_bytes(p.bytes), format_bytes(p.cross_node_bytes), format_bytes(p.busiest_link_bytes)})
+    for (const std::string& cell : {format_seconds(p.total_s), beside_best(p, best), format_seconds(p.dispatch_s), format_seconds(p.compute_s), format_seconds(p.combine_s), format_seconds(p.optimum_s),
+                                    percent(gap(p.layers_s, p.optimum_s * static_cast<double>(p.samples_s.size()))), fmt::format("{:.3f}", p.rank_load_max_over_mean),
+                                    percent(gap(p.max_rank_copies, p.optimum_max_rank_copies)), format_bytes(p.bytes), format_bytes(p.cross_node_bytes), format_bytes(p.busiest_link_bytes),
+                                    percent(gap(p.busiest_links_s, p.optimum_links_s))})
       row.push_back(cell);
     if (drops) row.push_back(fmt::format("{:.2f}%", 100 * p.drop_rate()));
     if (moves) row.push_back(format_bytes(p.moved_bytes)), row.push_back(format_seconds(p.waited_s));
@@ -50,6 +54,7 @@ void write_text(std::ostream& out, const Comparison& c) {
     table.add(std::move(row));
   }
   table.write(out);
+  fmt::print(out, "\n  bound and gaps: against what no placement into the same slots can pass, whatever the replica rule; time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
 }
 
 void write_csv(std::ostream& out, const Comparison& c) {
