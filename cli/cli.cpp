@@ -74,6 +74,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::run(app, catalogs, result);
   verb::execute(app, catalogs, result);
   verb::compare(app, catalogs, result);
+  verb::advise(app, catalogs, result);
   verb::place(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
   verb::topo(app, catalogs, result);

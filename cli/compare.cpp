@@ -1,20 +1,16 @@
 #include <algorithm>
-#include <cstdio>
 #include <iostream>
-#include <map>
 #include <iterator>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "analysis/compare.h"
-#include "base/parallel.h"
 #include "cli/cli.h"
+#include "cli/play_all.h"
 #include "cli/output.h"
 
 namespace epsim {
@@ -139,68 +135,6 @@ std::vector<Experiment> read_points(const Options& options, const std::vector<Ax
   return experiments;
 }
 
-/// Equal for experiments whose tokens make the same choices.
-std::string routing_key(const Experiment& e) {
-  std::string key = fmt::format("{} {}", e.seed, e.topology.ranks());
-  for (const char* part : {"model", "source", "router", "execute", "layers", "batches", "fit", "eval"})
-    if (const Setting* setting = e.resolved.find(part)) key += fmt::format("\n{}: {}", part, to_yaml(*setting));
-  return key;
-}
-
-/// Says how far it is, on one line of a terminal.
-class Progress {
- public:
-  explicit Progress(std::size_t steps) : steps_(steps), shown_(::isatty(STDERR_FILENO) != 0) { say(); }
-  ~Progress() {
-    if (shown_) std::fprintf(stderr, "\r\033[K");
-  }
-  void step() {
-    const std::lock_guard lock(mutex_);
-    ++done_;
-    say();
-  }
-
- private:
-  void say() const {
-    if (shown_) std::fprintf(stderr, "\r%zu of %zu layers simulated", done_, steps_);
-  }
-  std::mutex mutex_;
-  std::size_t steps_, done_ = 0;
-  bool shown_;
-};
-
-/// Plays every batch of every experiment. Experiments with the same choices are routed once.
-std::vector<RunMetrics> run_points(const std::vector<Experiment>& experiments) {
-  std::map<std::string, std::vector<std::size_t>> same_choices;
-  std::size_t steps = 0;
-  for (std::size_t i = 0; i < experiments.size(); ++i) {
-    same_choices[routing_key(experiments[i])].push_back(i);
-    steps += experiments[i].layers.size() * static_cast<std::size_t>(experiments[i].eval.count());
-  }
-  std::vector<RunMetrics> metrics(experiments.size());
-  Progress progress(steps);
-  for (const auto& [key, members] : same_choices) {
-    const Experiment& first = experiments[members.front()];
-    std::vector<std::unique_ptr<Run>> runs;
-    std::vector<MachineCuts> cuts;
-    std::vector<Run*> shown;
-    for (const std::size_t m : members) shown.push_back(runs.emplace_back(std::make_unique<Run>(experiments[m])).get());
-    for (const std::size_t m : members) cuts.push_back(cuts_of(experiments[m].topology));
-    fit(first, shown);
-    Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k);
-    for (int batch = first.eval.first; batch < first.eval.last; ++batch)
-      for (std::size_t l = 0; l < first.layers.size(); ++l) {
-        route_layer(first, batch, first.layers[l], 0, first.topology.ranks(), routing);
-        parallel_for(static_cast<std::int64_t>(members.size()), [&](std::int64_t m) {
-          metrics[members[m]].add(measure(experiments[members[m]], runs[m]->play(batch, l, routing, Timeline::Detail::rank), cuts[m]));
-          progress.step();
-        });
-      }
-    for (std::size_t m = 0; m < members.size(); ++m) metrics[members[m]].placing_s = runs[m]->placing_seconds();
-  }
-  return metrics;
-}
-
 void write(std::ostream& out, const Comparison& comparison, const std::string& format) {
   if (format == "json")
     write_json(out, comparison);
@@ -228,7 +162,7 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
   comparison.seed = first.seed;
   comparison.layers = static_cast<int>(first.layers.size());
   comparison.batches = first.eval.count(), comparison.seeds = options.seeds;
-  std::vector<RunMetrics> runs = run_points(experiments);
+  std::vector<RunMetrics> runs = play_all(experiments);
   const auto seeds = static_cast<std::size_t>(options.seeds);
   for (std::size_t p = 0; p < points.size(); ++p) {
     const auto of_point = runs.begin() + static_cast<std::ptrdiff_t>(p * seeds);

@@ -1,0 +1,251 @@
+#include <algorithm>
+#include <iostream>
+#include <set>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "analysis/compare.h"
+#include "analysis/export/table.h"
+#include "cli/cli.h"
+#include "cli/output.h"
+#include "cli/play_all.h"
+#include "cli/spec.h"
+
+namespace epsim {
+namespace {
+
+struct Options {
+  std::string model, trace, cluster, format = "text";
+  std::vector<std::string> set, capacity;
+  std::int64_t tokens_per_rank = 0;
+  int layers = 3, batches = 8;
+};
+
+/// A choice that can be made, and what it came to on tokens that it was not made from.
+struct Option {
+  std::int64_t ranks = 0, slots = 0;  ///< of one expert-parallel group
+  std::string placement, replica = "round_robin", exchange, capacity;  ///< as an experiment file spells them
+  double token_s = 0;                 ///< time of all the model's MoE layers for a token of each rank
+  double weights_bytes = 0;           ///< of the fullest rank, all MoE layers
+  double memory_bytes = 0;            ///< with the activations of one layer
+  double drop_rate = 0, layer_gap = 0;
+  std::string bottleneck;
+  bool on_front = false;
+};
+
+/// Makes and plays options; the same one is played once.
+class Trials {
+ public:
+  Trials(const Options& o, const Catalogs& catalogs) : o_(o), catalogs_(catalogs), cluster_(setting_of(o.cluster, "CLUSTER")) {}
+
+  /// The experiment of an option.
+  Experiment experiment(const Option& option) const {
+    Setting cluster = cluster_;
+    if (option.ranks > 0)
+      if (Setting* nodes = nodes_of(cluster)) nodes->text = std::to_string(option.ranks / ranks_per_node_);
+    const bool counts = o_.trace.ends_with(".json");
+    const std::string tokens = o_.tokens_per_rank > 0 ? fmt::format(", tokens_per_rank: {}", o_.tokens_per_rank) : "";
+    const std::string path = resolve_path(o_.trace, {std::make_shared<const SourceText>(SourceText{"TRACE", o_.trace}), 1, 1});
+    std::string yaml = fmt::format("model: {}\ncluster: {}\nsource: {{{}: {{file: '{}'{}}}}}\nbatches: {}\nfit: '0:50%'\neval: '50%:100%'\n", o_.model, to_yaml(cluster), counts ? "loads" : "trace", path, tokens, o_.batches);
+    if (!layers_.empty()) yaml += fmt::format("layers: [{}]\n", fmt::join(layers_, ", "));
+    if (!option.placement.empty()) yaml += fmt::format("placement: {}\nreplica: {}\nexchange: {}\n", option.placement, option.replica, option.exchange);
+    if (!option.capacity.empty()) yaml += fmt::format("capacity: {}\n", option.capacity);
+    return read_experiment(std::make_shared<const SourceText>(SourceText{"advise", yaml}), o_.set, catalogs_);
+  }
+
+  /// Reads the whole question once, so that what is wrong with it is said before anything runs.
+  void read() {
+    const Experiment all = experiment({});
+    name_ = all.model.name, machine_ = all.topology.device().name, memory_bytes_ = all.topology.device().memory_bytes.value;
+    moe_layers_ = static_cast<int>(all.model.moe_layers.size());
+    experts_ = all.model.num_experts, ranks_ = all.topology.ranks();
+    ranks_per_node_ = all.topology.nodes() > 0 ? ranks_ / all.topology.nodes() : ranks_;
+    const int step = std::max(1, (static_cast<int>(all.layers.size()) + o_.layers - 1) / o_.layers);
+    for (std::size_t l = static_cast<std::size_t>(step) / 2; l < all.layers.size(); l += static_cast<std::size_t>(step)) layers_.push_back(all.layers[l]);
+    sizes_ = {ranks_};
+    Setting cluster = cluster_;
+    if (nodes_of(cluster))
+      for (int nodes = all.topology.nodes() / 2; nodes >= 1 && all.topology.nodes() % nodes == 0; nodes /= 2)
+        if (nodes * ranks_per_node_ <= 2 * experts_) sizes_.push_back(nodes * ranks_per_node_);
+  }
+
+  /// Plays those options that are new and can be; gives the quickest of all that were asked for.
+  Option best_of(const std::vector<Option>& options) {
+    std::vector<Experiment> experiments;
+    std::vector<Option> fresh;
+    for (const Option& option : options) {
+      if (!asked_.insert(key(option)).second) continue;
+      try {
+        experiments.push_back(experiment(option));
+        fresh.push_back(option);
+      } catch (const InputError&) {  // this part cannot be had with these sizes
+      }
+    }
+    std::vector<RunMetrics> runs = play_all(experiments);
+    for (std::size_t i = 0; i < fresh.size(); ++i) {
+      const ComparedPoint p = compared_point({}, {std::move(runs[i])});
+      const double layers = static_cast<double>(layers_.size()), all = moe_layers_ / layers;
+      Option& option = fresh[i];
+      option.token_s = p.total_s * all * static_cast<double>(experiments[i].topology.ranks()) / static_cast<double>(std::max<std::int64_t>(1, experiments[i].source.tokens()));
+      option.weights_bytes = p.max_rank_weights_bytes * all;
+      option.memory_bytes = option.weights_bytes + p.max_rank_activations_bytes;
+      option.drop_rate = p.drop_rate();
+      option.layer_gap = gap(p.layers_s, p.optimum_s * static_cast<double>(p.samples_s.size()));
+      option.bottleneck = p.bottleneck;
+      played.push_back(option);
+    }
+    const Option* best = nullptr;
+    for (const Option& p : played)
+      if (std::any_of(options.begin(), options.end(), [&](const Option& o) { return key(o) == key(p); }) && (!best || p.token_s < best->token_s)) best = &p;
+    return best ? *best : Option{};
+  }
+
+  std::vector<Option> played;
+
+  const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  int experts() const { return experts_; }
+  double memory_bytes() const { return memory_bytes_; }
+  std::string about() const {
+    return fmt::format("{} on {} ranks of {}: {} of {} MoE layers played, placements made from the first half of {} batches and judged on the second", name_, ranks_, machine_, layers_.size(), moe_layers_, o_.batches);
+  }
+
+ private:
+  static std::string key(const Option& o) { return fmt::format("{}|{}|{}|{}|{}", o.ranks, o.placement, o.replica, o.exchange, o.capacity); }
+  /// The cluster's own setting for its nodes, where it has one.
+  static Setting* nodes_of(Setting& cluster) {
+    if (!cluster.is_map() || cluster.entries.empty() || !cluster.entries.front().value.is_map()) return nullptr;
+    for (Setting::Entry& e : cluster.entries.front().value.entries)
+      if (e.key == "nodes" && e.value.is_scalar()) return &e.value;
+    return nullptr;
+  }
+
+  const Options& o_;
+  const Catalogs& catalogs_;
+  Setting cluster_;
+  std::string name_, machine_;
+  std::vector<int> layers_;
+  std::vector<std::int64_t> sizes_;
+  std::set<std::string> asked_;
+  int experts_ = 0, ranks_ = 0, ranks_per_node_ = 1, moe_layers_ = 1;
+  double memory_bytes_ = 0;
+};
+
+std::string with_slots(const std::string& policy, std::int64_t slots) { return fmt::format("{{{}: {{slots: {}}}}}", policy, slots); }
+
+/// One axis after another, each from the best so far: exchange, then slots with placement, then replica rule, then capacity.
+void search(Trials& trials, const Options& o, const Catalogs& catalogs) {
+  for (const std::int64_t ranks : trials.sizes()) {
+    const std::int64_t even = (trials.experts() + ranks - 1) / ranks * ranks;
+    std::vector<Option> options;
+    for (const std::string& exchange : catalogs.exchange.names()) {
+      for (const std::string& variant : exchange == "direct" ? std::vector<std::string>{"direct", "{direct: {dedup: rank}}"} : std::vector<std::string>{exchange})
+        options.push_back({ranks, trials.experts(), with_slots("contiguous", trials.experts()), "round_robin", variant, o.capacity.empty() ? "" : o.capacity.front()});
+    }
+    Option best = trials.best_of(options);
+    if (best.placement.empty()) continue;
+    options.clear();
+    for (const std::int64_t slots : {std::int64_t{trials.experts()}, even, even + ranks, even + 2 * ranks})
+      for (const char* policy : {"contiguous", "eplb", "tensorrt_llm", "epsim_opt"}) {
+        Option option = best;
+        option.slots = slots, option.placement = with_slots(policy, slots);
+        options.push_back(option);
+      }
+    best = trials.best_of(options);
+    options.clear();
+    for (const std::string& rule : catalogs.replica.names()) {
+      Option option = best;
+      option.replica = rule;
+      options.push_back(option);
+    }
+    best = trials.best_of(options);
+    options.clear();
+    for (const std::string& capacity : o.capacity) {
+      Option option = best;
+      option.capacity = capacity;
+      options.push_back(option);
+    }
+    trials.best_of(options);
+  }
+}
+
+/// Marks the options that no other beats in both time and memory; sorts by time.
+void find_front(std::vector<Option>& options) {
+  std::stable_sort(options.begin(), options.end(), [](const Option& a, const Option& b) { return a.token_s != b.token_s ? a.token_s < b.token_s : a.memory_bytes < b.memory_bytes; });
+  double least = std::numeric_limits<double>::infinity();
+  for (Option& option : options)
+    if (option.memory_bytes < least) option.on_front = true, least = option.memory_bytes;
+}
+
+std::string plain(const std::string& part) {
+  std::string text;
+  for (const char c : part)
+    if (std::string_view("{}:").find(c) == std::string_view::npos) text += c;
+  return text;
+}
+
+void print_text(const Trials& trials, const Option* chosen, const Option* plainest) {
+  fmt::print("{}\n\n  what no other choice beats in both time and memory (of {} that were tried)\n", trials.about(), trials.played.size());
+  TextTable table({false, false, true, true, true, true, false, false, false, false, true});
+  table.add({"EP", "slots", "placement", "replica", "exchange", "capacity", "time a token", "weights a rank", "dropped", "gap", "bottleneck"});
+  for (const Option& p : trials.played)
+    if (p.on_front)
+      table.add({std::to_string(p.ranks), std::to_string(p.slots), plain(p.placement), p.replica, plain(p.exchange), p.capacity.empty() ? "dropless" : plain(p.capacity), format_seconds(p.token_s),
+                 format_bytes(p.weights_bytes), fmt::format("{:.2f}%", 100 * p.drop_rate), fmt::format("{:.1f}%", 100 * p.layer_gap), p.bottleneck});
+  table.write(std::cout);
+  if (!chosen) {
+    fmt::print("\n  no choice fits: the leanest needs {} of a rank's {}\n", trials.played.empty() ? "more" : format_bytes(trials.played.back().memory_bytes), format_bytes(trials.memory_bytes()));
+    return;
+  }
+  fmt::print("\n  recommended: EP {} with\n    placement: {}\n    replica: {}\n    exchange: {}\n", chosen->ranks, chosen->placement, chosen->replica, chosen->exchange);
+  if (!chosen->capacity.empty()) fmt::print("    capacity: {}\n", chosen->capacity);
+  fmt::print("  because it is the quickest whose experts and activations fit a rank ({} of {}; attention and caches are not counted)", format_bytes(chosen->memory_bytes), format_bytes(trials.memory_bytes()));
+  if (plainest && plainest->token_s > chosen->token_s) fmt::print(": {:.1f}% less time than contiguous experts over EP {} with {}", 100 * (1 - chosen->token_s / plainest->token_s), plainest->ranks, plain(plainest->exchange));
+  fmt::print(".\n  What limits it: {}.\n", chosen->bottleneck);
+}
+
+void print_json(const Trials& trials, const Option* chosen) {
+  using Json = nlohmann::ordered_json;
+  Json all = Json::array();
+  for (const Option& p : trials.played)
+    all.push_back({{"ranks", p.ranks}, {"slots", p.slots}, {"placement", p.placement}, {"replica", p.replica}, {"exchange", p.exchange}, {"capacity", p.capacity.empty() ? "dropless" : p.capacity},
+                   {"token_s", p.token_s}, {"weights_bytes", p.weights_bytes}, {"memory_bytes", p.memory_bytes}, {"dropped_choice_rate", p.drop_rate}, {"layer_gap", p.layer_gap},
+                   {"bottleneck", p.bottleneck}, {"on_front", p.on_front}, {"recommended", chosen == &p}});
+  std::cout << Json{{"device_memory_bytes", trials.memory_bytes()}, {"options", all}}.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
+}
+
+int advise_on(const Options& o, const Catalogs& catalogs) {
+  Trials trials(o, catalogs);
+  trials.read();
+  search(trials, o, catalogs);
+  find_front(trials.played);
+  const Option *chosen = nullptr, *plainest = nullptr;
+  for (const Option& p : trials.played) {
+    if (!chosen && p.memory_bytes <= trials.memory_bytes()) chosen = &p;
+    if (!plainest && p.ranks == trials.sizes().front() && p.placement == with_slots("contiguous", trials.experts())) plainest = &p;
+  }
+  o.format == "json" ? print_json(trials, chosen) : print_text(trials, chosen, plainest);
+  return kOk;
+}
+
+}  // namespace
+
+/// `epsim advise`: how to serve a model with a routing trace on a cluster.
+void verb::advise(CLI::App& app, const Catalogs& catalogs, int& result) {
+  CLI::App* sub = app.add_subcommand("advise", "Search EP size, slots, placement, replica rule, exchange and capacity for a model, a trace and a cluster");
+  auto options = std::make_shared<Options>();
+  sub->add_option("MODEL", options->model, "a preset (see `epsim list model`) or the path of a Hugging Face config.json")->required();
+  sub->add_option("TRACE", options->trace, "recorded choices (.npz, expert_ids [tokens, layers, k]) or recorded counts (.json, logical_count)")->required();
+  sub->add_option("CLUSTER", options->cluster, "the cluster, as in an experiment file: YAML, or a file that holds it; smaller EP groups are tried where it has `nodes`")->required();
+  sub->add_option("--tokens-per-rank", options->tokens_per_rank, "tokens of each rank's batch; needed with counts")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  sub->add_option("--capacity", options->capacity, "a capacity to try, such as '{megatron: {factor: 1.25}}'; give it again for more (default: dropless)")->allow_extra_args(false);
+  sub->add_option("--layers", options->layers, "MoE layers that are played, spread over the model")->check(CLI::Range(1, 1000))->capture_default_str();
+  sub->add_option("--batches", options->batches, "batches that the trace is cut into")->check(CLI::Range(2, 100'000))->capture_default_str();
+  sub->add_option("--set", options->set, "override a setting everywhere")->allow_extra_args(false)->type_name("KEY=VALUE");
+  sub->add_option("--format", options->format, "what to print")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
+  sub->footer("Example: epsim advise gpt-oss-20b routing.npz '{rail_fat_tree: {nodes: 2, ranks_per_node: 8, device: h100}}'");
+  sub->callback([options, &catalogs, &result] { result = advise_on(*options, catalogs); });
+}
+
+}  // namespace epsim
