@@ -179,6 +179,8 @@ TEST(ReplicateTopK, PutsTheHeaviestOnEveryRank) {
   EXPECT_THAT(place_first("replicate_top_k: {slots: 6}", p).expert_of_slot, ElementsAre(1, 0, 2, 1, 0, 3)) << "2, as many as fit";
   // The slot that is over is a copy of expert 0: 2.5 each, on different ranks; 2 goes first with 3.
   EXPECT_THAT(place_first("replicate_top_k: {slots: 6, k: 1}", p).expert_of_slot, ElementsAre(1, 2, 0, 1, 0, 3));
+  // 6, then 5 and 5: the second 5 would be lightest on rank 1, which has the first.
+  EXPECT_THAT(place_first("replicate_top_k: {slots: 6, k: 1}", problem_of_loads({{6, 100, 10, 1}}, 2)).expert_of_slot, ElementsAre(1, 0, 2, 1, 2, 3));
 }
 
 // I11
