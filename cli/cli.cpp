@@ -75,6 +75,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::execute(app, catalogs, result);
   verb::compare(app, catalogs, result);
   verb::place(app, catalogs, result);
+  verb::import(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
   verb::topo(app, catalogs, result);
   verb::list(app, catalogs, result);
