@@ -45,6 +45,9 @@ struct Recording {
   std::vector<std::string> warnings;  ///< what the reader left out or guessed
 };
 
+/// The largest single count of a recording: sums over all that a file can hold stay exact.
+inline constexpr std::int64_t kMostRecordedCount = std::int64_t{1} << 40;
+
 /// Throws InputError where counts of that many steps, layers and experts would not fit in 2 GiB: a few wrong numbers in a small file can ask for that.
 void check_size(const Location& at, std::int64_t steps, std::int64_t rows, std::int64_t experts);
 

@@ -10,8 +10,6 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kMostCount = std::int64_t{1} << 53;
-
 /// Collects what the files of a recording hold; all must be of one mode and one shape.
 class Collector {
  public:
@@ -53,7 +51,7 @@ class Collector {
       Matrix<std::int64_t>& step = steps_.emplace_back(rows, experts);
       for (std::size_t i = 0; i < step.cells.size(); ++i) {
         step.cells[i] = a.integers[at + i];
-        if (step.cells[i] < 0 || step.cells[i] > kMostCount) throw InputError({file}, fmt::format("`logical_count` holds {}, expected counts from 0 to 2^53", step.cells[i]));
+        if (step.cells[i] < 0 || step.cells[i] > kMostRecordedCount) throw InputError({file}, fmt::format("`logical_count` holds {}, expected counts from 0 to 2^40", step.cells[i]));
       }
       fits({file}, rows, experts);
     }
@@ -72,7 +70,7 @@ class Collector {
     if (rows.empty()) r.fail(step, "a step of `logical_count` has no layers");
     Matrix<std::int64_t> counts;
     for (std::size_t l = 0; l < rows.size(); ++l) {
-      const std::vector<std::int64_t> row = r.wholes(rows[l], "logical_count", 0, kMostCount);
+      const std::vector<std::int64_t> row = r.wholes(rows[l], "logical_count", 0, kMostRecordedCount);
       if (l == 0) counts = Matrix<std::int64_t>(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(row.size()));
       if (row.empty() || static_cast<std::int64_t>(row.size()) != counts.columns)
         r.fail(rows[l], fmt::format("this layer of `logical_count` has {} experts, the first has {}", row.size(), counts.columns));
@@ -96,7 +94,7 @@ class Collector {
       if (const Json* ids = record.find("topk_ids_of_layer"))
         add_tokens(r, *ids, logical);
       else
-        add_pass(r, record, logical, experts, by_pass[r.whole_member(record, "forward_pass_id", 0, std::int64_t{1} << 53)]);
+        add_pass(r, record, logical, experts, by_pass[r.whole_member(record, "forward_pass_id", 0, kMostRecordedCount)]);
     }
     std::int64_t same = 0;
     for (auto& [pass, ranks] : by_pass) {
@@ -122,7 +120,7 @@ class Collector {
     check_size(locate(r.file(), count.offset), ++read_, static_cast<std::int64_t>(rows.size()), experts);
     Matrix<std::int64_t> counts(static_cast<std::int64_t>(rows.size()), experts);
     for (std::size_t l = 0; l < rows.size(); ++l) {
-      const std::vector<std::int64_t> slots = r.wholes(rows[l], "global_physical_count", 0, kMostCount);
+      const std::vector<std::int64_t> slots = r.wholes(rows[l], "global_physical_count", 0, kMostRecordedCount);
       if (slots.size() != logical[l].size()) r.fail(rows[l], fmt::format("{} slots are counted, the map has {}", slots.size(), logical[l].size()));
       for (std::size_t s = 0; s < slots.size(); ++s) counts(static_cast<std::int64_t>(l), logical[l][s]) += slots[s];
     }

@@ -64,7 +64,7 @@ class Collector {
     if (const Json* experts = root.find("num_experts")) fits(locate(file, experts->offset), r.whole(*experts, "num_experts", 1, kMostExperts));
     for (const auto& [name, value] : root.entries) {
       const auto key = parse_key(name);
-      if (key) merge(locate(file, value.offset), *key, r.wholes(value, name, 0, std::int64_t{1} << 53));
+      if (key) merge(locate(file, value.offset), *key, r.wholes(value, name, 0, kMostRecordedCount));
     }
   }
 
@@ -75,9 +75,9 @@ class Collector {
       return;
     }
     std::vector<std::int64_t> row = a.integers;
-    for (const double x : a.floats) row.push_back(x >= 0 && x <= 0x1p53 && x == std::floor(x) ? static_cast<std::int64_t>(x) : -1);
+    for (const double x : a.floats) row.push_back(x >= 0 && x <= 0x1p40 && x == std::floor(x) ? static_cast<std::int64_t>(x) : -1);
     for (const std::int64_t n : row)
-      if (n < 0 || n > std::int64_t{1} << 53) throw InputError({file}, fmt::format("array `{}` holds something that is no count", name));
+      if (n < 0 || n > kMostRecordedCount) throw InputError({file}, fmt::format("array `{}` holds something that is no count", name));
     merge({file}, *key, row);
   }
 
