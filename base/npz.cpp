@@ -57,6 +57,11 @@ class Reader {
     return out;
   }
 
+  NpyArray alone() {
+    member_ = ".npy";
+    return array(file_->text);
+  }
+
  private:
   template <class... Args>
   [[noreturn]] void fail(fmt::format_string<Args...> message, Args&&... args) const {
@@ -318,6 +323,8 @@ std::int64_t NpyArray::size() const {
 }
 
 std::map<std::string, NpyArray> read_npz(std::shared_ptr<const SourceText> file) { return Reader(std::move(file)).arrays(); }
+
+NpyArray read_npy(std::shared_ptr<const SourceText> file) { return Reader(std::move(file)).alone(); }
 
 void NpzWriter::add(const std::string& name, std::vector<std::int64_t> shape, std::span<const float> values) {
   add_raw(name, shape, "<f4", values.data(), values.size_bytes());

@@ -22,6 +22,8 @@ struct NpyArray {
 /// Reads all arrays of a `.npz` (stored or deflated zip members; NumPy formats 1 to 3; b1 i1-i8 u1-u8 f4 f8; C or Fortran order).
 /// Throws InputError naming the file and member when anything is truncated, inconsistent, unsupported or over 4 GiB.
 std::map<std::string, NpyArray> read_npz(std::shared_ptr<const SourceText> file);
+/// Reads the single array of a `.npy`, under the same conditions.
+NpyArray read_npy(std::shared_ptr<const SourceText> file);
 
 /// Collects arrays and writes them as a stored `.npz` with fixed dates: same arrays, same bytes.
 class NpzWriter {

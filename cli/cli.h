@@ -26,6 +26,7 @@ void print_problems(const InputError& error);
 namespace verb {
 void run(CLI::App& app, const Catalogs& catalogs, int& result);
 void execute(CLI::App& app, const Catalogs& catalogs, int& result);
+void import(CLI::App& app, const Catalogs& catalogs, int& result);
 void place(CLI::App& app, const Catalogs& catalogs, int& result);
 void alltoall(CLI::App& app, const Catalogs& catalogs, int& result);
 void compare(CLI::App& app, const Catalogs& catalogs, int& result);

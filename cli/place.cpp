@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "analysis/export/deployment.h"
 #include "analysis/measure.h"
 #include "cli/cli.h"
+#include "cli/output_file.h"
 #include "workloads/import/load_dump.h"
 
 namespace epsim::verb {
@@ -16,7 +18,7 @@ namespace {
 
 /// What was typed, as text: the policy's own settings are read and judged by the policy.
 struct PlaceOptions {
-  std::string loads, policy, format = "text";
+  std::string loads, policy, format = "text", as, out;
   std::optional<std::string> slots, groups;
   std::int64_t ranks = 0, nodes = 0;
   std::uint64_t seed = 0;
@@ -140,11 +142,13 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
 
 /// The layout of EPLB's own results: replicas of an expert are padded with -1 to the largest number of replicas over all layers.
 nlohmann::ordered_json to_json(const std::vector<LayerResult>& results) {
+  std::vector<int> layers;
   std::size_t width = 0;
   for (const LayerResult& r : results)
     for (const std::vector<Slot>& replicas : r.placement.slots_of_expert) width = std::max(width, replicas.size());
   nlohmann::ordered_json physical = nlohmann::ordered_json::array(), logical = physical, count = physical, first = physical, metrics = physical;
   for (const LayerResult& r : results) {
+    layers.push_back(r.layer);
     physical.push_back(r.placement.expert_of_slot);
     first.push_back(r.placement.first_slot);
     nlohmann::ordered_json slots = nlohmann::ordered_json::array(), replicas = slots;
@@ -164,7 +168,29 @@ nlohmann::ordered_json to_json(const std::vector<LayerResult>& results) {
                        {"std_over_mean", r.metrics.std_over_mean},
                        {"max_minus_min_over_tokens", r.metrics.max_minus_min_over_tokens}});
   }
-  return {{"physical_to_logical", physical}, {"logical_to_physical", logical}, {"logical_count", count}, {"first_slot", first}, {"metrics", metrics}};
+  return {{"layers", layers}, {"physical_to_logical", physical}, {"logical_to_physical", logical}, {"logical_count", count}, {"first_slot", first}, {"metrics", metrics}};
+}
+
+/// The form that --export names; nothing is computed for a name that is not known or without a file.
+const DeploymentFormat& read_export(const PlaceOptions& o) {
+  std::vector<std::string> names;
+  for (const DeploymentFormat& f : deployment_formats()) {
+    if (f.name == o.as && !o.out.empty()) return f;
+    names.emplace_back(f.name);
+  }
+  const bool known = std::ranges::find(names, o.as) != names.end();
+  if (known) throw InputError(typed("--export", o.as).at, "give the name of the file as --out");
+  throw InputError(typed("--export", o.as).at, fmt::format("there is no form `{}`{}", o.as, suggest(o.as, names)));
+}
+
+Deployment deployment(const std::vector<LayerResult>& results) {
+  Deployment out;
+  out.experts = static_cast<int>(results.front().placement.slots_of_expert.size());
+  std::vector<const LayerResult*> order;
+  for (const LayerResult& r : results) order.push_back(&r);
+  std::ranges::sort(order, {}, &LayerResult::layer);
+  for (const LayerResult* r : order) out.layers.push_back(r->layer), out.placements.push_back(r->placement);
+  return out;
 }
 
 void print_text(const PlaceOptions& o, const std::vector<LayerResult>& results) {
@@ -196,9 +222,16 @@ void place(CLI::App& app, const Catalogs& catalogs, int& result) {
   verb->add_option("--policy", o->policy, "placement policy, see `epsim list placement`")->required();
   verb->add_option("--seed", o->seed, "seed of policies that draw")->capture_default_str();
   verb->add_option("--format", o->format, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
+  std::string forms;
+  for (const DeploymentFormat& f : deployment_formats()) forms += fmt::format("{}{}: {}", forms.empty() ? "" : "; ", f.name, f.summary);
+  verb->add_option("--export", o->as, "also write the placement for another program, to --out; " + forms);
+  verb->add_option("--out", o->out, "the file that --export writes");
   verb->footer("Example: epsim place --loads counts.json --slots 288 --ranks 32 --nodes 4 --groups 8 --policy eplb --format json");
   verb->callback([o, &catalogs, &result] {
+    if (o->as.empty() && !o->out.empty()) throw InputError(typed("--out", o->out).at, "say in which form, as --export");
+    const DeploymentFormat* form = o->as.empty() ? nullptr : &read_export(*o);
     const std::vector<LayerResult> results = place_all(*o, catalogs.placement);
+    if (form) write_file(o->out, "--out", form->write(deployment(results), typed("--export", o->as).at));
     if (o->format == "json")
       std::cout << to_json(results).dump() << '\n';
     else

@@ -89,7 +89,7 @@ std::vector<std::int64_t> first_choices(const Source& s, int layer, int experts)
 
 TEST(Source, EveryPartDescribesItself) {
   const SourceCatalog sources = builtin_sources();
-  EXPECT_THAT(sources.names(), testing::UnorderedElementsAre("gate", "loads", "lognormal", "trace", "uniform", "zipf"));
+  EXPECT_THAT(sources.names(), testing::UnorderedElementsAre("burst", "drift", "gate", "imbalance", "loads", "lognormal", "rotating", "topics", "trace", "uniform", "zipf"));
   for (const auto& entry : sources.entries()) {
     Params listing;
     EXPECT_FALSE(entry.make(listing, nullptr).summary.empty()) << entry.name;
@@ -226,6 +226,52 @@ TEST(Source, LoadsAreMetInProportion) {
   EXPECT_EQ(third[3], 50'000);
   EXPECT_EQ(third[0] + third[1] + third[2] + third[7], 0);
   for (std::size_t e = 4; e < 7; ++e) EXPECT_NEAR(third[e], 50'000 / 3.0, 4.5 * std::sqrt(50'000 * 2 / 9.0));
+}
+
+TEST(Source, TraceAndLoadsGoOnFromBatchToBatch) {
+  SourceContext c = context(8, 1, 2);
+  c.moe_layers = c.layers = {1};
+  c.batches = 3;
+  const File trace("batches.npz", trace_bytes({7, 1, 1}, {0, 1, 2, 3, 4, 5, 6}));
+  const Source s = good("trace: {file: " + trace.path() + "}", c);
+  EXPECT_EQ(s.tokens(), 2) << "7 tokens are 3 batches of 2";
+  std::vector<std::uint16_t> experts(2);
+  std::vector<float> w(2);
+  s.choices(1, 2 * s.tokens(), 2, experts, w);
+  EXPECT_THAT(experts, ElementsAre(4, 5));
+  EXPECT_THAT(refusal("trace: {file: " + trace.path() + ", tokens: 3}", c), AllOf(HasSubstr("3 tokens in each of 3 batches are asked for"), HasSubstr("has 7")));
+  EXPECT_EQ(refusal("trace: {file: " + trace.path() + ", tokens: 3, repeat: true}", c), "accepted");
+  c.batches = 8;
+  EXPECT_THAT(refusal("trace: {file: " + trace.path() + "}", c), HasSubstr("has 7 tokens, too few for 8 batches"));
+
+  const File counts("batches.json", R"({"logical_count": [[1, 1, 1, 1, 1, 1, 1, 1]]})");
+  const Source l = good("loads: {file: " + counts.path() + ", tokens: 64}", c);
+  std::vector<std::uint16_t> first(64), second(64);
+  std::vector<float> weights(64);
+  l.choices(1, 0, 64, first, weights), l.choices(1, 64, 64, second, weights);
+  EXPECT_NE(first, second) << "tokens of another batch draw for themselves";
+}
+
+TEST(Source, TraceFindsItsLayersByTheirNumbers) {
+  SourceContext c = context(8, 1, 1);
+  c.layers = {5};
+  const auto bytes = [](std::vector<std::int64_t> layers) {
+    NpzWriter w;
+    w.add("expert_ids", {1, 2, 1}, std::vector<std::int64_t>{6, 7});
+    w.add("layers", {static_cast<std::int64_t>(layers.size())}, layers);
+    return w.bytes();
+  };
+  const File file("named.npz", bytes({5, 1}));
+  std::vector<std::uint16_t> experts(1);
+  std::vector<float> w(1);
+  good("trace: {file: " + file.path() + "}", c).choices(5, 0, 1, experts, w);
+  EXPECT_THAT(experts, ElementsAre(6));
+  c.layers = {3};
+  EXPECT_THAT(refusal("trace: {file: " + file.path() + "}", c), HasSubstr("has no layer 3"));
+  EXPECT_EQ(refusal("trace: {file: " + file.path() + ", repeat: true}", c), "accepted");
+  const File odd("odd.npz", bytes({5, 1, 3})), twice("twice.npz", bytes({5, 5}));
+  EXPECT_THAT(refusal("trace: {file: " + odd.path() + "}", c), HasSubstr("layers has shape [3], expected a whole number for each of the 2 layers"));
+  EXPECT_THAT(refusal("trace: {file: " + twice.path() + "}", c), HasSubstr("layers holds 5, expected different layer indices"));
 }
 
 // I5: what a token wants does not depend on the tokens that are asked for with it.

@@ -73,16 +73,8 @@ Source loads(Params& p, const SourceContext* context) {
     return source;
   }
   if (dump.experts() != context->experts) p.error("file", fmt::format("{} counts {} experts, the model has {}", file, dump.experts(), context->experts));
-  std::vector<std::pair<int, std::int64_t>> rows;
-  if (dump.layers.empty() || repeat) {
-    rows = rows_by_position(p, *context, static_cast<std::int64_t>(dump.logical_count.size()), repeat, file);
-  } else {
-    for (int layer : context->layers) {
-      const auto row = std::find(dump.layers.begin(), dump.layers.end(), layer);
-      if (row == dump.layers.end()) p.error("file", fmt::format("{} has no layer {}; run only `layers` that it has, or set `repeat: true`", file, layer));
-      rows.emplace_back(layer, row - dump.layers.begin());
-    }
-  }
+  const auto rows = dump.layers.empty() || repeat ? rows_by_position(p, *context, static_cast<std::int64_t>(dump.logical_count.size()), repeat, file)
+                                                  : rows_by_name(p, *context, dump.layers, file);
   if (!p.usable()) return source;
   auto samplers = std::make_shared<std::map<int, Sampler>>();
   for (const auto& [layer, row] : rows) {

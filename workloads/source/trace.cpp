@@ -14,6 +14,7 @@ struct Trace {
   std::int64_t tokens = 0, layers = 0, top_k = 0;
   std::vector<std::uint16_t> experts;  // [T][L][K]
   std::vector<float> weights;          // [T][L][K], or empty
+  std::vector<int> of_model;           // [L] model layer indices, where the file says
 };
 
 std::string shape_of(const NpyArray& a) {
@@ -68,6 +69,16 @@ void read(Trace& trace, const std::string& file, const SourceContext& context, P
   if (weights != arrays.end() && !weights->second.is_float) return p.error("file", fmt::format("{}: expert_weights holds integers, expected floats", file));
   if (weights != arrays.end() && weights->second.shape != a.shape)
     return p.error("file", fmt::format("{}: expert_weights has shape {}, expert_ids {}", file, shape_of(weights->second), shape_of(a)));
+  if (const auto layers = arrays.find("layers"); layers != arrays.end()) {
+    if (layers->second.is_float || layers->second.size() != trace.layers)
+      return p.error("file", fmt::format("{}: layers has shape {}, expected a whole number for each of the {} layers", file, shape_of(layers->second), trace.layers));
+    for (const std::int64_t layer : layers->second.integers) {
+      const int l = layer < 0 || layer > 1'000'000 ? -1 : static_cast<int>(layer);
+      if (l < 0 || std::ranges::find(trace.of_model, l) != trace.of_model.end())
+        return p.error("file", fmt::format("{}: layers holds {}, expected different layer indices", file, layer));
+      trace.of_model.push_back(l);
+    }
+  }
   const std::string wrong = fill(trace, a, weights == arrays.end() ? nullptr : &weights->second, context.experts);
   if (!wrong.empty()) p.error("file", file + ": " + wrong);
 }
@@ -76,7 +87,7 @@ void read(Trace& trace, const std::string& file, const SourceContext& context, P
 
 Source trace(Params& p, const SourceContext* context) {
   Source source;
-  source.summary = "recorded choices: an .npz with expert_ids [tokens, layers, top_k] and, if there, expert_weights of the same shape";
+  source.summary = "recorded choices: an .npz with expert_ids [tokens, layers, top_k] and, if there, expert_weights of the same shape and layers [layers]";
   source.yields = Source::Yields::choices;
   const std::string file = p.path("file", "the recorded choices (.npz)");
   const bool repeat = p.flag("repeat", "start over where the trace has too few tokens or layers", false);
@@ -98,7 +109,7 @@ Source trace(Params& p, const SourceContext* context) {
   if (source.tokens() > t->tokens / batches && !repeat)
     p.error(p.has("tokens") ? "tokens" : "tokens_per_rank", fmt::format("{} tokens{} are asked for, {} has {}; set `repeat: true` to use them again", source.tokens(),
                                                                         batches > 1 ? fmt::format(" in each of {} batches", batches) : "", file, t->tokens));
-  const auto rows = rows_by_position(p, *context, t->layers, repeat, file);
+  const auto rows = t->of_model.empty() || repeat ? rows_by_position(p, *context, t->layers, repeat, file) : rows_by_name(p, *context, t->of_model, file);
   if (!p.usable()) return source;
   source.has_weights = !t->weights.empty();
   source.choices = [t, rows = std::map<int, std::int64_t>(rows.begin(), rows.end())](int layer, std::int64_t first, std::int64_t count,

@@ -28,6 +28,16 @@ std::vector<std::pair<int, std::int64_t>> rows_by_position(Params& params, const
   return out;
 }
 
+std::vector<std::pair<int, std::int64_t>> rows_by_name(Params& params, const SourceContext& context, const std::vector<int>& layers, const std::string& what) {
+  std::vector<std::pair<int, std::int64_t>> out;
+  for (const int layer : context.layers) {
+    const auto row = std::find(layers.begin(), layers.end(), layer);
+    if (row == layers.end()) params.error("file", fmt::format("{} has no layer {}; run only `layers` that it has, or set `repeat: true`", what, layer));
+    out.emplace_back(layer, row - layers.begin());
+  }
+  return out;
+}
+
 void report_file(Params& params, const InputError& error) {
   for (const Diagnostic& d : error.problems()) {
     const std::string place = !d.at.source     ? ""

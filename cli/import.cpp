@@ -1,0 +1,95 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "cli/cli.h"
+#include "cli/output_file.h"
+#include "workloads/import/formats.h"
+#include "workloads/import/ours.h"
+#include "workloads/import/settle.h"
+
+namespace epsim::verb {
+namespace {
+
+struct Options {
+  std::vector<std::string> files;
+  std::string from, model, out;
+  std::int64_t skip = 0, exchange = -1;
+  int ranks = 0;
+  bool drop_bad_tokens = false;
+};
+
+Location typed(const std::string& option, const std::string& text) { return {std::make_shared<const SourceText>(SourceText{option, text}), 1, 1}; }
+
+/// What a recording becomes: told by the ending of the file's name, as far as there is a choice.
+std::string to_ours(const Recording& recording, const Options& o) {
+  const auto ending = [&](const char* expected) {
+    if (!o.out.ends_with(expected)) throw InputError(typed("--out", o.out), fmt::format("this recording becomes a {} file: give it a name that ends so", expected));
+  };
+  if (std::holds_alternative<RecordedChoices>(recording.data)) {
+    if (o.out.ends_with(".npz")) return to_trace(recording);
+    if (!o.out.ends_with(".json")) throw InputError(typed("--out", o.out), "choices of tokens become an .npz (for `source: trace`), or a .json of counts: give a name that ends so");
+    return to_loads(recording);
+  }
+  if (const auto* traffic = std::get_if<RecordedTraffic>(&recording.data)) {
+    ending(".csv");
+    const auto count = static_cast<std::int64_t>(traffic->exchanges.size());
+    if (o.exchange >= count) throw InputError(typed("--exchange", std::to_string(o.exchange)), fmt::format("there are {} exchanges, counted from 0", count));
+    return to_matrix_csv(recording, o.exchange < 0 ? std::nullopt : std::optional(o.exchange));
+  }
+  ending(".json");
+  return std::holds_alternative<RecordedCounts>(recording.data) ? to_loads(recording) : to_placement(recording);
+}
+
+void run_import(const Options& o) {
+  SourceFiles files;
+  Diagnostics problems;
+  for (const std::string& name : o.files) try {
+      files.push_back(read_text(name));
+    } catch (const InputError& e) {
+      problems.add(e);
+    }
+  std::optional<Model> model;
+  if (!o.model.empty()) try {
+      model = load_model(o.model, typed("--model", o.model));
+    } catch (const InputError& e) {
+      problems.add(e);
+    }
+  problems.check();
+  const ForeignFormat& format = foreign_format(o.from, *files.front(), o.from.empty() ? Location{files.front()} : typed("--from", o.from));
+  Recording recording = format.read(files, {o.ranks});
+  const ImportReport report = settle(recording, {files.front()}, {model ? &*model : nullptr, o.skip, o.drop_bad_tokens});
+  if (o.exchange >= 0 && !std::holds_alternative<RecordedTraffic>(recording.data))
+    throw InputError(typed("--exchange", std::to_string(o.exchange)), "only a recording of exchanges has them");
+  if (o.ranks > 0 && format.name != "tensorrt-llm-balancer") throw InputError(typed("--ranks", std::to_string(o.ranks)), fmt::format("`{}` does not need to be told its ranks", format.name));
+  if (!o.out.empty()) write_file(o.out, "--out", to_ours(recording, o));
+  for (const std::string& fact : report.facts) std::cout << fact << "\n";
+  for (const std::string& warning : report.warnings) std::cout << "warning: " << warning << "\n";
+  if (!o.out.empty()) std::cout << "wrote " << o.out << "\n";
+}
+
+}  // namespace
+
+/// `epsim import`: a recording of another program, checked and turned into what epsim reads.
+void import(CLI::App& app, const Catalogs&, int& result) {
+  const auto o = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("import", "Turn another program's recording into ours, and say what is odd about it");
+  std::string formats;
+  for (const ForeignFormat& f : foreign_formats()) formats += fmt::format("\n  {:<22} {}", f.name, f.summary);
+  verb->add_option("files", o->files, "the recording; several files where it is split over ranks or steps")->required();
+  verb->add_option("--from", o->from, "its format; may be left out where the file shows it");
+  verb->add_option("--model", o->model, "model that it must fit: a preset (`epsim list model`) or a config.json");
+  verb->add_option("--out", o->out, "file to write: .npz (choices), .json (counts, a placement) or .csv (bytes); without it only the report is printed");
+  verb->add_option("--skip", o->skip, "leading steps, tokens or exchanges to leave out")->check(CLI::NonNegativeNumber);
+  verb->add_flag("--drop-bad-tokens", o->drop_bad_tokens, "leave out tokens with experts out of range or twice, which are errors otherwise");
+  verb->add_option("--exchange", o->exchange, "of bytes between ranks, one exchange, counted from 0; without it the sum of all")->check(CLI::NonNegativeNumber);
+  verb->add_option("--ranks", o->ranks, "ranks of a placement, where its file does not say")->check(CLI::PositiveNumber);
+  verb->footer("Formats:" + formats + "\n\nExample: epsim import dump.json --from sglang --model deepseek-v3 --out loads.json");
+  verb->callback([o, &result] {
+    run_import(*o);
+    result = kOk;
+  });
+}
+
+}  // namespace epsim::verb
