@@ -163,7 +163,7 @@ LayerTimeFigure figure(const Comparison& c) {
     if (f.groups.empty() || f.groups.back().label != label_of(p.values.front())) f.groups.push_back({label_of(p.values.front()), {}});
     std::string label;
     for (std::size_t a = 1; a < p.values.size(); ++a) label += (a > 1 ? ", " : "") + label_of(p.values[a]);
-    f.groups.back().bars.push_back({label, p.dispatch_s, p.compute_s, p.combine_s, p.lower_bound_s, p.drop_rate()});
+    f.groups.back().bars.push_back({label, p.dispatch_s, p.compute_s, p.combine_s, p.lower_bound_s, p.drop_rate(), p.waited_s});
   }
   return f;
 }

@@ -38,7 +38,7 @@ struct Option {
 /// Makes and plays options; the same one is played once.
 class Trials {
  public:
-  Trials(const Options& o, const Catalogs& catalogs) : o_(o), catalogs_(catalogs), cluster_(setting_of(o.cluster, "CLUSTER")) {}
+  Trials(const Options& o, const Catalogs& catalogs) : o_(o), catalogs_(catalogs), cluster_(setting_of(o.cluster, "CLUSTER")), tokens_per_rank_(o.tokens_per_rank) {}
 
   /// The experiment of an option.
   Experiment experiment(const Option& option) const {
@@ -46,7 +46,7 @@ class Trials {
     if (option.ranks > 0)
       if (Setting* nodes = nodes_of(cluster)) nodes->text = std::to_string(option.ranks / ranks_per_node_);
     const bool counts = o_.trace.ends_with(".json");
-    const std::string tokens = o_.tokens_per_rank > 0 ? fmt::format(", tokens_per_rank: {}", o_.tokens_per_rank) : "";
+    const std::string tokens = tokens_per_rank_ > 0 ? fmt::format(", tokens_per_rank: {}", tokens_per_rank_) : "";
     const std::string path = resolve_path(o_.trace, {std::make_shared<const SourceText>(SourceText{"TRACE", o_.trace}), 1, 1});
     std::string yaml = fmt::format("model: {}\ncluster: {}\nsource: {{{}: {{file: '{}'{}}}}}\nbatches: {}\nfit: '0:50%'\neval: '50%:100%'\n", o_.model, to_yaml(cluster), counts ? "loads" : "trace", path, tokens, o_.batches);
     if (!layers_.empty()) yaml += fmt::format("layers: [{}]\n", fmt::join(layers_, ", "));
@@ -68,7 +68,8 @@ class Trials {
     Setting cluster = cluster_;
     if (nodes_of(cluster))
       for (int nodes = all.topology.nodes() / 2; nodes >= 1 && all.topology.nodes() % nodes == 0; nodes /= 2)
-        if (nodes * ranks_per_node_ <= 2 * experts_) sizes_.push_back(nodes * ranks_per_node_);
+        sizes_.push_back(nodes * ranks_per_node_);
+    if (tokens_per_rank_ == 0) tokens_per_rank_ = std::max<std::int64_t>(1, all.source.tokens() / ranks_);
   }
 
   /// Plays those options that are new and can be; gives the quickest of all that were asked for.
@@ -124,6 +125,7 @@ class Trials {
   const Options& o_;
   const Catalogs& catalogs_;
   Setting cluster_;
+  std::int64_t tokens_per_rank_;  // the same for every EP size, or times could not be compared; 0: all of a trace
   std::string name_, machine_;
   std::vector<int> layers_;
   std::vector<std::int64_t> sizes_;

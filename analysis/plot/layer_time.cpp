@@ -20,7 +20,8 @@ struct Part {
 };
 constexpr Part kParts[] = {{"dispatch", "#0072b2", &LayerTimeFigure::Bar::dispatch_s},
                            {"compute", "#e69f00", &LayerTimeFigure::Bar::compute_s},
-                           {"combine", "#56b4e9", &LayerTimeFigure::Bar::combine_s}};
+                           {"combine", "#56b4e9", &LayerTimeFigure::Bar::combine_s},
+                           {"waiting for weights", "#cc79a7", &LayerTimeFigure::Bar::waited_s}};
 
 std::string escape(std::string_view text) {
   std::string out;
@@ -163,9 +164,10 @@ Layout lay_out(const LayerTimeFigure& figure) {
   return l;
 }
 
-void draw_legend(Drawing& d, bool drops) {
+void draw_legend(Drawing& d, bool drops, bool waits) {
   double x = kLeft;
   for (const Part& part : kParts) {
+    if (part.seconds == &LayerTimeFigure::Bar::waited_s && !waits) continue;
     d.add(R"(<rect x="{:.1f}" y="69" width="13" height="13" fill="{}"/>)", x, part.colour);
     d.text(x + 19, 80, "start", 12.5, kInk, part.name);
     x += 19 + width_of(part.name, 12.5) + 22;
@@ -192,9 +194,9 @@ void draw_axis(Drawing& d, const LayerTimeFigure& figure, const Layout& l) {
 
 void draw_bar(Drawing& d, const Layout& l, const LayerTimeFigure::Group& group, const LayerTimeFigure::Bar& bar, double x) {
   d.add("<g><title>{}</title>",
-        escape(fmt::format("{}{}{}: dispatch {} + compute {} + combine {} = {} {}, lower bound {} {}{}", group.label, bar.label.empty() ? "" : ", ", bar.label,
+        escape(fmt::format("{}{}{}: dispatch {} + compute {} + combine {}{} = {} {}, lower bound {} {}{}", group.label, bar.label.empty() ? "" : ", ", bar.label,
                            short_number(bar.dispatch_s / l.unit.seconds), short_number(bar.compute_s / l.unit.seconds), short_number(bar.combine_s / l.unit.seconds),
-                           short_number(bar.total_s() / l.unit.seconds), l.unit.name, short_number(bar.lower_bound_s / l.unit.seconds), l.unit.name,
+                           bar.waited_s > 0 ? fmt::format(" + waiting for weights {}", short_number(bar.waited_s / l.unit.seconds)) : "", short_number(bar.total_s() / l.unit.seconds), l.unit.name, short_number(bar.lower_bound_s / l.unit.seconds), l.unit.name,
                            bar.drop_rate > 0 ? fmt::format(", {:.2f}% of choices dropped", 100 * bar.drop_rate) : "")));
   double below = 0;
   for (const Part& part : kParts) {
@@ -230,13 +232,13 @@ void draw_bar(Drawing& d, const Layout& l, const LayerTimeFigure::Group& group, 
 
 std::string to_svg(const LayerTimeFigure& figure) {
   const Layout l = lay_out(figure);
-  bool drops = false;
+  bool drops = false, waits = false;
   for (const auto& group : figure.groups)
-    for (const auto& bar : group.bars) drops = drops || bar.drop_rate > 0;
+    for (const auto& bar : group.bars) drops = drops || bar.drop_rate > 0, waits = waits || bar.waited_s > 0;
   Drawing d;
   d.text(kLeft, 30, "start", 17, kInk, figure.title, R"( font-weight="600")");
   d.text(kLeft, 50, "start", 12.5, kFaint, figure.subtitle);
-  draw_legend(d, drops);
+  draw_legend(d, drops, waits);
   draw_axis(d, figure, l);
   for (std::size_t g = 0; g < figure.groups.size(); ++g) {
     const auto& group = figure.groups[g];

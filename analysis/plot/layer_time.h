@@ -4,15 +4,16 @@
 
 namespace epsim {
 
-/// Stacked bars of time, split into dispatch, compute and combine: groups of bars along the horizontal axis.
+/// Stacked bars of time, split into dispatch, compute, combine and waiting for weights: groups of bars along the horizontal axis.
 struct LayerTimeFigure {
   struct Bar {
     std::string label;  ///< under the bar; may be empty
     double dispatch_s = 0, compute_s = 0, combine_s = 0;
     double lower_bound_s = 0;  ///< a tick across the bar; 0: none
     double drop_rate = 0;      ///< written above the bar when not 0
+    double waited_s = 0;       ///< for weights that move
 
-    double total_s() const { return dispatch_s + compute_s + combine_s; }
+    double total_s() const { return dispatch_s + compute_s + combine_s + waited_s; }
   };
   struct Group {
     std::string label;
