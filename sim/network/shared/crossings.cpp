@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "base/check.h"
+#include "sim/network/shared/paths.h"
 
 namespace epsim {
 namespace {
@@ -18,59 +19,6 @@ struct Seen {
   std::uint64_t rulers = 0;  // bits: the links of that path which every flow so far has crossed
   std::int32_t destination = std::numeric_limits<std::int32_t>::max();  // lowest
   double least_share = std::numeric_limits<double>::infinity(), most_share = 0;
-};
-
-/// Gives the links of paths. Where a rank has one way out and paths are not chosen by pair, all ranks at the same switch share what comes after it, and it is looked up once for all of them.
-class Paths {
- public:
-  explicit Paths(const Topology& topology) : topology_(topology), out_(static_cast<std::size_t>(topology.ranks()), kMany), known_(out_.size()) {
-    if (topology.path_rule().kind == PathRule::Kind::ecmp) return;
-    const std::span<const Link> links = topology.links();
-    for (std::size_t l = 0; l < links.size(); ++l)
-      if (const Rank r = topology.vertices()[static_cast<std::size_t>(links[l].from)].rank; r.valid()) out_[r] = out_[r] == kMany ? static_cast<std::int32_t>(l) : kSeveral;
-    for (std::int32_t& l : out_)
-      if (l == kSeveral) l = kMany;
-  }
-
-  struct Hop {
-    std::int32_t link;
-    double share;
-  };
-  /// The links from `s` to `d`, until the next call.
-  std::span<const Hop> operator()(std::int32_t s, std::int32_t d) {
-    const std::int32_t out = out_[static_cast<std::size_t>(s)];
-    if (out == kMany) {
-      hops_.clear();
-      topology_.for_each_share(Rank(s), Rank(d), [&](std::int32_t l, double share) { hops_.push_back({l, share}); });
-      return hops_;
-    }
-    const std::int32_t at = topology_.links()[static_cast<std::size_t>(out)].to;
-    if (at != switch_) {
-      switch_ = at;
-      ++stamp_;
-      hops_.clear();
-    }
-    Tail& tail = known_[static_cast<std::size_t>(d)];
-    if (tail.stamp != stamp_) {
-      tail = {stamp_, static_cast<std::uint32_t>(hops_.size()), 0};
-      topology_.for_each_share(Rank(s), Rank(d), [&](std::int32_t l, double share) { hops_.push_back({l, share}); });
-      tail.hops = static_cast<std::uint32_t>(hops_.size()) - tail.first;
-    }
-    hops_[tail.first].link = out;
-    return {hops_.data() + tail.first, tail.hops};
-  }
-
- private:
-  static constexpr std::int32_t kMany = -1, kSeveral = -2;
-  struct Tail {
-    std::uint32_t stamp = 0, first = 0, hops = 0;
-  };
-  const Topology& topology_;
-  std::vector<std::int32_t> out_;  // [R] the one link out of a rank, or kMany
-  std::vector<Tail> known_;        // [R] by destination: the path from the switch
-  std::int32_t switch_ = -1;
-  std::uint32_t stamp_ = 0;
-  std::vector<Hop> hops_;
 };
 
 }  // namespace

@@ -75,33 +75,35 @@ void FairShares::for_each_own(Number q, Visit visit) const {
   });
 }
 
+std::uint16_t FairShares::place_of_weight(double weight) const { return static_cast<std::uint16_t>(std::lower_bound(given_weights_.begin(), given_weights_.end(), weight) - given_weights_.begin()); }
 bool FairShares::has_weight(double weight) const { return std::binary_search(given_weights_.begin(), given_weights_.end(), weight); }
 
-void FairShares::share(double now) {
-  if (staged_.empty()) return;
+void FairShares::share(FlowBatch& batch, double now) {
+  const std::size_t flows = batch.size();
+  if (flows == 0) return;
   if (live_ == 0) epoch_ = now, begun_ = 0;
-  begun_ += staged_.size();
-  if (!place_staged()) {
-    rebuild(now);
-  } else if (staged_.size() > live_ / 2) {
+  begun_ += flows;
+  if (!place(batch)) {
+    rebuild(batch, now);
+  } else if (flows > live_ / 2) {
     settle(now);
-    for (std::size_t i = 0; i < staged_.size(); ++i) link_[placed_[i]] = kOpen;
-    live_ += staged_.size();
+    for (const std::uint32_t f : placed_) link_[f] = kOpen;
+    live_ += flows;
     fill(now);
   } else {
     if (!rows_counted_) count_rows();
     just_filled_ = false;
     std::uint32_t from = kUnordered;
     for (const std::uint32_t f : placed_) from = std::min(from, begin(f, now));
-    live_ += staged_.size();
+    live_ += flows;
     sweep(from, now);
   }
-  staged_.clear();
+  batch = {};
   find_next_end();
 }
 
-/// Finds for each staged flow one of the structure that is idle, and writes down there what it is. False where there are not enough.
-bool FairShares::place_staged() {
+/// Finds for each flow of a batch one of the structure that is idle, and writes down there what it is. False where there are not enough.
+bool FairShares::place(const FlowBatch& batch) {
   const std::span<const RankPair> pairs = crossings_.pairs();
   placed_.clear();
   std::size_t next = 0;  // flows mostly come in order
@@ -110,62 +112,71 @@ bool FairShares::place_staged() {
     for (const std::uint32_t f : placed_) link_[f] = kIdle;
     return false;
   };
-  for (const Staged& s : staged_) {
-    if (s.weight != last && !has_weight(s.weight)) return give_up();
-    last = s.weight;
-    if (next >= pairs.size() || pairs[next] != s.pair || link_[next] != kIdle) {
-      next = static_cast<std::size_t>(std::lower_bound(pairs.begin(), pairs.end(), s.pair) - pairs.begin());
-      while (next < pairs.size() && pairs[next] == s.pair && link_[next] != kIdle) ++next;
-      if (next == pairs.size() || pairs[next] != s.pair) return give_up();
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    const RankPair pair = batch.pairs[i];
+    if (batch.weight(i) != last && !has_weight(batch.weight(i))) return give_up();
+    last = batch.weight(i);
+    if (next >= pairs.size() || pairs[next] != pair || link_[next] != kIdle) {
+      next = static_cast<std::size_t>(std::lower_bound(pairs.begin(), pairs.end(), pair) - pairs.begin());
+      while (next < pairs.size() && pairs[next] == pair && link_[next] != kIdle) ++next;
+      if (next == pairs.size() || pairs[next] != pair) return give_up();
     }
     link_[next] = kOpen;
     placed_.push_back(static_cast<std::uint32_t>(next++));
   }
-  for (std::size_t i = 0; i < staged_.size(); ++i) {
+  for (std::size_t i = 0; i < batch.size(); ++i) {
     const std::uint32_t f = placed_[i];
-    if (!weight_.empty()) weight_[f] = static_cast<std::uint16_t>(std::lower_bound(given_weights_.begin(), given_weights_.end(), staged_[i].weight) - given_weights_.begin());
-    id_[f] = staged_[i].id;
-    mark_[f] = staged_[i].bytes / weight(f);
+    if (!weight_.empty()) weight_[f] = place_of_weight(batch.weight(i));
+    id_[f] = batch.ids[i];
+    mark_[f] = batch.bytes[i] / weight(f);
     link_[f] = kIdle;
   }
   return true;
 }
 
-/// A new structure for what is under way, what is staged and what is expected.
-void FairShares::rebuild(double now) {
+/// A new structure for what is under way, what begins and what is expected. May change the batch.
+void FairShares::rebuild(FlowBatch& batch, double now) {
   settle(now);
   const std::span<const RankPair> before = crossings_.pairs();
+  if (live_ > 0 && batch.weights.empty()) batch.weights.assign(batch.size(), 1);
   for (std::uint32_t f = 0; f < link_.size(); ++f)
-    if (link_[f] == kOpen) staged_.push_back({id_[f], before[f], mark_[f] * weight(f), weight_.empty() ? given_weights_.front() : given_weights_[weight_[f]]});
-  const auto by_pair = [](const Staged& a, const Staged& b) { return a.pair < b.pair; };
-  if (!std::is_sorted(staged_.begin(), staged_.end(), by_pair)) std::stable_sort(staged_.begin(), staged_.end(), by_pair);
-  std::vector<RankPair> pairs;
-  pairs.reserve(std::max(staged_.size(), expected_.size()));
-  auto expected = expected_.begin();
-  for (const Staged& s : staged_) {
-    while (expected != expected_.end() && *expected < s.pair) pairs.push_back(*expected++);
-    if (expected != expected_.end() && *expected == s.pair) ++expected;
-    pairs.push_back(s.pair);
-  }
-  pairs.insert(pairs.end(), expected, expected_.end());
+    if (link_[f] == kOpen) batch.add(id_[f], before[f], mark_[f] * weight(f), weight_.empty() ? given_weights_.front() : given_weights_[weight_[f]]);
 
-  given_weights_.clear();
-  for (const Staged& s : staged_)
-    if (given_weights_.empty() || s.weight != given_weights_.back()) given_weights_.push_back(s.weight);
+  given_weights_ = batch.weights.empty() ? std::vector<double>{1} : batch.weights;
   std::sort(given_weights_.begin(), given_weights_.end());
   given_weights_.erase(std::unique(given_weights_.begin(), given_weights_.end()), given_weights_.end());
   scale_weights();
+  live_ = batch.size();
 
-  const std::size_t flows = pairs.size();
-  crossings_ = Crossings(topology_, std::move(pairs));
-  link_.assign(flows, kIdle);
-  id_.resize(flows);
-  mark_.resize(flows);
-  weight_.assign(given_weights_.size() == 1 ? 0 : flows, 0);
+  const bool sorted = std::is_sorted(batch.pairs.begin(), batch.pairs.end());
+  if (sorted && expected_.empty() && given_weights_.size() == 1) {
+    crossings_ = Crossings(topology_, std::move(batch.pairs));
+    id_ = std::move(batch.ids);
+    mark_ = std::move(batch.bytes);
+    weight_.clear();
+    link_.assign(live_, kOpen);
+    for (double& m : mark_) m /= weights_.front();
+  } else {
+    std::vector<RankPair> begun = batch.pairs, pairs;
+    if (!sorted) std::sort(begun.begin(), begun.end());
+    pairs.reserve(std::max(begun.size(), expected_.size()));
+    auto expected = expected_.begin();
+    for (const RankPair& p : begun) {
+      while (expected != expected_.end() && *expected < p) pairs.push_back(*expected++);
+      if (expected != expected_.end() && *expected == p) ++expected;
+      pairs.push_back(p);
+    }
+    pairs.insert(pairs.end(), expected, expected_.end());
+    const std::size_t flows = pairs.size();
+    crossings_ = Crossings(topology_, std::move(pairs));
+    link_.assign(flows, kIdle);
+    id_.resize(flows);
+    mark_.resize(flows);
+    weight_.assign(given_weights_.size() == 1 ? 0 : flows, 0);
+    ensure(place(batch), "the structure has a flow for each that begins");
+    for (const std::uint32_t f : placed_) link_[f] = kOpen;
+  }
   rows_laid_out_ = rows_counted_ = false;
-  ensure(place_staged(), "the structure has a flow for each that is staged");
-  for (const std::uint32_t f : placed_) link_[f] = kOpen;
-  live_ = staged_.size();
   fill(now);
 }
 
@@ -586,15 +597,12 @@ void FairShares::collect_ends(double now, double window) {
   }
 }
 
-void FairShares::end_next(std::vector<Ended>& ended) {
+void FairShares::end_next(std::vector<FlowEnd>& ended) {
   const double now = next_end_, reach = window_ > 0 ? window() * (now - epoch_) : 0;
   collect_ends(now, now * (1 + kTie) + reach);
   ensure(!finishes_.empty(), "a flow ends at the next end");
   ended.reserve(ended.size() + finishes_.size());
-  for (const auto& [f, at] : finishes_) {
-    const RankPair pair = crossings_.pairs()[f];
-    ended.push_back({id_[f], Rank(pair.source), Rank(pair.destination), at});
-  }
+  for (const auto& [f, at] : finishes_) ended.push_back({id_[f], crossings_.pairs()[f], at});
   live_ -= finishes_.size();
   if (live_ == 0) {
     for (const auto& [f, at] : finishes_) link_[f] = kIdle;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "sim/network/shared/crossings.h"
+#include "sim/network/shared/flow_batch.h"
 #include "sim/network/shared/share_rows.h"
 #include "topology/topology.h"
 
@@ -20,24 +21,15 @@ class FairShares {
   /// less than a third of that keep their order. Of the finish times of a large all-to-all 99 in 100 are then right to the tolerance (docs/performance.md).
   explicit FairShares(const Topology& topology, double tolerance = 0);
 
-  struct Ended {
-    std::int64_t flow;  ///< the caller's id
-    Rank source, destination;
-    double at;          ///< seconds; the moment its last byte leaves
-  };
-
   /// Says which pairs of ranks will send, ascending, so that flows that begin later need no new structure. Only while no flow is under way.
   void expect(std::vector<RankPair> pairs);
-  /// Adds a flow of at least one byte; it begins with the next `share`.
-  void add(std::int64_t id, Rank source, Rank destination, double bytes, double weight = 1) { staged_.push_back({id, {source, destination}, bytes, weight}); }
-  /// Room for so many more.
-  void reserve(std::size_t flows) { staged_.reserve(staged_.size() + flows); }
-  /// Begins what was added; no completion before `now` may be pending.
-  void share(double now);
+  /// Begins flows of at least one byte each, and leaves the batch empty; no completion before `now` may be pending.
+  void share(FlowBatch& batch, double now);
+  bool idle() const { return live_ == 0; }
   /// When the next flow ends; infinity when there is none.
   double next_end() const { return next_end_; }
   /// Ends the flows that end at next_end() and shares what they leave. Flows that end within a relative 1e-12, or the tolerance, are one event, each with its own time.
-  void end_next(std::vector<Ended>& ended);
+  void end_next(std::vector<FlowEnd>& ended);
 
  private:
   using Number = Crossings::Number;
@@ -45,11 +37,6 @@ class FairShares {
   static constexpr std::uint32_t kUnordered = 0xffffffff;                          // position of a link that holds nothing back
   static constexpr std::size_t kSoon = 16;
 
-  struct Staged {
-    std::int64_t id;
-    RankPair pair;
-    double bytes, weight;
-  };
   // A link as the order sees it.
   struct alignas(64) State {
     double capacity = 0;  // bytes/s
@@ -76,14 +63,15 @@ class FairShares {
 
   double weight(std::uint32_t flow) const { return weight_.empty() ? 1 : weights_[weight_[flow]]; }
   bool has_weight(double weight) const;
+  std::uint16_t place_of_weight(double weight) const;  // in given_weights_
   void scale_weights();
   template <class Visit>
   void for_each_hop(std::uint32_t flow, Visit visit) const;
   template <class Visit>
   void for_each_own(Number q, Visit visit) const;
 
-  bool place_staged();
-  void rebuild(double now);
+  bool place(const FlowBatch& batch);
+  void rebuild(FlowBatch& batch, double now);
   void settle(double now);
   void fill(double now);
   void count_rows();
@@ -110,8 +98,7 @@ class FairShares {
   const Topology& topology_;
   double window_, dead_;
   std::vector<RankPair> expected_;
-  std::vector<Staged> staged_;
-  std::vector<std::uint32_t> placed_;     // [staged] the flow it becomes
+  std::vector<std::uint32_t> placed_;     // [flows of the batch that begins] the flow it becomes
   Crossings crossings_;                   // of all flows below, ascending by pair
   std::vector<std::int64_t> id_;          // [flows] the caller's
   std::vector<double> mark_;              // [flows] where on its link's clock it ends, for each unit of weight

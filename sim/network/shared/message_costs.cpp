@@ -26,7 +26,7 @@ class CostlyNetwork : public Network {
     for (const Flow& f : ordered_) send(f, now);
     play(now);
   }
-  double next_event() const override { return std::min(next(), deliveries_.next()); }
+  double next_event() override { return std::min(next(), deliveries_.next()); }
   void advance(double now, std::vector<Arrival>& arrived) override {
     play(now);
     deliveries_.take(now, arrived);
@@ -51,7 +51,7 @@ class CostlyNetwork : public Network {
   using Queue = std::priority_queue<Timed>;
 
   static double next(const Queue& queue) { return queue.empty() ? std::numeric_limits<double>::infinity() : queue.top().at; }
-  double next() const { return std::min({network_->next_event(), next(waiting_), next(landing_)}); }
+  double next() { return std::min({network_->next_event(), next(waiting_), next(landing_)}); }
 
   /// Messages inside a node pass no NIC; where there is one node only, the ports of its ranks are the NICs.
   bool passes_nic(const Flow& f) const { return costs_.gap > 0 && (topology_.nodes() == 1 || topology_.node_of(f.source) != topology_.node_of(f.destination)); }
@@ -91,7 +91,7 @@ class CostlyNetwork : public Network {
   /// Plays everything up to `now` but the handing over of what has come.
   void play(double now) {
     for (double t; (t = next()) <= now;) {
-      if (network_->next_event() <= t) {
+      while (network_->next_event() <= t) {
         arrived_.clear();
         network_->advance(t, arrived_);
         for (const Arrival& a : arrived_) {
