@@ -94,13 +94,32 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
     for (std::size_t i = 1; i + 1 < h; ++i) lowest_before[mine[h - 1]] = std::min(lowest_before[mine[h - 1]], seen[original_[mine[i]]].destination);
   }
 
-  // First links by flow, then those between by destination, then last links by what lies in front of them: so the links that one link shares flows with are few runs of numbers.
+  // First links by flow, then those between, then last links by what lies in front of them: so the links that one link shares flows with are few runs of numbers. Those between lie in tiles of some sources by
+  // some destinations: a first link shares flows with a row of them, a last one with a column.
+  constexpr std::int64_t kTileSources = 2, kTileDestinations = 4;
+  std::vector<std::int32_t> sources, destinations;
+  const auto source = [&](Number l) { return pairs_[seen[original_[l]].lowest].source; };
+  const auto destination = [&](Number l) { return seen[original_[l]].destination; };
+  for (Number l = 0; l < original_.size(); ++l) {
+    if (is_first[l] || is_last[l]) continue;
+    sources.push_back(source(l));
+    destinations.push_back(destination(l));
+  }
+  for (std::vector<std::int32_t>* v : {&sources, &destinations}) {
+    std::sort(v->begin(), v->end());
+    v->erase(std::unique(v->begin(), v->end()), v->end());
+  }
+  const auto tile = [&](Number l) {
+    const auto row = std::lower_bound(sources.begin(), sources.end(), source(l)) - sources.begin(), column = std::lower_bound(destinations.begin(), destinations.end(), destination(l)) - destinations.begin();
+    const auto across = static_cast<std::int64_t>(destinations.size()) / kTileDestinations + 1;
+    return row / kTileSources * across + column / kTileDestinations;
+  };
   std::vector<Number> order(original_.size()), place(original_.size());
   std::iota(order.begin(), order.end(), Number{0});
   const auto key = [&](Number l) {
     const Seen& s = seen[original_[l]];
     const int kind = is_first[l] ? 0 : is_last[l] ? 2 : 1;
-    return std::tuple(kind, kind == 0 ? static_cast<std::int64_t>(s.lowest) : kind == 1 ? s.destination : lowest_before[l], s.destination, original_[l]);
+    return std::tuple(kind, kind == 0 ? static_cast<std::int64_t>(s.lowest) : kind == 1 ? tile(l) : lowest_before[l], s.destination, original_[l]);
   };
   std::sort(order.begin(), order.end(), [&](Number a, Number b) { return key(a) < key(b); });
   std::vector<std::int32_t> original;

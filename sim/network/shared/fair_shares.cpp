@@ -1,6 +1,7 @@
 #include "sim/network/shared/fair_shares.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -15,6 +16,7 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kTie = 1e-12;       // flows that end within this share of the clock are one event
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
 constexpr double kUnchanged = 1e-15;  // a level within this share of what it was is what it was
+constexpr std::uint32_t kAhead = 3;   // links that a sweep asks for before their turn
 constexpr double kWindow = 4;        // of the tolerance: so found by trying all-to-alls of random sizes
 constexpr std::size_t kLanes = Lanes::kLanes;
 
@@ -209,10 +211,12 @@ void FairShares::settle(double now) {
 void FairShares::fill(double now) {
   const std::size_t links = crossings_.links();
   state_.assign(links, {});
-  sum_.assign(links, 0);
+  sum_.assign(ShareRows::room(links), 0);
   end_.assign(links, kNever);
   soon_.resize(links);
   order_.clear();
+  loose_.assign((links + 63) / 64, 0);
+  for (std::size_t l = 0; l < links; ++l) loose_[l / 64] |= std::uint64_t{1} << l % 64;
   rows_counted_ = false;
   just_filled_ = true;
   std::vector<double> open(links);
@@ -273,8 +277,7 @@ void FairShares::fill(double now) {
       if (s.own == 0) continue;
       s.level = level;
       s.inverse = 1 / s.weight;
-      s.position = static_cast<std::uint32_t>(order_.size());
-      order_.push_back(l);
+      put_last(l);
       sum_[l] -= s.weight * level;  // the next lines add all that was taken
     }
     for (const Number m : touched) {
@@ -333,8 +336,7 @@ std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
     // At level 0 its flows take nothing yet: the visit gives the link its level and place.
     s.level = s.clock = s.weight = 0;
     s.date = now;
-    s.position = static_cast<std::uint32_t>(order_.size());
-    order_.push_back(q);
+    put_last(q);
     soon_[q].clear();
   } else {
     sync(s, now);
@@ -427,7 +429,8 @@ void FairShares::renew_end(Number q, double now) {
     return;
   }
   if (soon_[q].count == 0) refill(q);
-  end_[q] = std::max(now, s.date + (soon_[q].least - s.clock) / s.level);
+  s.least = soon_[q].least;
+  end_[q] = end_of(s, now);
 }
 
 void FairShares::set_level(Number q, double level, double now) {
@@ -435,12 +438,19 @@ void FairShares::set_level(Number q, double level, double now) {
   sync(s, now);
   rows_.add(q, level - s.level, sum_);
   s.level = level;
-  end_[q] = std::max(now, now + (soon_[q].least - s.clock) / level);
+  end_[q] = end_of(s, now);
+}
+
+void FairShares::put_last(Number q) {
+  state_[q].position = static_cast<std::uint32_t>(order_.size());
+  order_.push_back(q);
+  loose_[q / 64] &= ~(std::uint64_t{1} << q % 64);
 }
 
 /// Takes a link that has lost all its own flows out of the order.
 void FairShares::unorder(std::uint32_t position) {
   State& s = state_[order_[position]];
+  loose_[order_[position] / 64] |= std::uint64_t{1} << order_[position] % 64;
   s.position = kUnordered;
   s.level = kNever;
   s.weight = 0;
@@ -524,10 +534,20 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
   s.inverse = 1 / weight;
   s.level = level;
   renew_end(q, now);
-  if (s.position == kUnordered) order_.push_back(q), position = static_cast<std::uint32_t>(order_.size() - 1);
+  if (s.position == kUnordered) put_last(q), position = s.position;
   std::rotate(order_.begin() + j, order_.begin() + position, order_.begin() + position + 1);
   for (std::uint32_t i = j; i <= position; ++i) state_[order_[i]].position = i;
   return j;
+}
+
+/// The first link out of the order that has more to carry than it can, or kOpen.
+FairShares::Number FairShares::first_overloaded() const {
+  for (std::size_t w = 0; w < loose_.size(); ++w)
+    for (std::uint64_t left = loose_[w]; left != 0; left &= left - 1) {
+      const std::size_t q = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
+      if (sum_[q] > state_[q].capacity * (1 + kDead)) return static_cast<Number>(q);
+    }
+  return kOpen;
 }
 
 void FairShares::sweep(std::uint32_t from, double now) {
@@ -538,6 +558,10 @@ void FairShares::sweep(std::uint32_t from, double now) {
     for (std::uint32_t i = from; i < order_.size();) {
       const Number q = order_[i];
       State& s = state_[q];
+      if (i + kAhead < order_.size()) {
+        __builtin_prefetch(&state_[order_[i + kAhead]]);
+        if (rows_counted_) rows_.prefetch(order_[i + kAhead]);
+      }
       const double sum = has_next ? next_sum : sum_[q];
       has_next = false;
       if (s.own == 0) {
@@ -561,10 +585,9 @@ void FairShares::sweep(std::uint32_t from, double now) {
       ++i;
     }
     // Links with nothing to hold back, until flows that others held back ask for more than they have.
-    std::size_t over = 0;
-    while (over < state_.size() && !(state_[over].position == kUnordered && sum_[over] > state_[over].capacity * (1 + kDead))) ++over;
-    if (over == state_.size()) return;
-    from = take_over(static_cast<std::uint32_t>(order_.size()), static_cast<Number>(over), 0, now) + 1;
+    const Number over = first_overloaded();
+    if (over == kOpen) return;
+    from = take_over(static_cast<std::uint32_t>(order_.size()), over, 0, now) + 1;
   }
 }
 

@@ -45,6 +45,7 @@ class FairShares {
     double clock = 0;     // bytes for each unit of weight that an own flow has sent since the last filling, at `date`
     double date = 0;      // seconds
     double weight = 0;    // of its own flows
+    double least = 0;     // mark of the own flow that ends next
     std::uint32_t own = 0;  // flows
     std::uint32_t position = kUnordered;
   };
@@ -84,13 +85,16 @@ class FairShares {
   void find_shared(Number from, Number to);
   void move_flow(std::uint32_t flow, Number from, Number to, double level);
   void set_level(Number q, double level, double now);
+  void put_last(Number q);
   void unorder(std::uint32_t position);
+  Number first_overloaded() const;
   void sync(State& s, double now) {
     s.clock += s.level * (now - s.date);
     s.date = now;
   }
   void find_next_end();
   void renew_end(Number q, double now);
+  static double end_of(const State& s, double now) { return std::max(now, s.date + (s.least - s.clock) / s.level); }
   void refill(Number q);
   void drop_soon(Number q, std::uint32_t flow);
   void add_soon(Number q, std::uint32_t flow);
@@ -110,6 +114,7 @@ class FairShares {
   std::vector<State> state_;              // [links]
   Lanes sum_;                             // [links] bytes/s of flows that other links hold back
   Lanes end_;                             // [links] when the next own flow ends
+  std::vector<std::uint64_t> loose_;      // [links] bits: has no position in the order
   std::vector<Soon> soon_;                // [links]
   std::vector<Number> order_;             // links with own flows, by level
   ShareRows rows_;
