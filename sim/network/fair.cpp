@@ -19,8 +19,8 @@ bool any_latency(const Topology& topology) {
 
 class FairNetwork : public Network {
  public:
-  FairNetwork(const Topology& topology, bool weigh_by_latency, double tolerance)
-      : topology_(topology), weigh_by_latency_(weigh_by_latency), has_latency_(any_latency(topology)), separate_(topology), shares_(topology, tolerance) {}
+  FairNetwork(const Topology& topology, bool weigh_by_latency, double tolerance, const Curve& incast)
+      : topology_(topology), weigh_by_latency_(weigh_by_latency), has_latency_(any_latency(topology)), separate_(topology, incast), shares_(topology, tolerance, incast) {}
 
   void expect(const std::vector<RankPair>& pairs) override { shares_.expect(pairs); }
   void start(const std::vector<Flow>& flows, double now) override {
@@ -120,9 +120,13 @@ bool has_latencies(const Topology& topology) {
 NetworkModel fair(Params& p) {
   const bool cm02 = p.choice("weights", "shares of a link: equal, or in inverse proportion to the latency of a flow's path, as TCP has it (cm02)", {"equal", "cm02"}, "equal") == "cm02";
   const double tolerance = p.number("tolerance", "0: exact; else about the relative error that 99 of 100 arrival times of a large exchange may have, for speed", 0, 0, 0.02);
+  const Curve incast = read_curve(p, "incast", "numbers of messages", "the share of its rate that a link into a rank gives while so many messages come in over it, such as {8: 1, 128: 0.7}; linear in the logarithm of the number",
+                                  [](std::string_view s) -> std::optional<double> { return parse_integer(s); });
+  for (std::size_t i = 1; i < incast.points().size(); ++i)
+    if (incast.points()[i].share > incast.points()[i - 1].share) p.error("incast", "`incast`: more messages do not make a link faster");
   const MessageCosts costs = read_message_costs(p);
   return with_message_costs(costs, {"max-min fair sharing of each link among the flows that cross it, plus path latency; packets, buffers and congestion control are not modelled",
-                                    [=](const Topology& topology) { return std::make_unique<FairNetwork>(topology, cm02 && has_latencies(topology), tolerance); }});
+                                    [=](const Topology& topology) { return std::make_unique<FairNetwork>(topology, cm02 && has_latencies(topology), tolerance, incast); }});
 }
 
 }  // namespace epsim::parts_network

@@ -23,7 +23,7 @@ struct Seen {
 
 }  // namespace
 
-Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pairs_(std::move(flows)) {
+Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows, bool keep_last) : pairs_(std::move(flows)) {
   const std::span<const Link> links = topology.links();
   std::vector<Seen> seen(links.size());
   std::vector<std::int32_t> kept;
@@ -61,7 +61,8 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
   for (std::size_t l = 0; l < links.size(); ++l) {
     const Seen& s = seen[l];
     bool binds = s.flows > 0;
-    for (std::uint64_t left = one_share(l) ? s.rulers : 0; binds && left != 0; left &= left - 1) {
+    const bool keep = keep_last && topology.vertices()[static_cast<std::size_t>(links[l].to)].rank.valid();
+    for (std::uint64_t left = one_share(l) && !keep ? s.rulers : 0; binds && left != 0; left &= left - 1) {
       const auto r = static_cast<std::size_t>(kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]);
       if (one_share(r)) binds = capacity(r) > capacity(l) || (capacity(r) == capacity(l) && seen[r].flows == s.flows && r > l);
     }

@@ -52,7 +52,8 @@ void FairShares::Soon::clear() {
   limit = least = kNever;
 }
 
-FairShares::FairShares(const Topology& topology, double tolerance) : topology_(topology), window_(kWindow * tolerance), dead_(std::max(kDead, kWindow * tolerance / 3)), next_end_(kNever) {}
+FairShares::FairShares(const Topology& topology, double tolerance, Curve incast)
+    : topology_(topology), window_(kWindow * tolerance), dead_(std::max(kDead, kWindow * tolerance / 3)), incast_(std::move(incast)), next_end_(kNever) {}
 
 void FairShares::expect(std::vector<RankPair> pairs) {
   ensure(live_ == 0, "flows are expected before they begin");
@@ -152,7 +153,7 @@ void FairShares::rebuild(FlowBatch& batch, double now) {
 
   const bool sorted = std::is_sorted(batch.pairs.begin(), batch.pairs.end());
   if (sorted && expected_.empty() && given_weights_.size() == 1) {
-    crossings_ = Crossings(topology_, std::move(batch.pairs));
+    crossings_ = Crossings(topology_, std::move(batch.pairs), !incast_.flat());
     id_ = std::move(batch.ids);
     mark_ = std::move(batch.bytes);
     weight_.clear();
@@ -170,7 +171,7 @@ void FairShares::rebuild(FlowBatch& batch, double now) {
     }
     pairs.insert(pairs.end(), expected, expected_.end());
     const std::size_t flows = pairs.size();
-    crossings_ = Crossings(topology_, std::move(pairs));
+    crossings_ = Crossings(topology_, std::move(pairs), !incast_.flat());
     link_.assign(flows, kIdle);
     id_.resize(flows);
     mark_.resize(flows);
@@ -207,6 +208,21 @@ void FairShares::settle(double now) {
   }
 }
 
+double FairShares::capacity(Number q) const {
+  const double full = crossings_.capacity(q);
+  return live_on_.empty() || live_on_[q] == 0 ? full : full * incast_(live_on_[q]);
+}
+
+/// A flow comes to the link into its receiver, or goes.
+void FairShares::count_live(std::uint32_t flow, int by) {
+  if (live_on_.empty()) return;
+  for_each_hop(flow, [&](Number l, double) {
+    if (!topology_.vertices()[static_cast<std::size_t>(topology_.links()[static_cast<std::size_t>(crossings_.link_of_topology(l))].to)].rank.valid()) return;
+    live_on_[l] += static_cast<std::uint32_t>(by);
+    state_[l].capacity = capacity(l);
+  });
+}
+
 /// Progressive filling from nothing: all flows are open.
 void FairShares::fill(double now) {
   const std::size_t links = crossings_.links();
@@ -219,6 +235,10 @@ void FairShares::fill(double now) {
   for (std::size_t l = 0; l < links; ++l) loose_[l / 64] |= std::uint64_t{1} << l % 64;
   rows_counted_ = false;
   just_filled_ = true;
+  live_on_.assign(incast_.flat() ? 0 : links, 0);
+  if (!live_on_.empty())
+    for (std::uint32_t f = 0; f < link_.size(); ++f)
+      if (link_[f] == kOpen) count_live(f, 1);
   std::vector<double> open(links);
   if (weight_.empty() && !crossings_.shares(0) && live_ == link_.size()) {
     for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
@@ -229,7 +249,7 @@ void FairShares::fill(double now) {
   Lanes share;
   share.assign(links, kNever);
   for (std::size_t l = 0; l < links; ++l) {
-    state_[l].capacity = crossings_.capacity(l);
+    state_[l].capacity = capacity(static_cast<Number>(l));
     state_[l].level = kNever;
     state_[l].date = now;
     if (open[l] > 0) share[l] = state_[l].capacity / open[l];
@@ -343,6 +363,7 @@ std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
   }
   link_[flow] = q;
   mark_[flow] += s.clock;
+  count_live(flow, 1);
   ++s.own;
   for_each_hop(flow, [&](Number m, double load) {
     if (m == q) {
@@ -638,6 +659,7 @@ void FairShares::end_next(std::vector<FlowEnd>& ended) {
       const Number b = link_[f];
       State& s = state_[b];
       link_[f] = kIdle;
+      count_live(f, -1);
       drop_soon(b, f);
       for_each_hop(f, [&](Number m, double load) {
         from = std::min(from, state_[m].position);

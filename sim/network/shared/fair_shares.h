@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "sim/network/shared/crossings.h"
+#include "sim/network/shared/curve.h"
 #include "sim/network/shared/flow_batch.h"
 #include "sim/network/shared/share_rows.h"
 #include "topology/topology.h"
@@ -19,7 +20,8 @@ class FairShares {
  public:
   /// With a `tolerance` above 0, what ends within some four times that share of the time since the first flow began is one event, after which rates are found for its middle; and links whose levels differ by
   /// less than a third of that keep their order. Of the finish times of a large all-to-all 99 in 100 are then right to the tolerance (docs/performance.md).
-  explicit FairShares(const Topology& topology, double tolerance = 0);
+  /// A link into a rank gives the share `incast` of its capacity, by how many flows are under way on it.
+  explicit FairShares(const Topology& topology, double tolerance = 0, Curve incast = {});
 
   /// Says which pairs of ranks will send, ascending, so that flows that begin later need no new structure. Only while no flow is under way.
   void expect(std::vector<RankPair> pairs);
@@ -85,6 +87,8 @@ class FairShares {
   void find_shared(Number from, Number to);
   void move_flow(std::uint32_t flow, Number from, Number to, double level);
   void set_level(Number q, double level, double now);
+  double capacity(Number q) const;
+  void count_live(std::uint32_t flow, int by);
   void put_last(Number q);
   void unorder(std::uint32_t position);
   Number first_overloaded() const;
@@ -101,6 +105,7 @@ class FairShares {
 
   const Topology& topology_;
   double window_, dead_;
+  Curve incast_;
   std::vector<RankPair> expected_;
   std::vector<std::uint32_t> placed_;     // [flows of the batch that begins] the flow it becomes
   Crossings crossings_;                   // of all flows below, ascending by pair
@@ -112,6 +117,7 @@ class FairShares {
   std::size_t live_ = 0;
 
   std::vector<State> state_;              // [links]
+  std::vector<std::uint32_t> live_on_;    // [links] flows under way on a link into a rank; empty where there is no incast
   Lanes sum_;                             // [links] bytes/s of flows that other links hold back
   Lanes end_;                             // [links] when the next own flow ends
   std::vector<std::uint64_t> loose_;      // [links] bits: has no position in the order

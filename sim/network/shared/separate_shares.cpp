@@ -18,7 +18,8 @@ struct Holder {
 /// Which link holds each flow of a batch back.
 class Holders {
  public:
-  Holders(const Topology& topology, const std::vector<RankPair>& flows) : topology_(topology), paths_(topology), crossing_(topology.links().size()) {
+  Holders(const Topology& topology, const Curve& incast, const std::vector<RankPair>& flows)
+      : topology_(topology), incast_(incast), paths_(topology), crossing_(topology.links().size()) {
     std::vector<std::uint32_t> on_tail;
     for (const RankPair& pair : flows) {
       if (const std::int32_t out = paths_.way_out(pair.source); out == Paths::kMany) {
@@ -36,7 +37,11 @@ class Holders {
 
   bool whole() const { return whole_; }  ///< no flow is spread over several paths
   std::uint32_t crossing(std::size_t link) const { return crossing_[link]; }
-  double share(std::size_t link) const { return topology_.links()[link].bandwidth / crossing_[link]; }
+  double share(std::size_t link) const {
+    const Link& l = topology_.links()[link];
+    const double all = l.bandwidth / crossing_[link];
+    return incast_.flat() || !topology_.vertices()[static_cast<std::size_t>(l.to)].rank.valid() ? all : all * incast_(crossing_[link]);
+  }
   Holder operator()(RankPair pair) {
     const std::int32_t out = paths_.way_out(pair.source);
     if (out == Paths::kMany) return least(paths_(pair.source, pair.destination));
@@ -64,6 +69,7 @@ class Holders {
   }
 
   const Topology& topology_;
+  const Curve& incast_;
   Paths paths_;
   std::vector<std::uint32_t> crossing_;  // [links] flows
   std::vector<Holder> of_tail_;          // [tails]
@@ -78,7 +84,7 @@ bool SeparateShares::begin(FlowBatch& batch, double now) {
   ensure(idle(), "flows that keep apart begin on an idle network");
   if (!batch.weights.empty()) return false;
   const std::size_t flows = batch.size(), links = topology_.links().size();
-  Holders holder(topology_, batch.pairs);
+  Holders holder(topology_, incast_, batch.pairs);
   if (!holder.whole()) return false;
   struct Held {
     std::uint32_t flows = 0;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "sim/network/shared/curve.h"
 #include "sim/network/shared/flow_batch.h"
 #include "sim/network/shared/paths.h"
 #include "topology/topology.h"
@@ -15,7 +16,8 @@ namespace epsim {
 /// among what they leave, nobody is faster afterwards. All-to-alls of equal sizes are like that, and most whose sizes depend on the destination only. A flow takes some thirty instructions, and 16 bytes.
 class SeparateShares {
  public:
-  explicit SeparateShares(const Topology& topology) : topology_(topology) {}
+  /// A link into a rank gives the share `incast` of its capacity, by how many flows are under way on it: with fewer a flow's share is never less.
+  explicit SeparateShares(const Topology& topology, Curve incast = {}) : topology_(topology), incast_(std::move(incast)) {}
 
   /// Begins flows, and leaves the batch empty; or finds that they do not keep apart, and leaves it as it was. Only while none is under way.
   bool begin(FlowBatch& batch, double now);
@@ -47,6 +49,7 @@ class SeparateShares {
   void clear();
 
   const Topology& topology_;
+  Curve incast_;
   std::vector<std::int64_t> ids_;     // [flows]
   std::vector<RankPair> pairs_;       // [flows]
   std::vector<std::uint32_t> order_;  // flows by group; empty where there is one group
