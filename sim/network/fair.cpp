@@ -42,6 +42,7 @@ class FairNetwork : public Network {
     while (arrived.size() == before && next_change() <= now) change([&](const Arrival& a) { a.at <= now && deliveries_.next() > now ? arrived.push_back(a) : deliveries_.add(a); });
     deliveries_.take(now, arrived);
   }
+  double arrival_error() const override { return shares_.end_error(); }
 
  private:
   struct Begin {

@@ -41,6 +41,8 @@ class Network {
   virtual double next_event() = 0;
   /// Moves the clock to `now` (at most next_event()) and appends what has arrived by then, or some of it: the rest is an event at `now`.
   virtual void advance(double now, std::vector<Arrival>& arrived) = 0;
+  /// The relative error that some 99 of 100 arrival times so far do not exceed, as far as the model was inexact for speed: its own estimate, 0 where it was exact.
+  virtual double arrival_error() const { return 0; }
 };
 
 /// A network model by name: makes a Network for a topology.

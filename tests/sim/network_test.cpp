@@ -305,6 +305,10 @@ TEST(Fair, AToleranceIsKept) {
   for (std::size_t f = 0; f < exact.arrivals().size(); ++f) errors.push_back(std::abs(fast.arrivals()[f] / exact.arrivals()[f] - 1));
   std::sort(errors.begin(), errors.end());
   EXPECT_GT(errors.back(), 1e-9) << "the tolerance was used";
+  EXPECT_EQ(exact.network().arrival_error(), 0);
+  const double p99 = errors[errors.size() * 99 / 100];
+  EXPECT_GT(fast.network().arrival_error(), p99 / 3) << "of its error it knows the size";
+  EXPECT_LT(fast.network().arrival_error(), p99 * 3);
   EXPECT_LT(errors[errors.size() * 99 / 100], 4e-3) << "the length of an event";
   EXPECT_LT(errors.back(), 4e-2);
 }

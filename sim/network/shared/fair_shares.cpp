@@ -590,9 +590,12 @@ void FairShares::sweep(std::uint32_t from, double now) {
         continue;
       }
       const double level = (s.capacity - sum) * s.inverse;
-      if (i > 0 && level < state_[order_[i - 1]].level * (1 - dead_)) {
-        i = take_over(i, q, level, now) + 1;
-        continue;
+      if (const double before = i > 0 ? state_[order_[i - 1]].level : 0; level < before * (1 - kDead)) {
+        if (level < before * (1 - dead_)) {
+          i = take_over(i, q, level, now) + 1;
+          continue;
+        }
+        order_kept_ = true;
       }
       if (std::abs(level - s.level) > kUnchanged * level) {
         if (!rows_counted_) count_rows();
@@ -645,6 +648,9 @@ void FairShares::end_next(std::vector<FlowEnd>& ended) {
   const double now = next_end_, reach = window_ > 0 ? window() * (now - epoch_) : 0;
   collect_ends(now, now * (1 + kTie) + reach);
   ensure(!finishes_.empty(), "a flow ends at the next end");
+  double last = now;
+  for (const Finish& f : finishes_) last = std::max(last, f.at);
+  if (window_ > 0) lengths_ += static_cast<double>(finishes_.size()) * (last - now) / now, ends_ += finishes_.size();
   ended.reserve(ended.size() + finishes_.size());
   for (const auto& [f, at] : finishes_) ended.push_back({id_[f], crossings_.pairs()[f], at});
   live_ -= finishes_.size();

@@ -31,6 +31,7 @@ class CostlyNetwork : public Network {
     play(now);
     deliveries_.take(now, arrived);
   }
+  double arrival_error() const override { return network_->arrival_error(); }
 
  private:
   struct Carried {
