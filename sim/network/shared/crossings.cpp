@@ -101,7 +101,8 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows, bool
   std::vector<std::int32_t> sources, destinations;
   const auto source = [&](Number l) { return pairs_[seen[original_[l]].lowest].source; };
   const auto destination = [&](Number l) { return seen[original_[l]].destination; };
-  for (Number l = 0; l < original_.size(); ++l) {
+  for (std::size_t i = 0; i < original_.size(); ++i) {
+    const auto l = static_cast<Number>(i);
     if (is_first[l] || is_last[l]) continue;
     sources.push_back(source(l));
     destinations.push_back(destination(l));

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -12,22 +11,10 @@
 namespace epsim {
 namespace {
 
-constexpr double kNever = std::numeric_limits<double>::infinity();
-constexpr double kTie = 1e-12;       // flows that end within this share of the clock are one event
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
 constexpr double kUnchanged = 1e-15;  // a level within this share of what it was is what it was
 constexpr std::uint32_t kAhead = 3;   // links that a sweep asks for before their turn
 constexpr double kWindow = 4;        // of the tolerance: so found by trying all-to-alls of random sizes
-constexpr std::size_t kLanes = Lanes::kLanes;
-
-/// The least of a whole number of blocks.
-EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
-  double lowest[kLanes];
-  std::fill(lowest, lowest + kLanes, kNever);
-  for (std::size_t i = 0; i < count; i += kLanes)
-    for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = values[i + k] < lowest[k] ? values[i + k] : lowest[k];
-  return *std::min_element(lowest, lowest + kLanes);
-}
 
 /// The places where `values` is `wanted`.
 EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, std::uint16_t wanted, std::vector<std::uint32_t>& places) {
@@ -47,39 +34,8 @@ EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, st
 
 }  // namespace
 
-void FairShares::Soon::clear() {
-  count = 0;
-  limit = least = kNever;
-}
-
 FairShares::FairShares(const Topology& topology, double tolerance, Curve incast)
     : topology_(topology), window_(kWindow * tolerance), dead_(std::max(kDead, kWindow * tolerance / 3)), incast_(std::move(incast)), next_end_(kNever) {}
-
-void FairShares::expect(std::vector<RankPair> pairs) {
-  ensure(live_ == 0, "flows are expected before they begin");
-  expected_ = std::move(pairs);
-  crossings_ = {};
-  link_.clear();
-}
-
-/// Calls visit(link, load) for the links of a flow: the part of the link's capacity that each unit of its rate for each unit of weight takes.
-template <class Visit>
-void FairShares::for_each_hop(std::uint32_t flow, Visit visit) const {
-  const double w = weight(flow);
-  const Number *const path = crossings_.path(flow), *const end = path + crossings_.hops();
-  const double* const shares = crossings_.shares(flow);
-  for (const Number* p = path; p != end && *p != Crossings::kNone; ++p) visit(*p, shares ? w * shares[p - path] : w);
-}
-
-template <class Visit>
-void FairShares::for_each_own(Number q, Visit visit) const {
-  crossings_.for_each(q, [&](std::uint32_t f) {
-    if (link_[f] == q) visit(f);
-  });
-}
-
-std::uint16_t FairShares::place_of_weight(double weight) const { return static_cast<std::uint16_t>(std::lower_bound(given_weights_.begin(), given_weights_.end(), weight) - given_weights_.begin()); }
-bool FairShares::has_weight(double weight) const { return std::binary_search(given_weights_.begin(), given_weights_.end(), weight); }
 
 void FairShares::share(FlowBatch& batch, double now) {
   const std::size_t flows = batch.size();
@@ -103,246 +59,6 @@ void FairShares::share(FlowBatch& batch, double now) {
   }
   batch = {};
   find_next_end();
-}
-
-/// Finds for each flow of a batch one of the structure that is idle, and writes down there what it is. False where there are not enough.
-bool FairShares::place(const FlowBatch& batch) {
-  const std::span<const RankPair> pairs = crossings_.pairs();
-  placed_.clear();
-  std::size_t next = 0;  // flows mostly come in order
-  double last = 0;       // weight
-  const auto give_up = [&] {
-    for (const std::uint32_t f : placed_) link_[f] = kIdle;
-    return false;
-  };
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    const RankPair pair = batch.pairs[i];
-    if (batch.weight(i) != last && !has_weight(batch.weight(i))) return give_up();
-    last = batch.weight(i);
-    if (next >= pairs.size() || pairs[next] != pair || link_[next] != kIdle) {
-      next = static_cast<std::size_t>(std::lower_bound(pairs.begin(), pairs.end(), pair) - pairs.begin());
-      while (next < pairs.size() && pairs[next] == pair && link_[next] != kIdle) ++next;
-      if (next == pairs.size() || pairs[next] != pair) return give_up();
-    }
-    link_[next] = kOpen;
-    placed_.push_back(static_cast<std::uint32_t>(next++));
-  }
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    const std::uint32_t f = placed_[i];
-    if (!weight_.empty()) weight_[f] = place_of_weight(batch.weight(i));
-    id_[f] = batch.ids[i];
-    mark_[f] = batch.bytes[i] / weight(f);
-    link_[f] = kIdle;
-  }
-  return true;
-}
-
-/// A new structure for what is under way, what begins and what is expected. May change the batch.
-void FairShares::rebuild(FlowBatch& batch, double now) {
-  settle(now);
-  const std::span<const RankPair> before = crossings_.pairs();
-  if (live_ > 0 && batch.weights.empty()) batch.weights.assign(batch.size(), 1);
-  for (std::uint32_t f = 0; f < link_.size(); ++f)
-    if (link_[f] == kOpen) batch.add(id_[f], before[f], mark_[f] * weight(f), weight_.empty() ? given_weights_.front() : given_weights_[weight_[f]]);
-
-  given_weights_ = batch.weights.empty() ? std::vector<double>{1} : batch.weights;
-  std::sort(given_weights_.begin(), given_weights_.end());
-  given_weights_.erase(std::unique(given_weights_.begin(), given_weights_.end()), given_weights_.end());
-  scale_weights();
-  live_ = batch.size();
-
-  const bool sorted = std::is_sorted(batch.pairs.begin(), batch.pairs.end());
-  if (sorted && expected_.empty() && given_weights_.size() == 1) {
-    crossings_ = Crossings(topology_, std::move(batch.pairs), !incast_.flat());
-    id_ = std::move(batch.ids);
-    mark_ = std::move(batch.bytes);
-    weight_.clear();
-    link_.assign(live_, kOpen);
-    for (double& m : mark_) m /= weights_.front();
-  } else {
-    std::vector<RankPair> begun = batch.pairs, pairs;
-    if (!sorted) std::sort(begun.begin(), begun.end());
-    pairs.reserve(std::max(begun.size(), expected_.size()));
-    auto expected = expected_.begin();
-    for (const RankPair& p : begun) {
-      while (expected != expected_.end() && *expected < p) pairs.push_back(*expected++);
-      if (expected != expected_.end() && *expected == p) ++expected;
-      pairs.push_back(p);
-    }
-    pairs.insert(pairs.end(), expected, expected_.end());
-    const std::size_t flows = pairs.size();
-    crossings_ = Crossings(topology_, std::move(pairs), !incast_.flat());
-    link_.assign(flows, kIdle);
-    id_.resize(flows);
-    mark_.resize(flows);
-    weight_.assign(given_weights_.size() == 1 ? 0 : flows, 0);
-    ensure(place(batch), "the structure has a flow for each that begins");
-    for (const std::uint32_t f : placed_) link_[f] = kOpen;
-  }
-  rows_laid_out_ = rows_counted_ = false;
-  fill(now);
-}
-
-/// Whole multiples of the least weight, or of a fraction of it, take a byte in the rows.
-void FairShares::scale_weights() {
-  constexpr int kMostParts = 60;
-  ensure(given_weights_.size() <= 65535 && given_weights_.front() > 0, "there are at most 65,535 different weights, all above 0");
-  weights_ = given_weights_;
-  for (double& w : weights_) w /= given_weights_.front();
-  for (int parts = 1; parts <= kMostParts; ++parts) {
-    const auto whole = [&](double w) { return std::abs(w * parts - std::round(w * parts)) <= 1e-13 * w * parts; };
-    if (!std::all_of(weights_.begin(), weights_.end(), whole)) continue;
-    for (double& w : weights_) w = std::round(w * parts);
-    return;
-  }
-}
-
-/// What every flow under way has left, as if it began now.
-void FairShares::settle(double now) {
-  if (live_ == 0) return;
-  for (const Number q : order_) sync(state_[q], now);
-  for (std::uint32_t f = 0; f < link_.size(); ++f) {
-    if (link_[f] == kIdle) continue;
-    mark_[f] = std::max(0.0, mark_[f] - state_[link_[f]].clock);
-    link_[f] = kOpen;
-  }
-}
-
-double FairShares::capacity(Number q) const {
-  const double full = crossings_.capacity(q);
-  return live_on_.empty() || live_on_[q] == 0 ? full : full * incast_(live_on_[q]);
-}
-
-/// A flow comes to the link into its receiver, or goes.
-void FairShares::count_live(std::uint32_t flow, int by) {
-  if (live_on_.empty()) return;
-  for_each_hop(flow, [&](Number l, double) {
-    if (!topology_.vertices()[static_cast<std::size_t>(topology_.links()[static_cast<std::size_t>(crossings_.link_of_topology(l))].to)].rank.valid()) return;
-    live_on_[l] += static_cast<std::uint32_t>(by);
-    state_[l].capacity = capacity(l);
-  });
-}
-
-/// Progressive filling from nothing: all flows are open.
-void FairShares::fill(double now) {
-  const std::size_t links = crossings_.links();
-  state_.assign(links, {});
-  sum_.assign(ShareRows::room(links), 0);
-  end_.assign(links, kNever);
-  soon_.resize(links);
-  order_.clear();
-  loose_.assign((links + 63) / 64, 0);
-  for (std::size_t l = 0; l < links; ++l) loose_[l / 64] |= std::uint64_t{1} << l % 64;
-  rows_counted_ = false;
-  just_filled_ = true;
-  live_on_.assign(incast_.flat() ? 0 : links, 0);
-  if (!live_on_.empty())
-    for (std::uint32_t f = 0; f < link_.size(); ++f)
-      if (link_[f] == kOpen) count_live(f, 1);
-  std::vector<double> open(links);
-  if (weight_.empty() && !crossings_.shares(0) && live_ == link_.size()) {
-    for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
-  } else {
-    for (std::uint32_t f = 0; f < link_.size(); ++f)
-      if (link_[f] == kOpen) for_each_hop(f, [&](Number l, double load) { open[l] += load; });
-  }
-  Lanes share;
-  share.assign(links, kNever);
-  for (std::size_t l = 0; l < links; ++l) {
-    state_[l].capacity = capacity(static_cast<Number>(l));
-    state_[l].level = kNever;
-    state_[l].date = now;
-    if (open[l] > 0) share[l] = state_[l].capacity / open[l];
-  }
-  // All links that tie for the lowest share are one step; they are put in order from the highest number down, and a flow belongs to the first of its links in the order.
-  std::vector<double> taken(links);
-  std::vector<Number> tied, touched;
-  std::vector<std::uint8_t> is_tied(links);
-  double level = 0;
-  for (double lowest; (lowest = least_of(share.data(), share.size())) < kNever;) {
-    level = std::max(level, lowest);  // levels ascend; only rounding could say otherwise
-    tied.clear();
-    touched.clear();
-    std::size_t crossing = 0;
-    for (std::size_t l = links; l-- > 0;) {
-      if (share[l] > lowest * (1 + kTie)) continue;
-      tied.push_back(static_cast<Number>(l));
-      is_tied[l] = true;
-      crossing += crossings_.crossing(l);
-    }
-    const auto take = [&](std::uint32_t f) {
-      if (link_[f] != kOpen) return;
-      int highest = -1;
-      for_each_hop(f, [&](Number l, double) {
-        if (is_tied[l]) highest = std::max<int>(highest, l);
-      });
-      if (highest < 0) return;
-      link_[f] = static_cast<Number>(highest);
-      ++state_[highest].own;
-      for_each_hop(f, [&](Number l, double load) {
-        if (l == highest) state_[l].weight += load;
-        if (taken[l] == 0) touched.push_back(l);
-        taken[l] += load;
-      });
-    };
-    if (crossing >= link_.size()) {
-      for (std::uint32_t f = 0; f < link_.size(); ++f) take(f);
-    } else {
-      for (const Number l : tied) crossings_.for_each(l, take);
-    }
-    for (const Number l : tied) {
-      State& s = state_[l];
-      is_tied[l] = false;
-      share[l] = kNever;
-      if (s.own == 0) continue;
-      s.level = level;
-      s.inverse = 1 / s.weight;
-      put_last(l);
-      sum_[l] -= s.weight * level;  // the next lines add all that was taken
-    }
-    for (const Number m : touched) {
-      open[m] -= taken[m];
-      sum_[m] += taken[m] * level;
-      if (share[m] != kNever) share[m] = open[m] > 0 ? (state_[m].capacity - sum_[m]) / open[m] : kNever;
-      taken[m] = 0;
-    }
-  }
-  for (Soon& soon : soon_) soon.clear();
-  for (std::uint32_t f = 0; f < link_.size(); ++f)
-    if (link_[f] != kIdle) add_soon(link_[f], f);
-  for (const Number q : order_) renew_end(q, now);
-}
-
-/// What sweeps need when a level changes, and not before.
-void FairShares::count_rows() {
-  if (rows_laid_out_) {
-    rows_.clear();
-  } else {
-    const double most = weights_.back();  // a flow that is idle may begin with any weight
-    struct Hop {
-      Number link;
-      double load;
-    };
-    std::vector<Hop> hops;
-    rows_ = ShareRows(crossings_.links(), [&](auto visit) {
-      for (std::uint32_t f = 0; f < link_.size(); ++f) {
-        hops.clear();
-        const double scale = link_[f] == kIdle && !weight_.empty() ? most / weight(f) : 1;
-        for_each_hop(f, [&](Number l, double load) { hops.push_back({l, load * scale}); });
-        for (const Hop& q : hops)
-          for (const Hop& m : hops)
-            if (q.link != m.link) visit(q.link, m.link, m.load);
-      }
-    });
-    rows_laid_out_ = true;
-  }
-  for (std::uint32_t f = 0; f < link_.size(); ++f) {
-    if (link_[f] == kIdle) continue;
-    for_each_hop(f, [&](Number m, double load) {
-      if (m != link_[f]) rows_.change(link_[f], m, load);
-    });
-  }
-  rows_counted_ = true;
 }
 
 /// A flow joins those under way: it belongs to the first of its links in the order. Gives the place from which on links are concerned.
@@ -374,73 +90,9 @@ std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
     sum_[m] += load * s.level;
   });
   s.inverse = 1 / s.weight;
-  add_soon(q, flow);
+  soon_[q].add(flow, mark_[flow]);
   renew_end(q, now);
   return s.position;
-}
-
-void FairShares::refill(Number q) {
-  Soon& soon = soon_[q];
-  // The kSoon - 4 least marks and the next one, which is the limit.
-  constexpr std::size_t kTake = kSoon - 4;
-  double limit = kNever;
-  soon.count = 0;
-  double greatest = -kNever;  // of those taken
-  for_each_own(q, [&](std::uint32_t f) {
-    const double mark = mark_[f];
-    if (mark >= limit) return;
-    if (soon.count < kTake) {
-      soon.flow[soon.count] = f;
-      soon.mark[soon.count++] = mark;
-      greatest = std::max(greatest, mark);
-      return;
-    }
-    // One is too many: the greatest is left out and becomes the limit.
-    std::size_t worst = kTake;
-    double worst_mark = mark;
-    for (std::size_t i = 0; i < kTake; ++i)
-      if (soon.mark[i] > worst_mark) worst = i, worst_mark = soon.mark[i];
-    limit = worst_mark;
-    if (worst < kTake) soon.flow[worst] = f, soon.mark[worst] = mark;
-  });
-  soon.limit = limit;
-  soon.least = kNever;
-  for (std::size_t i = 0; i < soon.count; ++i) soon.least = std::min(soon.least, soon.mark[i]);
-}
-
-void FairShares::drop_soon(Number q, std::uint32_t flow) {
-  Soon& soon = soon_[q];
-  for (std::size_t i = 0; i < soon.count; ++i) {
-    if (soon.flow[i] != flow) continue;
-    const double mark = soon.mark[i];
-    --soon.count;
-    soon.flow[i] = soon.flow[soon.count];
-    soon.mark[i] = soon.mark[soon.count];
-    if (mark == soon.least) {
-      soon.least = kNever;
-      for (std::size_t k = 0; k < soon.count; ++k) soon.least = std::min(soon.least, soon.mark[k]);
-    }
-    return;
-  }
-}
-
-void FairShares::add_soon(Number q, std::uint32_t flow) {
-  Soon& soon = soon_[q];
-  const double mark = mark_[flow];
-  if (mark >= soon.limit) return;
-  if (soon.count == kSoon) {
-    std::size_t worst = 0;
-    for (std::size_t i = 1; i < kSoon; ++i)
-      if (soon.mark[i] > soon.mark[worst]) worst = i;
-    soon.limit = std::max(mark, soon.mark[worst]);
-    if (mark >= soon.mark[worst]) return;
-    soon.flow[worst] = flow;
-    soon.mark[worst] = mark;
-  } else {
-    soon.flow[soon.count] = flow;
-    soon.mark[soon.count++] = mark;
-  }
-  soon.least = std::min(soon.least, mark);
 }
 
 void FairShares::renew_end(Number q, double now) {
@@ -449,8 +101,8 @@ void FairShares::renew_end(Number q, double now) {
     end_[q] = kNever;
     return;
   }
-  if (soon_[q].count == 0) refill(q);
-  s.least = soon_[q].least;
+  if (soon_[q].empty()) soon_[q].refill([&](auto visit) { for_each_own(q, [&](std::uint32_t f) { visit(f, mark_[f]); }); });
+  s.least = soon_[q].least();
   end_[q] = end_of(s, now);
 }
 
@@ -500,7 +152,7 @@ void FairShares::find_shared(Number from, Number to) {
 
 void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double level) {
   State &a = state_[from], &b = state_[to];
-  drop_soon(from, flow);
+  soon_[from].drop(flow);
   mark_[flow] += b.clock - a.clock;
   link_[flow] = to;
   for_each_hop(flow, [&](Number m, double load) {
@@ -515,7 +167,7 @@ void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double le
   });
   --a.own;
   ++b.own;
-  add_soon(to, flow);
+  soon_[to].add(flow, mark_[flow]);
 }
 
 /// The link q, at `position` or not in the order at all, has fallen to `level`, below links in front of it: it moves in front of them and takes over the flows that it shares with them. Gives its place.
@@ -622,7 +274,7 @@ double FairShares::window() const { return window_ * std::clamp(2.0 * static_cas
 void FairShares::collect_ends(double now, double window) {
   finishes_.clear();
   // The one that is due ends, whatever rounding says.
-  const auto last_mark = [&](Number q) { return std::max(state_[q].clock + state_[q].level * (window - state_[q].date), soon_[q].least); };
+  const auto last_mark = [&](Number q) { return std::max(state_[q].clock + state_[q].level * (window - state_[q].date), soon_[q].least()); };
   const auto end = [&](const State& s, std::uint32_t f) { finishes_.push_back({f, std::max(now, s.date + (mark_[f] - s.clock) / s.level)}); };
   if (just_filled_) {
     // Often all end at once, and then the lists of the links are never needed.
@@ -633,9 +285,10 @@ void FairShares::collect_ends(double now, double window) {
   for (const Number q : order_) {
     if (end_[q] > window) continue;
     const double mark = last_mark(q);
-    if (mark < soon_[q].limit) {
-      for (std::size_t i = 0; i < soon_[q].count; ++i)
-        if (soon_[q].mark[i] <= mark) end(state_[q], soon_[q].flow[i]);
+    if (mark < soon_[q].limit()) {
+      soon_[q].for_each([&](std::uint32_t f, double own) {
+        if (own <= mark) end(state_[q], f);
+      });
     } else {
       for_each_own(q, [&](std::uint32_t f) {
         if (mark_[f] <= mark) end(state_[q], f);
@@ -666,7 +319,7 @@ void FairShares::end_next(std::vector<FlowEnd>& ended) {
       State& s = state_[b];
       link_[f] = kIdle;
       count_live(f, -1);
-      drop_soon(b, f);
+      soon_[b].drop(f);
       for_each_hop(f, [&](Number m, double load) {
         from = std::min(from, state_[m].position);
         if (m == b) {
@@ -690,6 +343,6 @@ void FairShares::end_next(std::vector<FlowEnd>& ended) {
   find_next_end();
 }
 
-void FairShares::find_next_end() { next_end_ = live_ > 0 ? least_of(end_.data(), end_.size()) : kNever; }
+void FairShares::find_next_end() { next_end_ = live_ > 0 ? end_.least() : kNever; }
 
 }  // namespace epsim

@@ -1,12 +1,14 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "sim/network/shared/crossings.h"
 #include "sim/network/shared/curve.h"
 #include "sim/network/shared/flow_batch.h"
 #include "sim/network/shared/share_rows.h"
+#include "sim/network/shared/soonest.h"
 #include "topology/topology.h"
 
 namespace epsim {
@@ -39,8 +41,9 @@ class FairShares {
  private:
   using Number = Crossings::Number;
   static constexpr Number kOpen = Crossings::kNone, kIdle = Crossings::kNone - 1;  // instead of a flow's link
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
+  static constexpr double kTie = 1e-12;                                            // flows that end within this share of the clock are one event, links within it of the lowest share one step
   static constexpr std::uint32_t kUnordered = 0xffffffff;                          // position of a link that holds nothing back
-  static constexpr std::size_t kSoon = 16;
   static constexpr double kErrorOfLength = 0.3;  // of 99 of 100 ends, over the mean length of an event: so found where the exact times are known
 
   // A link as the order sees it.
@@ -54,14 +57,6 @@ class FairShares {
     double least = 0;     // mark of the own flow that ends next
     std::uint32_t own = 0;  // flows
     std::uint32_t position = kUnordered;
-  };
-  // Own flows of a link that end soonest: all with a mark below `limit` are among them.
-  struct Soon {
-    double limit, least;
-    std::uint32_t count;
-    std::uint32_t flow[kSoon];
-    double mark[kSoon];
-    void clear();
   };
   struct Finish {
     std::uint32_t flow;
@@ -103,9 +98,6 @@ class FairShares {
   void find_next_end();
   void renew_end(Number q, double now);
   static double end_of(const State& s, double now) { return std::max(now, s.date + (s.least - s.clock) / s.level); }
-  void refill(Number q);
-  void drop_soon(Number q, std::uint32_t flow);
-  void add_soon(Number q, std::uint32_t flow);
 
   const Topology& topology_;
   double window_, dead_;
@@ -125,7 +117,7 @@ class FairShares {
   Lanes sum_;                             // [links] bytes/s of flows that other links hold back
   Lanes end_;                             // [links] when the next own flow ends
   std::vector<std::uint64_t> loose_;      // [links] bits: has no position in the order
-  std::vector<Soon> soon_;                // [links]
+  std::vector<Soonest> soon_;             // [links]
   std::vector<Number> order_;             // links with own flows, by level
   ShareRows rows_;
   bool rows_laid_out_ = false, rows_counted_ = false;  // for the links as they are; for the flows under way
@@ -146,5 +138,21 @@ class FairShares {
   std::vector<std::uint32_t> places_;
   std::vector<Finish> finishes_;
 };
+
+/// Calls visit(link, load) for the links of a flow: the part of the link's capacity that each unit of its rate for each unit of weight takes.
+template <class Visit>
+void FairShares::for_each_hop(std::uint32_t flow, Visit visit) const {
+  const double w = weight(flow);
+  const Number *const path = crossings_.path(flow), *const end = path + crossings_.hops();
+  const double* const shares = crossings_.shares(flow);
+  for (const Number* p = path; p != end && *p != Crossings::kNone; ++p) visit(*p, shares ? w * shares[p - path] : w);
+}
+
+template <class Visit>
+void FairShares::for_each_own(Number q, Visit visit) const {
+  crossings_.for_each(q, [&](std::uint32_t f) {
+    if (link_[f] == q) visit(f);
+  });
+}
 
 }  // namespace epsim

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
+
+#include "base/vectorise.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -83,7 +86,17 @@ void add_row(const ShareRows::Run* run, const ShareRows::Run* end, const std::ui
   add_numbers(ids, numbers, blocks, by, sums);
 }
 
+EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
+  double lowest[kLanes];
+  std::fill(lowest, lowest + kLanes, std::numeric_limits<double>::infinity());
+  for (std::size_t i = 0; i < count; i += kLanes)
+    for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = values[i + k] < lowest[k] ? values[i + k] : lowest[k];
+  return *std::min_element(lowest, lowest + kLanes);
+}
+
 }  // namespace
+
+double Lanes::least() const { return blocks_.empty() ? std::numeric_limits<double>::infinity() : least_of(blocks_.data()->lane, size()); }
 
 ShareRows::Totals ShareRows::count_blocks() {
   std::uint32_t blocks = 0;

@@ -17,6 +17,7 @@ class Lanes {
   double operator[](std::size_t i) const { return blocks_.data()->lane[i]; }
   double* data() { return blocks_.data()->lane; }
   std::size_t size() const { return blocks_.size() * kLanes; }  ///< whole blocks
+  double least() const;                                         ///< infinity where there are none
 
  private:
   struct alignas(64) Block {
