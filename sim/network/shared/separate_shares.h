@@ -13,7 +13,7 @@ namespace epsim {
 
 /// Max-min fair sharing in closed form, for flows that begin together on an idle network and never change each other's rates. The link of a flow's path with the least capacity for each of its flows holds
 /// the flow back. Where every flow that crosses such a link is held back by it, and all of them have as many bytes, they all have that share of it and end together; and since what holds others back is not
-/// among what they leave, nobody is faster afterwards. All-to-alls of equal sizes are like that, and most whose sizes depend on the destination only. A flow takes some thirty instructions, and 16 bytes.
+/// among what they leave, nobody is faster afterwards. All-to-alls of equal sizes are like that, and most whose sizes depend on the destination only. A flow takes some hundred and fifty instructions, and 16 to 20 bytes.
 class SeparateShares {
  public:
   /// A link into a rank gives the share `incast` of its capacity, by how many flows are under way on it: with fewer a flow's share is never less.
