@@ -59,6 +59,7 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.combine_s = stages.combine.seconds();
   m.layer_s = run.timeline.end.seconds();
   m.lower_bound_s = run.lower_bound_s;
+  m.arrival_error = run.timeline.arrival_error;
 
   m.tokens = plan.routing.tokens();
   m.choices = m.tokens * plan.routing.top_k;

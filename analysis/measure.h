@@ -44,6 +44,7 @@ struct MemoryUse {
 struct LayerMetrics {
   int batch = 0, layer = 0;
   double dispatch_s = 0, compute_s = 0, combine_s = 0, layer_s = 0, lower_bound_s = 0;
+  double arrival_error = 0;            ///< Timeline::arrival_error
   std::int64_t tokens = 0, choices = 0, copies = 0;
   DropCounts drops;
   LoadMetrics rank_load, expert_load;  ///< of copies computed on a rank; of choices that name an expert

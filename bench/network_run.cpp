@@ -29,15 +29,14 @@ void run(char** argument) {
   if (n != topology.ranks()) throw std::runtime_error("the cluster has another number of ranks than the matrix");
 
   const std::unique_ptr<Network> network = model.make(topology);
-  {
-    std::vector<Flow> flows;
-    flows.reserve(cells.size());
-    for (const Rank s : ids<Rank>(n))
-      for (const Rank d : ids<Rank>(n)) {
-        double& cell = cells[static_cast<std::size_t>(s) * static_cast<std::size_t>(n) + static_cast<std::size_t>(d)];
-        if (s != d && cell > 0) flows.push_back({&cell - cells.data(), s, d, cell});
-        cell = 0;
-      }
+  std::vector<Flow> flows;  // of one rank
+  for (const Rank s : ids<Rank>(n)) {
+    flows.clear();
+    for (const Rank d : ids<Rank>(n)) {
+      double& cell = cells[static_cast<std::size_t>(s) * static_cast<std::size_t>(n) + static_cast<std::size_t>(d)];
+      if (s != d && cell > 0) flows.push_back({&cell - cells.data(), s, d, cell});
+      cell = 0;
+    }
     network->start(flows, 0);
   }
   std::vector<Network::Arrival> arrived;

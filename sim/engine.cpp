@@ -362,6 +362,7 @@ std::vector<Timeline> Engine::run() {
       for (const Time t : p.timeline.done[i])
         ensure(t < Time::never(), "phase `" + p.schedule->phases[i].name + "` ends on every rank within 100 days");
     e.collect(p);
+    p.timeline.arrival_error = e.network.arrival_error();
     timelines.push_back(std::move(p.timeline));
   }
   e.plays.clear();

@@ -32,6 +32,8 @@ struct Timeline {
   /// When each rank was done with each phase: [phases][R].
   std::vector<std::vector<Time>> done;
   Time end;
+  /// The network's own estimate of how far off 99 of 100 arrivals are at most for its tolerance, relative: Network::arrival_error, of all that it carried.
+  double arrival_error = 0;
 
   /// Times of the three stages. They follow the slowest rank: dispatch ends when the last rank is done with it, compute when the last is done computing; they add up to the end exactly.
   struct Stages {

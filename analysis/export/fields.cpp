@@ -38,6 +38,7 @@ const std::vector<LayerField>& layer_fields() {
       {"combine_s", [](const M& m) -> FieldValue { return m.combine_s; }},
       {"layer_s", [](const M& m) -> FieldValue { return m.layer_s; }},
       {"lower_bound_s", [](const M& m) -> FieldValue { return m.lower_bound_s; }},
+      {"arrival_error", [](const M& m) -> FieldValue { return m.arrival_error; }},
       {"tokens", [](const M& m) -> FieldValue { return m.tokens; }},
       {"choices", [](const M& m) -> FieldValue { return m.choices; }},
       {"copies", [](const M& m) -> FieldValue { return m.copies; }},

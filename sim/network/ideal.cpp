@@ -23,7 +23,7 @@ class IdealNetwork : public Network {
       deliveries_.add({f.id, left + topology_.latency(f.source, f.destination).seconds()});
     }
   }
-  double next_event() const override { return deliveries_.next(); }
+  double next_event() override { return deliveries_.next(); }
   void advance(double now, std::vector<Arrival>& arrived) override { deliveries_.take(now, arrived); }
 
  private:

@@ -35,12 +35,14 @@ class Network {
   virtual ~Network() = default;
   /// Tells which pairs of ranks will send, ascending and each once, so that the network can prepare for them; before the first start. Others may send as well.
   virtual void expect(const std::vector<RankPair>&) {}
-  /// Starts flows at `now`, which is never before the last time given to `start` or `advance`.
+  /// Starts flows at `now`, which is never before the last time given to `start` or `advance`. What is started at one time in several calls is as if started in one.
   virtual void start(const std::vector<Flow>& flows, double now) = 0;
   /// When the state changes next (an arrival, or a change on the way to one); infinity when nothing is under way.
-  virtual double next_event() const = 0;
-  /// Moves the clock to `now` (at most next_event()) and appends what has arrived by then.
+  virtual double next_event() = 0;
+  /// Moves the clock to `now` (at most next_event()) and appends what has arrived by then, or some of it: the rest is an event at `now`.
   virtual void advance(double now, std::vector<Arrival>& arrived) = 0;
+  /// The relative error that some 99 of 100 arrival times so far do not exceed, as far as the model was inexact for speed: its own estimate, 0 where it was exact.
+  virtual double arrival_error() const { return 0; }
 };
 
 /// A network model by name: makes a Network for a topology.

@@ -150,7 +150,7 @@ TEST(Engine, RefusesSchedulesThatCannotFinish) {
 /// A network that loses what it is given.
 class Hole : public Network {
   void start(const std::vector<Flow>&, double) override {}
-  double next_event() const override { return std::numeric_limits<double>::infinity(); }
+  double next_event() override { return std::numeric_limits<double>::infinity(); }
   void advance(double, std::vector<Arrival>&) override {}
 };
 

@@ -132,6 +132,21 @@ TEST_P(MessageCost, AMessageOfHalfSizeHasHalfTheBandwidth) {
   rig.expect_arrival(rig.send(0, 4, 5, 36000, 9), 2 * 36 * us + kPath);  // nine of half size
 }
 
+TEST_P(MessageCost, AMessageReachesTheShareOfItsSize) {
+  NetworkRig rig(model("{efficiency: {4KiB: 0.2, 64KiB: 0.8}}"), star(8, kRate, kUs));
+  const auto ns = [](double bytes) { return bytes / kRate; };
+  rig.expect_arrival(rig.send(0, 0, 1, 1024), ns(1024) / 0.2 + kPath);        // below all sizes
+  rig.expect_arrival(rig.send(0, 2, 3, 16384), ns(16384) / 0.5 + kPath);      // half way in the logarithm
+  rig.expect_arrival(rig.send(0, 4, 5, 1048576), ns(1048576) / 0.8 + kPath);  // above all
+  rig.expect_arrival(rig.send(0, 6, 7, 4 * 4096, 4), ns(4 * 4096) / 0.2 + kPath);
+}
+
+TEST(MessageCosts, AnEfficiencyThatMeansNothingIsAnError) {
+  for (const char* wrong : {"{efficiency: 0.5}", "{efficiency: {}}", "{efficiency: {4: 0.5}}", "{efficiency: {4KiB: 0}}", "{efficiency: {4KiB: 1.5}}", "{efficiency: {4KiB: [1]}}", "{efficiency: {4KiB: 0.5, 4096B: 0.6}}",
+                            "{efficiency: {0B: 0.5}}", "{efficiency: {4KiB: 0.5}, half_size: 1kB}"})
+    EXPECT_THROW(costs_from(wrong), InputError) << wrong;
+}
+
 TEST_P(MessageCost, NothingSetChangesNothing) {
   Rng rng(9, Stream::test);
   const Topology t = random_machine(rng);

@@ -237,6 +237,33 @@ TEST(Fair, AgreesWithProgressiveFillingWhereSharesAreWeighted) {
   }
 }
 
+TEST(Fair, ManySendersSlowTheirReceiver) {
+  // Four into a port at 0.8 of its rate until the short one has gone, then three at 0.8 + log(4/3)/log(2) x 0.2.
+  NetworkRig rig(fair_with("incast: {2: 1, 4: 0.8}"), star(6, kRate));
+  const double three = 1 - 0.2 * std::log(1.5) / std::log(2);
+  rig.expect_arrival(rig.send(0, 1, 0, 1000), 4000 / (0.8 * kRate));
+  for (int s = 2; s < 5; ++s) rig.expect_arrival(rig.send(0, s, 0, 3000), 4000 / (0.8 * kRate) + 6000 / (three * kRate));
+  rig.expect_arrival(rig.send(0, 5, 1, 1000), 1000 / kRate);
+}
+
+// Links into ranks that give less the more messages come in, on machines where others would always fill first.
+TEST(Fair, AgreesWithProgressiveFillingWhereManySendersSlowTheirReceiver) {
+  const auto incast = [](int n) { return n <= 2 ? 1 : n >= 8 ? 0.5 : 1 - 0.5 * std::log(n / 2.0) / std::log(4); };
+  for (std::uint64_t run = 0; run < 1000; ++run) {
+    Rng rng(11, Stream::test, run);
+    const Topology t = random_machine(rng, {run % 4 ? PathRule::Kind::dmodk : PathRule::Kind::spread, run});
+    const std::vector<TimedFlow> flows = random_flows(rng, t);
+    NetworkRig rig(fair_with("incast: {2: 1, 8: 0.5}"), t);
+    for (const TimedFlow& f : flows) rig.send(f.begin, f.source, f.destination, f.bytes);
+    const std::vector<double> expected = progressive_filling(t, flows, false, incast);
+    for (std::size_t f = 0; f < flows.size(); ++f) ASSERT_NEAR(rig.arrivals()[f], expected[f], expected[f] * 1e-9) << "run " << run << ", message " << f;
+  }
+}
+
+TEST(Fair, AnIncastThatMeansNothingIsAnError) {
+  for (const char* wrong : {"incast: 0.5", "incast: {0: 1}", "incast: {x: 1}", "incast: {8: 2}", "incast: {8: 0.5, 16: 0.6}"}) EXPECT_THROW(fair_with(wrong), InputError) << wrong;
+}
+
 TEST(Fair, AShorterPathHasTheLargerShare) {
   // Rank 0 hears from rank 1 over two links and from rank 2 over four: shares of its port are 2 : 1. 2000 bytes take 3 us from 2 us on, when 1000 of the other's 3000 would be through, had it not begun 2 us later:
   // it gets a third of the port for 1 us (from 4 to 5 us), then all of it.
@@ -278,6 +305,10 @@ TEST(Fair, AToleranceIsKept) {
   for (std::size_t f = 0; f < exact.arrivals().size(); ++f) errors.push_back(std::abs(fast.arrivals()[f] / exact.arrivals()[f] - 1));
   std::sort(errors.begin(), errors.end());
   EXPECT_GT(errors.back(), 1e-9) << "the tolerance was used";
+  EXPECT_EQ(exact.network().arrival_error(), 0);
+  const double p99 = errors[errors.size() * 99 / 100];
+  EXPECT_GT(fast.network().arrival_error(), p99 / 3) << "of its error it knows the size";
+  EXPECT_LT(fast.network().arrival_error(), p99 * 3);
   EXPECT_LT(errors[errors.size() * 99 / 100], 4e-3) << "the length of an event";
   EXPECT_LT(errors.back(), 4e-2);
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -14,7 +15,8 @@ struct TimedFlow {
 
 /// When each flow arrives under max-min fair sharing: slow and obvious. At every begin and end all rates are found anew: the rates of all flows rise together, each in proportion to its weight, until a
 /// link is full; its flows stay there, the others rise on. In long double, without any tolerance. With `by_latency` a flow begins after its path's latency and weighs one over it.
-inline std::vector<double> progressive_filling(const Topology& topology, const std::vector<TimedFlow>& flows, bool by_latency = false) {
+/// A link into a rank gives the share incast(flows under way on it).
+inline std::vector<double> progressive_filling(const Topology& topology, const std::vector<TimedFlow>& flows, bool by_latency = false, const std::function<double(int)>& incast = {}) {
   using Real = long double;
   const Real never = std::numeric_limits<Real>::infinity();
   struct Hop {
@@ -42,6 +44,12 @@ inline std::vector<double> progressive_filling(const Topology& topology, const s
     for (const Link& l : topology.links()) room.push_back(l.bandwidth);
     std::vector<bool> rising(flows.size());
     for (std::size_t f = 0; f < flows.size(); ++f) rising[f] = begun[f] && !ended[f];
+    for (std::size_t l = 0; incast && l < room.size(); ++l) {
+      if (!topology.vertices()[topology.links()[l].to].rank.valid()) continue;
+      int live = 0;
+      for (std::size_t f = 0; f < flows.size(); ++f) live += rising[f] && std::any_of(paths[f].begin(), paths[f].end(), [&](const Hop& h) { return h.link == static_cast<int>(l); });
+      if (live > 0) room[l] *= incast(live);
+    }
     while (std::find(rising.begin(), rising.end(), true) != rising.end()) {
       std::vector<Real> users(room.size(), 0);
       for (std::size_t f = 0; f < flows.size(); ++f)

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "base/check.h"
+#include "sim/network/shared/paths.h"
 
 namespace epsim {
 namespace {
@@ -20,62 +21,9 @@ struct Seen {
   double least_share = std::numeric_limits<double>::infinity(), most_share = 0;
 };
 
-/// Gives the links of paths. Where a rank has one way out and paths are not chosen by pair, all ranks at the same switch share what comes after it, and it is looked up once for all of them.
-class Paths {
- public:
-  explicit Paths(const Topology& topology) : topology_(topology), out_(static_cast<std::size_t>(topology.ranks()), kMany), known_(out_.size()) {
-    if (topology.path_rule().kind == PathRule::Kind::ecmp) return;
-    const std::span<const Link> links = topology.links();
-    for (std::size_t l = 0; l < links.size(); ++l)
-      if (const Rank r = topology.vertices()[static_cast<std::size_t>(links[l].from)].rank; r.valid()) out_[r] = out_[r] == kMany ? static_cast<std::int32_t>(l) : kSeveral;
-    for (std::int32_t& l : out_)
-      if (l == kSeveral) l = kMany;
-  }
-
-  struct Hop {
-    std::int32_t link;
-    double share;
-  };
-  /// The links from `s` to `d`, until the next call.
-  std::span<const Hop> operator()(std::int32_t s, std::int32_t d) {
-    const std::int32_t out = out_[static_cast<std::size_t>(s)];
-    if (out == kMany) {
-      hops_.clear();
-      topology_.for_each_share(Rank(s), Rank(d), [&](std::int32_t l, double share) { hops_.push_back({l, share}); });
-      return hops_;
-    }
-    const std::int32_t at = topology_.links()[static_cast<std::size_t>(out)].to;
-    if (at != switch_) {
-      switch_ = at;
-      ++stamp_;
-      hops_.clear();
-    }
-    Tail& tail = known_[static_cast<std::size_t>(d)];
-    if (tail.stamp != stamp_) {
-      tail = {stamp_, static_cast<std::uint32_t>(hops_.size()), 0};
-      topology_.for_each_share(Rank(s), Rank(d), [&](std::int32_t l, double share) { hops_.push_back({l, share}); });
-      tail.hops = static_cast<std::uint32_t>(hops_.size()) - tail.first;
-    }
-    hops_[tail.first].link = out;
-    return {hops_.data() + tail.first, tail.hops};
-  }
-
- private:
-  static constexpr std::int32_t kMany = -1, kSeveral = -2;
-  struct Tail {
-    std::uint32_t stamp = 0, first = 0, hops = 0;
-  };
-  const Topology& topology_;
-  std::vector<std::int32_t> out_;  // [R] the one link out of a rank, or kMany
-  std::vector<Tail> known_;        // [R] by destination: the path from the switch
-  std::int32_t switch_ = -1;
-  std::uint32_t stamp_ = 0;
-  std::vector<Hop> hops_;
-};
-
 }  // namespace
 
-Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pairs_(std::move(flows)) {
+Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows, bool keep_last) : pairs_(std::move(flows)) {
   const std::span<const Link> links = topology.links();
   std::vector<Seen> seen(links.size());
   std::vector<std::int32_t> kept;
@@ -113,7 +61,8 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
   for (std::size_t l = 0; l < links.size(); ++l) {
     const Seen& s = seen[l];
     bool binds = s.flows > 0;
-    for (std::uint64_t left = one_share(l) ? s.rulers : 0; binds && left != 0; left &= left - 1) {
+    const bool keep = keep_last && topology.vertices()[static_cast<std::size_t>(links[l].to)].rank.valid();
+    for (std::uint64_t left = one_share(l) && !keep ? s.rulers : 0; binds && left != 0; left &= left - 1) {
       const auto r = static_cast<std::size_t>(kept[s.path + static_cast<std::uint32_t>(std::countr_zero(left))]);
       if (one_share(r)) binds = capacity(r) > capacity(l) || (capacity(r) == capacity(l) && seen[r].flows == s.flows && r > l);
     }
@@ -146,13 +95,33 @@ Crossings::Crossings(const Topology& topology, std::vector<RankPair> flows) : pa
     for (std::size_t i = 1; i + 1 < h; ++i) lowest_before[mine[h - 1]] = std::min(lowest_before[mine[h - 1]], seen[original_[mine[i]]].destination);
   }
 
-  // First links by flow, then those between by destination, then last links by what lies in front of them: so the links that one link shares flows with are few runs of numbers.
+  // First links by flow, then those between, then last links by what lies in front of them: so the links that one link shares flows with are few runs of numbers. Those between lie in tiles of some sources by
+  // some destinations: a first link shares flows with a row of them, a last one with a column.
+  constexpr std::int64_t kTileSources = 2, kTileDestinations = 4;
+  std::vector<std::int32_t> sources, destinations;
+  const auto source = [&](Number l) { return pairs_[seen[original_[l]].lowest].source; };
+  const auto destination = [&](Number l) { return seen[original_[l]].destination; };
+  for (std::size_t i = 0; i < original_.size(); ++i) {
+    const auto l = static_cast<Number>(i);
+    if (is_first[l] || is_last[l]) continue;
+    sources.push_back(source(l));
+    destinations.push_back(destination(l));
+  }
+  for (std::vector<std::int32_t>* v : {&sources, &destinations}) {
+    std::sort(v->begin(), v->end());
+    v->erase(std::unique(v->begin(), v->end()), v->end());
+  }
+  const auto tile = [&](Number l) {
+    const auto row = std::lower_bound(sources.begin(), sources.end(), source(l)) - sources.begin(), column = std::lower_bound(destinations.begin(), destinations.end(), destination(l)) - destinations.begin();
+    const auto across = static_cast<std::int64_t>(destinations.size()) / kTileDestinations + 1;
+    return row / kTileSources * across + column / kTileDestinations;
+  };
   std::vector<Number> order(original_.size()), place(original_.size());
   std::iota(order.begin(), order.end(), Number{0});
   const auto key = [&](Number l) {
     const Seen& s = seen[original_[l]];
     const int kind = is_first[l] ? 0 : is_last[l] ? 2 : 1;
-    return std::tuple(kind, kind == 0 ? static_cast<std::int64_t>(s.lowest) : kind == 1 ? s.destination : lowest_before[l], s.destination, original_[l]);
+    return std::tuple(kind, kind == 0 ? static_cast<std::int64_t>(s.lowest) : kind == 1 ? tile(l) : lowest_before[l], s.destination, original_[l]);
   };
   std::sort(order.begin(), order.end(), [&](Number a, Number b) { return key(a) < key(b); });
   std::vector<std::int32_t> original;

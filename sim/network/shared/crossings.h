@@ -16,8 +16,8 @@ class Crossings {
   static constexpr Number kNone = 0xffff;
 
   Crossings() = default;
-  /// Throws std::logic_error where more than 65,534 links can bind.
-  Crossings(const Topology& topology, std::vector<RankPair> flows);
+  /// With `keep_last`, links into ranks are never left out. Throws std::logic_error where more than 65,534 links can bind.
+  Crossings(const Topology& topology, std::vector<RankPair> flows, bool keep_last = false);
 
   std::size_t flows() const { return pairs_.size(); }
   std::span<const RankPair> pairs() const { return pairs_; }  ///< [flows]

@@ -1,8 +1,8 @@
 #include "sim/network/shared/fair_shares.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -11,21 +11,10 @@
 namespace epsim {
 namespace {
 
-constexpr double kNever = std::numeric_limits<double>::infinity();
-constexpr double kTie = 1e-12;       // flows that end within this share of the clock are one event
 constexpr double kDead = 1e-12;      // links within this share of a level are not put in another order: rounding would do it for ever
 constexpr double kUnchanged = 1e-15;  // a level within this share of what it was is what it was
+constexpr std::uint32_t kAhead = 3;   // links that a sweep asks for before their turn
 constexpr double kWindow = 4;        // of the tolerance: so found by trying all-to-alls of random sizes
-constexpr std::size_t kLanes = Lanes::kLanes;
-
-/// The least of a whole number of blocks.
-EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
-  double lowest[kLanes];
-  std::fill(lowest, lowest + kLanes, kNever);
-  for (std::size_t i = 0; i < count; i += kLanes)
-    for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = values[i + k] < lowest[k] ? values[i + k] : lowest[k];
-  return *std::min_element(lowest, lowest + kLanes);
-}
 
 /// The places where `values` is `wanted`.
 EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, std::uint16_t wanted, std::vector<std::uint32_t>& places) {
@@ -45,270 +34,31 @@ EPSIM_VECTORISE void find_all(const std::uint16_t* values, std::size_t count, st
 
 }  // namespace
 
-void FairShares::Soon::clear() {
-  count = 0;
-  limit = least = kNever;
-}
+FairShares::FairShares(const Topology& topology, double tolerance, Curve incast)
+    : topology_(topology), window_(kWindow * tolerance), dead_(std::max(kDead, kWindow * tolerance / 3)), incast_(std::move(incast)), next_end_(kNever) {}
 
-FairShares::FairShares(const Topology& topology, double tolerance) : topology_(topology), window_(kWindow * tolerance), dead_(std::max(kDead, kWindow * tolerance / 3)), next_end_(kNever) {}
-
-void FairShares::expect(std::vector<RankPair> pairs) {
-  ensure(live_ == 0, "flows are expected before they begin");
-  expected_ = std::move(pairs);
-  crossings_ = {};
-  link_.clear();
-}
-
-/// Calls visit(link, load) for the links of a flow: the part of the link's capacity that each unit of its rate for each unit of weight takes.
-template <class Visit>
-void FairShares::for_each_hop(std::uint32_t flow, Visit visit) const {
-  const double w = weight(flow);
-  const Number *const path = crossings_.path(flow), *const end = path + crossings_.hops();
-  const double* const shares = crossings_.shares(flow);
-  for (const Number* p = path; p != end && *p != Crossings::kNone; ++p) visit(*p, shares ? w * shares[p - path] : w);
-}
-
-template <class Visit>
-void FairShares::for_each_own(Number q, Visit visit) const {
-  crossings_.for_each(q, [&](std::uint32_t f) {
-    if (link_[f] == q) visit(f);
-  });
-}
-
-bool FairShares::has_weight(double weight) const { return std::binary_search(given_weights_.begin(), given_weights_.end(), weight); }
-
-void FairShares::share(double now) {
-  if (staged_.empty()) return;
+void FairShares::share(FlowBatch& batch, double now) {
+  const std::size_t flows = batch.size();
+  if (flows == 0) return;
   if (live_ == 0) epoch_ = now, begun_ = 0;
-  begun_ += staged_.size();
-  if (!place_staged()) {
-    rebuild(now);
-  } else if (staged_.size() > live_ / 2) {
+  begun_ += flows;
+  if (!place(batch)) {
+    rebuild(batch, now);
+  } else if (flows > live_ / 2) {
     settle(now);
-    for (std::size_t i = 0; i < staged_.size(); ++i) link_[placed_[i]] = kOpen;
-    live_ += staged_.size();
+    for (const std::uint32_t f : placed_) link_[f] = kOpen;
+    live_ += flows;
     fill(now);
   } else {
     if (!rows_counted_) count_rows();
     just_filled_ = false;
     std::uint32_t from = kUnordered;
     for (const std::uint32_t f : placed_) from = std::min(from, begin(f, now));
-    live_ += staged_.size();
+    live_ += flows;
     sweep(from, now);
   }
-  staged_.clear();
+  batch = {};
   find_next_end();
-}
-
-/// Finds for each staged flow one of the structure that is idle, and writes down there what it is. False where there are not enough.
-bool FairShares::place_staged() {
-  const std::span<const RankPair> pairs = crossings_.pairs();
-  placed_.clear();
-  std::size_t next = 0;  // flows mostly come in order
-  double last = 0;       // weight
-  const auto give_up = [&] {
-    for (const std::uint32_t f : placed_) link_[f] = kIdle;
-    return false;
-  };
-  for (const Staged& s : staged_) {
-    if (s.weight != last && !has_weight(s.weight)) return give_up();
-    last = s.weight;
-    if (next >= pairs.size() || pairs[next] != s.pair || link_[next] != kIdle) {
-      next = static_cast<std::size_t>(std::lower_bound(pairs.begin(), pairs.end(), s.pair) - pairs.begin());
-      while (next < pairs.size() && pairs[next] == s.pair && link_[next] != kIdle) ++next;
-      if (next == pairs.size() || pairs[next] != s.pair) return give_up();
-    }
-    link_[next] = kOpen;
-    placed_.push_back(static_cast<std::uint32_t>(next++));
-  }
-  for (std::size_t i = 0; i < staged_.size(); ++i) {
-    const std::uint32_t f = placed_[i];
-    if (!weight_.empty()) weight_[f] = static_cast<std::uint16_t>(std::lower_bound(given_weights_.begin(), given_weights_.end(), staged_[i].weight) - given_weights_.begin());
-    id_[f] = staged_[i].id;
-    mark_[f] = staged_[i].bytes / weight(f);
-    link_[f] = kIdle;
-  }
-  return true;
-}
-
-/// A new structure for what is under way, what is staged and what is expected.
-void FairShares::rebuild(double now) {
-  settle(now);
-  const std::span<const RankPair> before = crossings_.pairs();
-  for (std::uint32_t f = 0; f < link_.size(); ++f)
-    if (link_[f] == kOpen) staged_.push_back({id_[f], before[f], mark_[f] * weight(f), weight_.empty() ? given_weights_.front() : given_weights_[weight_[f]]});
-  const auto by_pair = [](const Staged& a, const Staged& b) { return a.pair < b.pair; };
-  if (!std::is_sorted(staged_.begin(), staged_.end(), by_pair)) std::stable_sort(staged_.begin(), staged_.end(), by_pair);
-  std::vector<RankPair> pairs;
-  pairs.reserve(std::max(staged_.size(), expected_.size()));
-  auto expected = expected_.begin();
-  for (const Staged& s : staged_) {
-    while (expected != expected_.end() && *expected < s.pair) pairs.push_back(*expected++);
-    if (expected != expected_.end() && *expected == s.pair) ++expected;
-    pairs.push_back(s.pair);
-  }
-  pairs.insert(pairs.end(), expected, expected_.end());
-
-  given_weights_.clear();
-  for (const Staged& s : staged_)
-    if (given_weights_.empty() || s.weight != given_weights_.back()) given_weights_.push_back(s.weight);
-  std::sort(given_weights_.begin(), given_weights_.end());
-  given_weights_.erase(std::unique(given_weights_.begin(), given_weights_.end()), given_weights_.end());
-  scale_weights();
-
-  const std::size_t flows = pairs.size();
-  crossings_ = Crossings(topology_, std::move(pairs));
-  link_.assign(flows, kIdle);
-  id_.resize(flows);
-  mark_.resize(flows);
-  weight_.assign(given_weights_.size() == 1 ? 0 : flows, 0);
-  rows_laid_out_ = rows_counted_ = false;
-  ensure(place_staged(), "the structure has a flow for each that is staged");
-  for (const std::uint32_t f : placed_) link_[f] = kOpen;
-  live_ = staged_.size();
-  fill(now);
-}
-
-/// Whole multiples of the least weight, or of a fraction of it, take a byte in the rows.
-void FairShares::scale_weights() {
-  constexpr int kMostParts = 60;
-  ensure(given_weights_.size() <= 65535 && given_weights_.front() > 0, "there are at most 65,535 different weights, all above 0");
-  weights_ = given_weights_;
-  for (double& w : weights_) w /= given_weights_.front();
-  for (int parts = 1; parts <= kMostParts; ++parts) {
-    const auto whole = [&](double w) { return std::abs(w * parts - std::round(w * parts)) <= 1e-13 * w * parts; };
-    if (!std::all_of(weights_.begin(), weights_.end(), whole)) continue;
-    for (double& w : weights_) w = std::round(w * parts);
-    return;
-  }
-}
-
-/// What every flow under way has left, as if it began now.
-void FairShares::settle(double now) {
-  if (live_ == 0) return;
-  for (const Number q : order_) sync(state_[q], now);
-  for (std::uint32_t f = 0; f < link_.size(); ++f) {
-    if (link_[f] == kIdle) continue;
-    mark_[f] = std::max(0.0, mark_[f] - state_[link_[f]].clock);
-    link_[f] = kOpen;
-  }
-}
-
-/// Progressive filling from nothing: all flows are open.
-void FairShares::fill(double now) {
-  const std::size_t links = crossings_.links();
-  state_.assign(links, {});
-  sum_.assign(links, 0);
-  end_.assign(links, kNever);
-  soon_.resize(links);
-  order_.clear();
-  rows_counted_ = false;
-  just_filled_ = true;
-  std::vector<double> open(links);
-  if (weight_.empty() && !crossings_.shares(0) && live_ == link_.size()) {
-    for (std::size_t l = 0; l < links; ++l) open[l] = crossings_.crossing(l);
-  } else {
-    for (std::uint32_t f = 0; f < link_.size(); ++f)
-      if (link_[f] == kOpen) for_each_hop(f, [&](Number l, double load) { open[l] += load; });
-  }
-  Lanes share;
-  share.assign(links, kNever);
-  for (std::size_t l = 0; l < links; ++l) {
-    state_[l].capacity = crossings_.capacity(l);
-    state_[l].level = kNever;
-    state_[l].date = now;
-    if (open[l] > 0) share[l] = state_[l].capacity / open[l];
-  }
-  // All links that tie for the lowest share are one step; they are put in order from the highest number down, and a flow belongs to the first of its links in the order.
-  std::vector<double> taken(links);
-  std::vector<Number> tied, touched;
-  std::vector<std::uint8_t> is_tied(links);
-  double level = 0;
-  for (double lowest; (lowest = least_of(share.data(), share.size())) < kNever;) {
-    level = std::max(level, lowest);  // levels ascend; only rounding could say otherwise
-    tied.clear();
-    touched.clear();
-    std::size_t crossing = 0;
-    for (std::size_t l = links; l-- > 0;) {
-      if (share[l] > lowest * (1 + kTie)) continue;
-      tied.push_back(static_cast<Number>(l));
-      is_tied[l] = true;
-      crossing += crossings_.crossing(l);
-    }
-    const auto take = [&](std::uint32_t f) {
-      if (link_[f] != kOpen) return;
-      int highest = -1;
-      for_each_hop(f, [&](Number l, double) {
-        if (is_tied[l]) highest = std::max<int>(highest, l);
-      });
-      if (highest < 0) return;
-      link_[f] = static_cast<Number>(highest);
-      ++state_[highest].own;
-      for_each_hop(f, [&](Number l, double load) {
-        if (l == highest) state_[l].weight += load;
-        if (taken[l] == 0) touched.push_back(l);
-        taken[l] += load;
-      });
-    };
-    if (crossing >= link_.size()) {
-      for (std::uint32_t f = 0; f < link_.size(); ++f) take(f);
-    } else {
-      for (const Number l : tied) crossings_.for_each(l, take);
-    }
-    for (const Number l : tied) {
-      State& s = state_[l];
-      is_tied[l] = false;
-      share[l] = kNever;
-      if (s.own == 0) continue;
-      s.level = level;
-      s.inverse = 1 / s.weight;
-      s.position = static_cast<std::uint32_t>(order_.size());
-      order_.push_back(l);
-      sum_[l] -= s.weight * level;  // the next lines add all that was taken
-    }
-    for (const Number m : touched) {
-      open[m] -= taken[m];
-      sum_[m] += taken[m] * level;
-      if (share[m] != kNever) share[m] = open[m] > 0 ? (state_[m].capacity - sum_[m]) / open[m] : kNever;
-      taken[m] = 0;
-    }
-  }
-  for (Soon& soon : soon_) soon.clear();
-  for (std::uint32_t f = 0; f < link_.size(); ++f)
-    if (link_[f] != kIdle) add_soon(link_[f], f);
-  for (const Number q : order_) renew_end(q, now);
-}
-
-/// What sweeps need when a level changes, and not before.
-void FairShares::count_rows() {
-  if (rows_laid_out_) {
-    rows_.clear();
-  } else {
-    const double most = weights_.back();  // a flow that is idle may begin with any weight
-    struct Hop {
-      Number link;
-      double load;
-    };
-    std::vector<Hop> hops;
-    rows_ = ShareRows(crossings_.links(), [&](auto visit) {
-      for (std::uint32_t f = 0; f < link_.size(); ++f) {
-        hops.clear();
-        const double scale = link_[f] == kIdle && !weight_.empty() ? most / weight(f) : 1;
-        for_each_hop(f, [&](Number l, double load) { hops.push_back({l, load * scale}); });
-        for (const Hop& q : hops)
-          for (const Hop& m : hops)
-            if (q.link != m.link) visit(q.link, m.link, m.load);
-      }
-    });
-    rows_laid_out_ = true;
-  }
-  for (std::uint32_t f = 0; f < link_.size(); ++f) {
-    if (link_[f] == kIdle) continue;
-    for_each_hop(f, [&](Number m, double load) {
-      if (m != link_[f]) rows_.change(link_[f], m, load);
-    });
-  }
-  rows_counted_ = true;
 }
 
 /// A flow joins those under way: it belongs to the first of its links in the order. Gives the place from which on links are concerned.
@@ -322,14 +72,14 @@ std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
     // At level 0 its flows take nothing yet: the visit gives the link its level and place.
     s.level = s.clock = s.weight = 0;
     s.date = now;
-    s.position = static_cast<std::uint32_t>(order_.size());
-    order_.push_back(q);
+    put_last(q);
     soon_[q].clear();
   } else {
     sync(s, now);
   }
   link_[flow] = q;
   mark_[flow] += s.clock;
+  count_live(flow, 1);
   ++s.own;
   for_each_hop(flow, [&](Number m, double load) {
     if (m == q) {
@@ -340,73 +90,9 @@ std::uint32_t FairShares::begin(std::uint32_t flow, double now) {
     sum_[m] += load * s.level;
   });
   s.inverse = 1 / s.weight;
-  add_soon(q, flow);
+  soon_[q].add(flow, mark_[flow]);
   renew_end(q, now);
   return s.position;
-}
-
-void FairShares::refill(Number q) {
-  Soon& soon = soon_[q];
-  // The kSoon - 4 least marks and the next one, which is the limit.
-  constexpr std::size_t kTake = kSoon - 4;
-  double limit = kNever;
-  soon.count = 0;
-  double greatest = -kNever;  // of those taken
-  for_each_own(q, [&](std::uint32_t f) {
-    const double mark = mark_[f];
-    if (mark >= limit) return;
-    if (soon.count < kTake) {
-      soon.flow[soon.count] = f;
-      soon.mark[soon.count++] = mark;
-      greatest = std::max(greatest, mark);
-      return;
-    }
-    // One is too many: the greatest is left out and becomes the limit.
-    std::size_t worst = kTake;
-    double worst_mark = mark;
-    for (std::size_t i = 0; i < kTake; ++i)
-      if (soon.mark[i] > worst_mark) worst = i, worst_mark = soon.mark[i];
-    limit = worst_mark;
-    if (worst < kTake) soon.flow[worst] = f, soon.mark[worst] = mark;
-  });
-  soon.limit = limit;
-  soon.least = kNever;
-  for (std::size_t i = 0; i < soon.count; ++i) soon.least = std::min(soon.least, soon.mark[i]);
-}
-
-void FairShares::drop_soon(Number q, std::uint32_t flow) {
-  Soon& soon = soon_[q];
-  for (std::size_t i = 0; i < soon.count; ++i) {
-    if (soon.flow[i] != flow) continue;
-    const double mark = soon.mark[i];
-    --soon.count;
-    soon.flow[i] = soon.flow[soon.count];
-    soon.mark[i] = soon.mark[soon.count];
-    if (mark == soon.least) {
-      soon.least = kNever;
-      for (std::size_t k = 0; k < soon.count; ++k) soon.least = std::min(soon.least, soon.mark[k]);
-    }
-    return;
-  }
-}
-
-void FairShares::add_soon(Number q, std::uint32_t flow) {
-  Soon& soon = soon_[q];
-  const double mark = mark_[flow];
-  if (mark >= soon.limit) return;
-  if (soon.count == kSoon) {
-    std::size_t worst = 0;
-    for (std::size_t i = 1; i < kSoon; ++i)
-      if (soon.mark[i] > soon.mark[worst]) worst = i;
-    soon.limit = std::max(mark, soon.mark[worst]);
-    if (mark >= soon.mark[worst]) return;
-    soon.flow[worst] = flow;
-    soon.mark[worst] = mark;
-  } else {
-    soon.flow[soon.count] = flow;
-    soon.mark[soon.count++] = mark;
-  }
-  soon.least = std::min(soon.least, mark);
 }
 
 void FairShares::renew_end(Number q, double now) {
@@ -415,8 +101,9 @@ void FairShares::renew_end(Number q, double now) {
     end_[q] = kNever;
     return;
   }
-  if (soon_[q].count == 0) refill(q);
-  end_[q] = std::max(now, s.date + (soon_[q].least - s.clock) / s.level);
+  if (soon_[q].empty()) soon_[q].refill([&](auto visit) { for_each_own(q, [&](std::uint32_t f) { visit(f, mark_[f]); }); });
+  s.least = soon_[q].least();
+  end_[q] = end_of(s, now);
 }
 
 void FairShares::set_level(Number q, double level, double now) {
@@ -424,12 +111,19 @@ void FairShares::set_level(Number q, double level, double now) {
   sync(s, now);
   rows_.add(q, level - s.level, sum_);
   s.level = level;
-  end_[q] = std::max(now, now + (soon_[q].least - s.clock) / level);
+  end_[q] = end_of(s, now);
+}
+
+void FairShares::put_last(Number q) {
+  state_[q].position = static_cast<std::uint32_t>(order_.size());
+  order_.push_back(q);
+  loose_[q / 64] &= ~(std::uint64_t{1} << q % 64);
 }
 
 /// Takes a link that has lost all its own flows out of the order.
 void FairShares::unorder(std::uint32_t position) {
   State& s = state_[order_[position]];
+  loose_[order_[position] / 64] |= std::uint64_t{1} << order_[position] % 64;
   s.position = kUnordered;
   s.level = kNever;
   s.weight = 0;
@@ -458,7 +152,7 @@ void FairShares::find_shared(Number from, Number to) {
 
 void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double level) {
   State &a = state_[from], &b = state_[to];
-  drop_soon(from, flow);
+  soon_[from].drop(flow);
   mark_[flow] += b.clock - a.clock;
   link_[flow] = to;
   for_each_hop(flow, [&](Number m, double load) {
@@ -473,7 +167,7 @@ void FairShares::move_flow(std::uint32_t flow, Number from, Number to, double le
   });
   --a.own;
   ++b.own;
-  add_soon(to, flow);
+  soon_[to].add(flow, mark_[flow]);
 }
 
 /// The link q, at `position` or not in the order at all, has fallen to `level`, below links in front of it: it moves in front of them and takes over the flows that it shares with them. Gives its place.
@@ -513,10 +207,20 @@ std::uint32_t FairShares::take_over(std::uint32_t position, Number q, double lev
   s.inverse = 1 / weight;
   s.level = level;
   renew_end(q, now);
-  if (s.position == kUnordered) order_.push_back(q), position = static_cast<std::uint32_t>(order_.size() - 1);
+  if (s.position == kUnordered) put_last(q), position = s.position;
   std::rotate(order_.begin() + j, order_.begin() + position, order_.begin() + position + 1);
   for (std::uint32_t i = j; i <= position; ++i) state_[order_[i]].position = i;
   return j;
+}
+
+/// The first link out of the order that has more to carry than it can, or kOpen.
+FairShares::Number FairShares::first_overloaded() const {
+  for (std::size_t w = 0; w < loose_.size(); ++w)
+    for (std::uint64_t left = loose_[w]; left != 0; left &= left - 1) {
+      const std::size_t q = w * 64 + static_cast<std::size_t>(std::countr_zero(left));
+      if (sum_[q] > state_[q].capacity * (1 + kDead)) return static_cast<Number>(q);
+    }
+  return kOpen;
 }
 
 void FairShares::sweep(std::uint32_t from, double now) {
@@ -527,6 +231,10 @@ void FairShares::sweep(std::uint32_t from, double now) {
     for (std::uint32_t i = from; i < order_.size();) {
       const Number q = order_[i];
       State& s = state_[q];
+      if (i + kAhead < order_.size()) {
+        __builtin_prefetch(&state_[order_[i + kAhead]]);
+        if (rows_counted_) rows_.prefetch(order_[i + kAhead]);
+      }
       const double sum = has_next ? next_sum : sum_[q];
       has_next = false;
       if (s.own == 0) {
@@ -534,9 +242,12 @@ void FairShares::sweep(std::uint32_t from, double now) {
         continue;
       }
       const double level = (s.capacity - sum) * s.inverse;
-      if (i > 0 && level < state_[order_[i - 1]].level * (1 - dead_)) {
-        i = take_over(i, q, level, now) + 1;
-        continue;
+      if (const double before = i > 0 ? state_[order_[i - 1]].level : 0; level < before * (1 - kDead)) {
+        if (level < before * (1 - dead_)) {
+          i = take_over(i, q, level, now) + 1;
+          continue;
+        }
+        order_kept_ = true;
       }
       if (std::abs(level - s.level) > kUnchanged * level) {
         if (!rows_counted_) count_rows();
@@ -550,10 +261,9 @@ void FairShares::sweep(std::uint32_t from, double now) {
       ++i;
     }
     // Links with nothing to hold back, until flows that others held back ask for more than they have.
-    std::size_t over = 0;
-    while (over < state_.size() && !(state_[over].position == kUnordered && sum_[over] > state_[over].capacity * (1 + kDead))) ++over;
-    if (over == state_.size()) return;
-    from = take_over(static_cast<std::uint32_t>(order_.size()), static_cast<Number>(over), 0, now) + 1;
+    const Number over = first_overloaded();
+    if (over == kOpen) return;
+    from = take_over(static_cast<std::uint32_t>(order_.size()), over, 0, now) + 1;
   }
 }
 
@@ -564,7 +274,7 @@ double FairShares::window() const { return window_ * std::clamp(2.0 * static_cas
 void FairShares::collect_ends(double now, double window) {
   finishes_.clear();
   // The one that is due ends, whatever rounding says.
-  const auto last_mark = [&](Number q) { return std::max(state_[q].clock + state_[q].level * (window - state_[q].date), soon_[q].least); };
+  const auto last_mark = [&](Number q) { return std::max(state_[q].clock + state_[q].level * (window - state_[q].date), soon_[q].least()); };
   const auto end = [&](const State& s, std::uint32_t f) { finishes_.push_back({f, std::max(now, s.date + (mark_[f] - s.clock) / s.level)}); };
   if (just_filled_) {
     // Often all end at once, and then the lists of the links are never needed.
@@ -575,9 +285,10 @@ void FairShares::collect_ends(double now, double window) {
   for (const Number q : order_) {
     if (end_[q] > window) continue;
     const double mark = last_mark(q);
-    if (mark < soon_[q].limit) {
-      for (std::size_t i = 0; i < soon_[q].count; ++i)
-        if (soon_[q].mark[i] <= mark) end(state_[q], soon_[q].flow[i]);
+    if (mark < soon_[q].limit()) {
+      soon_[q].for_each([&](std::uint32_t f, double own) {
+        if (own <= mark) end(state_[q], f);
+      });
     } else {
       for_each_own(q, [&](std::uint32_t f) {
         if (mark_[f] <= mark) end(state_[q], f);
@@ -586,15 +297,15 @@ void FairShares::collect_ends(double now, double window) {
   }
 }
 
-void FairShares::end_next(std::vector<Ended>& ended) {
+void FairShares::end_next(std::vector<FlowEnd>& ended) {
   const double now = next_end_, reach = window_ > 0 ? window() * (now - epoch_) : 0;
   collect_ends(now, now * (1 + kTie) + reach);
   ensure(!finishes_.empty(), "a flow ends at the next end");
+  double last = now;
+  for (const Finish& f : finishes_) last = std::max(last, f.at);
+  if (window_ > 0) lengths_ += static_cast<double>(finishes_.size()) * (last - now) / now, ends_ += finishes_.size();
   ended.reserve(ended.size() + finishes_.size());
-  for (const auto& [f, at] : finishes_) {
-    const RankPair pair = crossings_.pairs()[f];
-    ended.push_back({id_[f], Rank(pair.source), Rank(pair.destination), at});
-  }
+  for (const auto& [f, at] : finishes_) ended.push_back({id_[f], crossings_.pairs()[f], at});
   live_ -= finishes_.size();
   if (live_ == 0) {
     for (const auto& [f, at] : finishes_) link_[f] = kIdle;
@@ -607,7 +318,8 @@ void FairShares::end_next(std::vector<Ended>& ended) {
       const Number b = link_[f];
       State& s = state_[b];
       link_[f] = kIdle;
-      drop_soon(b, f);
+      count_live(f, -1);
+      soon_[b].drop(f);
       for_each_hop(f, [&](Number m, double load) {
         from = std::min(from, state_[m].position);
         if (m == b) {
@@ -631,6 +343,6 @@ void FairShares::end_next(std::vector<Ended>& ended) {
   find_next_end();
 }
 
-void FairShares::find_next_end() { next_end_ = live_ > 0 ? least_of(end_.data(), end_.size()) : kNever; }
+void FairShares::find_next_end() { next_end_ = live_ > 0 ? end_.least() : kNever; }
 
 }  // namespace epsim

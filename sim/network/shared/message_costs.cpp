@@ -26,11 +26,12 @@ class CostlyNetwork : public Network {
     for (const Flow& f : ordered_) send(f, now);
     play(now);
   }
-  double next_event() const override { return std::min(next(), deliveries_.next()); }
+  double next_event() override { return std::min(next(), deliveries_.next()); }
   void advance(double now, std::vector<Arrival>& arrived) override {
     play(now);
     deliveries_.take(now, arrived);
   }
+  double arrival_error() const override { return network_->arrival_error(); }
 
  private:
   struct Carried {
@@ -51,7 +52,7 @@ class CostlyNetwork : public Network {
   using Queue = std::priority_queue<Timed>;
 
   static double next(const Queue& queue) { return queue.empty() ? std::numeric_limits<double>::infinity() : queue.top().at; }
-  double next() const { return std::min({network_->next_event(), next(waiting_), next(landing_)}); }
+  double next() { return std::min({network_->next_event(), next(waiting_), next(landing_)}); }
 
   /// Messages inside a node pass no NIC; where there is one node only, the ports of its ranks are the NICs.
   bool passes_nic(const Flow& f) const { return costs_.gap > 0 && (topology_.nodes() == 1 || topology_.node_of(f.source) != topology_.node_of(f.destination)); }
@@ -72,7 +73,7 @@ class CostlyNetwork : public Network {
     const double latency = topology_.latency(f.source, f.destination).seconds();
     const double asking = costs_.rendezvous > 0 && !f.one_sided && f.bytes / messages >= costs_.rendezvous ? latency + topology_.latency(f.destination, f.source).seconds() : 0;
     Carried c{f, first + asking, 0, 0};
-    c.flow.bytes += messages * costs_.half_size;
+    c.flow.bytes = messages * costs_.on_wire(f.bytes / messages);
     if (f.messages > 1) {
       c.apart = (last - first) / (messages - 1);
       c.least = last + asking + c.flow.bytes / messages / topology_.bandwidth(f.source, f.destination) + latency;
@@ -91,7 +92,7 @@ class CostlyNetwork : public Network {
   /// Plays everything up to `now` but the handing over of what has come.
   void play(double now) {
     for (double t; (t = next()) <= now;) {
-      if (network_->next_event() <= t) {
+      while (network_->next_event() <= t) {
         arrived_.clear();
         network_->advance(t, arrived_);
         for (const Arrival& a : arrived_) {
@@ -148,6 +149,9 @@ MessageCosts read_message_costs(Params& p) {
   const double rate = p.number("message_rate", "messages that a NIC can send in a second, and receive: another way to say `gap`", 0.0, 0.0, 1e300, "no limit");
   c.rendezvous = static_cast<double>(p.bytes("rendezvous", "messages of this size and longer first go to the receiver and back, unless they are one-sided; 0B: none does", 0));
   c.half_size = static_cast<double>(p.bytes("half_size", "Hockney's n_half: a message of n bytes reaches the share n / (n + half_size) of a link's bandwidth", 0));
+  c.efficiency = read_curve(p, "efficiency", "sizes of a message", "the share of a link's bandwidth that a message reaches, by its size, such as {4KiB: 0.2, 1MiB: 0.95}; linear in the logarithm of the size",
+                            [](std::string_view s) -> std::optional<double> { return parse_bytes(s); });
+  if (p.has("half_size") && p.has("efficiency")) p.error("efficiency", "`half_size` and `efficiency` say the same thing: give one of them");
   if (p.has("gap") && p.has("message_rate")) p.error("message_rate", "`gap` and `message_rate` say the same thing: give one of them");
   if (p.has("message_rate") && !(rate > 0)) p.error("message_rate", "`message_rate` must be above 0");
   if (rate > 0) c.gap = 1 / rate;

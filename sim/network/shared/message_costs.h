@@ -1,6 +1,7 @@
 #pragma once
 #include "base/params.h"
 #include "sim/network/network.h"
+#include "sim/network/shared/curve.h"
 
 namespace epsim {
 
@@ -11,10 +12,13 @@ struct MessageCosts {
   double gap = 0;          ///< g, seconds at least between two messages that a rank sends, and between two that it receives
   double rendezvous = 0;   ///< bytes; longer messages, and those of this size, first ask and are answered. 0: none
   double half_size = 0;    ///< n_half, bytes: a message of n bytes takes the wire for n + n_half
-  bool any() const { return overhead > 0 || gap > 0 || rendezvous > 0 || half_size > 0; }
+  Curve efficiency;        ///< by bytes: the share of the bandwidth that a message of that size reaches; instead of half_size
+  /// Bytes that a message takes the wire for.
+  double on_wire(double bytes) const { return efficiency.flat() ? bytes + half_size : bytes / efficiency(bytes); }
+  bool any() const { return overhead > 0 || gap > 0 || rendezvous > 0 || half_size > 0 || !efficiency.flat(); }
 };
 
-/// Reads `overhead`, `gap` or `message_rate`, `rendezvous` and `half_size`: settings of every network model.
+/// Reads `overhead`, `gap` or `message_rate`, `rendezvous`, and `half_size` or `efficiency`: settings of every network model.
 MessageCosts read_message_costs(Params& p);
 
 /// The model with these costs; the very same model where there are none.

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
+
+#include "base/vectorise.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -13,6 +16,7 @@ namespace epsim {
 namespace {
 
 constexpr std::size_t kLanes = Lanes::kLanes;
+constexpr std::size_t kStep = 4;  // blocks of numbers of a row come in whole steps: then the processor guesses the end of the loop more often
 
 // All ways round the product, then the sum: the same bits on every machine.
 void add_bits(const ShareRows::Run* run, const ShareRows::Run* end, const std::uint8_t* bits, double by, double* sums) {
@@ -58,10 +62,12 @@ EPSIM_WIDE inline __m512d widen(const double* n) { return _mm512_loadu_pd(n); }
 template <class Number>
 EPSIM_WIDE void add_numbers_wide(const std::uint16_t* ids, const Number* numbers, std::size_t blocks, double by, double* sums) {
   const __m512d factor = _mm512_set1_pd(by);
-  for (std::size_t i = 0; i < blocks; ++i) {
+  const auto add = [&](std::size_t i) EPSIM_WIDE {
     double* const s = sums + ids[i] * kLanes;
     _mm512_store_pd(s, _mm512_add_pd(_mm512_load_pd(s), _mm512_mul_pd(factor, widen(numbers + i * kLanes))));
-  }
+  };
+  static_assert(kStep == 4);
+  for (std::size_t i = 0; i < blocks; i += kStep) add(i), add(i + 1), add(i + 2), add(i + 3);
 }
 
 const bool kWide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -80,7 +86,17 @@ void add_row(const ShareRows::Run* run, const ShareRows::Run* end, const std::ui
   add_numbers(ids, numbers, blocks, by, sums);
 }
 
+EPSIM_VECTORISE double least_of(const double* values, std::size_t count) {
+  double lowest[kLanes];
+  std::fill(lowest, lowest + kLanes, std::numeric_limits<double>::infinity());
+  for (std::size_t i = 0; i < count; i += kLanes)
+    for (std::size_t k = 0; k < kLanes; ++k) lowest[k] = values[i + k] < lowest[k] ? values[i + k] : lowest[k];
+  return *std::min_element(lowest, lowest + kLanes);
+}
+
 }  // namespace
+
+double Lanes::least() const { return blocks_.empty() ? std::numeric_limits<double>::infinity() : least_of(blocks_.data()->lane, size()); }
 
 ShareRows::Totals ShareRows::count_blocks() {
   std::uint32_t blocks = 0;
@@ -122,6 +138,7 @@ void ShareRows::lay_out(const Totals& totals) {
         number_ids_.push_back(id);
       }
     }
+    if (i % row_words_ + 1 == row_words_) number_ids_.resize((number_ids_.size() + kStep - 1) / kStep * kStep, static_cast<std::uint16_t>(room(links_) / kLanes - 1));
   }
   rows_.push_back({static_cast<std::uint32_t>(bit_runs_.size()), bits, static_cast<std::uint32_t>(number_ids_.size())});
   bits_.assign(bits, 0);

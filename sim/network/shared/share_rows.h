@@ -17,6 +17,7 @@ class Lanes {
   double operator[](std::size_t i) const { return blocks_.data()->lane[i]; }
   double* data() { return blocks_.data()->lane; }
   std::size_t size() const { return blocks_.size() * kLanes; }  ///< whole blocks
+  double least() const;                                         ///< infinity where there are none
 
  private:
   struct alignas(64) Block {
@@ -38,6 +39,9 @@ class ShareRows {
     pairs([&](std::size_t q, std::size_t m, double weight) { totals[cell(q, m)] += weight; });
     lay_out(totals);
   }
+
+  /// Of the sums that rows of so many links are added to: one block more, which takes what fills rows up to a whole number of steps.
+  static std::size_t room(std::size_t links) { return (links + kLanes - 1) / kLanes * kLanes + kLanes; }
 
   /// All sums are 0 again.
   void clear();
@@ -69,6 +73,12 @@ class ShareRows {
       words_[i] = static_cast<std::uint16_t>(words_[i] + static_cast<int>(by));
     else
       reals_[i] += by;
+  }
+  /// Says that a row will soon be added.
+  void prefetch(std::size_t q) const {
+    __builtin_prefetch(bits_.data() + rows_[q].first_bits);
+    __builtin_prefetch(number_ids_.data() + rows_[q].first_numbers);
+    __builtin_prefetch(bytes_.data() + rows_[q].first_numbers * kLanes);
   }
   /// sums[m] += by x at(q, m) for all m.
   void add(std::size_t q, double by, Lanes& sums) const;
