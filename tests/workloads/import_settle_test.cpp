@@ -157,7 +157,7 @@ TEST(SlotTable, SaysWhereItIsWrong) {
   EXPECT_THAT(said(R"({"physical_to_logical_map": [[0, 1, 2]]})"), HasSubstr("3 slots do not divide by 2 ranks"));
   EXPECT_THAT(said(R"({"physical_to_logical": [[0, 1]], "first_slot": [[0, 2, 1]]})"), HasSubstr("`first_slot` must rise from 0 to the 2 slots"));
   EXPECT_THAT(said(R"({"physical_to_logical": [[0, 1]], "first_slot": []})"), HasSubstr("`first_slot` has 0 layers"));
-  EXPECT_THAT(said(R"({"physical_to_logical": [[0, 1.5]]})"), HasSubstr("ours:1:31: error: `physical_to_logical`: expected a whole number"));
+  EXPECT_THAT(said(R"({"physical_to_logical": [[0, 1.5]]})"), HasSubstr("ours:1:30: error: `physical_to_logical`: expected a whole number"));
   EXPECT_THAT(said(R"({"physical_to_logical": [[0, 1]], "layers": [1, 2]})"), HasSubstr("`layers` names 2 layers"));
 }
 

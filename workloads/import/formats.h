@@ -25,7 +25,7 @@ const ForeignFormat& foreign_format(std::string_view name, const SourceText& fil
 
 // The readers, a file each. They take several files where a recording is split over ranks or steps, and throw InputError with file and place.
 
-/// SGLang's expert distribution recorder, as JSON or .npz (tools/pt_to_npz makes either of its .pt): `logical_count` [step][layer][expert] or [layer][expert]; or `records`, of passes with
+/// SGLang's expert distribution recorder, as JSON or .npz (tools/from_pt makes either of its .pt): `logical_count` [step][layer][expert] or [layer][expert]; or `records`, of passes with
 /// `global_physical_count` [layer][slot] or of tokens with `topk_ids_of_layer` [layer][token][k], which `last_physical_to_logical_map` turns into experts.
 Recording read_sglang_recording(const SourceFiles& files, const ImportOptions& options);
 /// Routed experts that vLLM (`enable_return_routed_experts`) and others return: integer arrays [tokens][layers][k], or [tokens][layers] of one choice, .npy or .npz; requests follow each other.

@@ -60,7 +60,7 @@ class Collector {
   void add_logical(const JsonReader& r, const Json& count) {
     const auto& lists = r.list(count, "logical_count").items;
     if (lists.empty()) r.fail(count, "`logical_count` must be [[layer][expert]] or [[[step][layer][expert]]]");
-    const bool single = lists.front().is_list() && lists.front().items.empty();  // [layer][expert]
+    const bool single = lists.front().is_list() && (lists.front().items.empty() || !lists.front().items.front().is_list());  // [layer][expert]
     if (single) return add_step(r, count);
     for (const Json& step : lists) add_step(r, step);
   }

@@ -27,7 +27,7 @@ std::vector<std::int64_t> ragged(const std::vector<std::int64_t>& even) {
 
 }  // namespace
 
-/// Eight named kinds of imbalance, as a request for a public benchmark in Megatron-LM lists them (its issue 6757 gives names, not numbers: the numbers are ours, docs/data.md).
+/// Eight named kinds of imbalance, named as in the public benchmark of token imbalance that users ask Megatron-LM for; the numbers are ours (docs/data.md).
 Source imbalance(Params& p, const SourceContext* context) {
   Source source;
   source.summary = "named imbalance: W0 balanced, W1 hot set, W2 hot rank, W3 spread hot, W4 ragged source, W5 zero-expert rank, W6 rotating hot spot, W7 burst";
