@@ -57,7 +57,7 @@ class Collector {
     if (alike()) {
       out.found = "bundles of tokens by source rank and experts";
       out.data = unpack();
-      out.warnings.emplace_back("bundles do not say which tokens of two layers are the same: tokens of a source rank are joined in the order of the file");
+      if (out.rows > 1) out.warnings.emplace_back("bundles do not say which tokens of two layers are the same: tokens of a source rank are joined in the order of the file");
     } else {
       out.found = "bundles of tokens by source rank and experts, as counts";
       out.data = count(file);
