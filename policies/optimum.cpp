@@ -176,6 +176,21 @@ class Optimum {
     return static_cast<double>(can);
   }
 
+  /// Seconds that some rank computes, of the experts that `counts` names: slots beyond one an expert replicate at most as many of them, and those that are left lie whole on one rank each. (Whichever are replicated, the j-th
+  /// slowest of the others is no quicker than the j-th slowest once the slowest are taken out.)
+  template <class Counts>
+  double pigeonhole(double fastest, Counts&& counts) const {
+    std::int64_t ranks = 0, slots = 0;
+    for (const std::int32_t s : d_.slots) ranks += s > 0, slots += s;
+    std::vector<double> seconds;
+    for (std::size_t e = 0; e < loads_.size(); ++e)
+      if (loads_[e] > 0 && counts(e)) seconds.push_back(d_.expert_seconds(loads_[e]));
+    std::ranges::sort(seconds, std::greater());
+    const std::int64_t redundant = std::max<std::int64_t>(0, slots - static_cast<std::int64_t>(loads_.size()));
+    seconds.erase(seconds.begin(), seconds.begin() + std::min<std::int64_t>(redundant, static_cast<std::int64_t>(seconds.size())));
+    return seconds.empty() ? 0 : packing_bound(std::move(seconds), static_cast<int>(ranks)).value / fastest;
+  }
+
   void layer(OptimumBounds& out) const {
     Certificate& bound = out.layer_s;
     for (std::size_t r = 0; r < d_.slots.size(); ++r) raise(bound, shares(r), "shared expert");
@@ -190,7 +205,21 @@ class Optimum {
     }
     raise(bound, quickest, "busiest rank");
     raise(bound, all / speeds, "computing");
+    raise(bound, pigeonhole(fastest, [](std::size_t) { return true; }), "pigeonhole");
     if (!sources_known_) return;
+
+    // Of experts that several ranks' tokens want, one that is not replicated has rows to wait for and results to send, wherever it is.
+    std::vector<std::int64_t> homes_of(loads_.size());
+    for (std::int64_t r = 0; r < d_.kept.rows; ++r)
+      for (std::int64_t e = 0; e < d_.kept.columns; ++e) homes_of[static_cast<std::size_t>(e)] += d_.kept(r, e) > 0;
+    if (const double computing = pigeonhole(fastest, [&](std::size_t e) { return homes_of[e] > 1; }); computing > 0) {
+      const auto way = [&](const Traffic& t, const std::vector<double>& latency, double Place::*rate) {
+        double quickest_s = kInfinity;
+        for (std::size_t r = 0; r < ranks_.size(); ++r) quickest_s = std::min(quickest_s, latency[r] + t.row_bytes / (ranks_[r].*rate));
+        return t.row_bytes > 0 ? quickest_s : 0;
+      };
+      raise(bound, way(dispatch_, cuts_.latency_in, &Place::in) + computing + way(combine_, cuts_.latency_out, &Place::out), "pigeonhole");
+    }
 
     // What precedes or follows a stage at a home: the way of one row of the other stage, and a call of one row somewhere.
     const double one_row = d_.expert_seconds(1) / fastest;

@@ -45,6 +45,8 @@ struct OptimumBounds {
 /// The layer's time adds what the schedules have in common: experts begin on a rank when all rows to it have come, results leave when all its experts are done, a rank computes one call at a time, a message needs its path's latency.
 /// - `busiest rank`: entering, computing and leaving one after another on one rank, spread over ranks as above, or with the load bound on the rank that is quickest with it;
 /// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds;
+/// - `pigeonhole`: experts that the slots beyond one each cannot replicate lie whole on one rank, so some rank computes as much as packing them needs (policies/load_bound.h, in seconds); those that tokens of two ranks want wait for a
+///   row and send one besides;
 /// - `home rank`, `home node`, `serving nodes`: the stage bound with what must come before or after it: a call of one row, and a row's way.
 /// Where the sources are not known (`kept` has one row for several ranks), bounds of traffic are 0 and the layer's is of computing alone. O(R E log E + R log^2 total); throws std::logic_error where sizes do not agree.
 OptimumBounds optimum_bounds(const Demand& demand, const Topology& topology, const MachineCuts& cuts);

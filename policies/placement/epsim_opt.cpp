@@ -95,8 +95,9 @@ class Search {
     std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
     Candidate best = candidates.front();
     const std::size_t refined = std::min(candidates.size(), static_cast<std::size_t>(settings_.refined));
+    if (!generalises(best.table)) return best.placement;
     for (std::size_t c = 0; c < refined; ++c) {
-      std::vector<int> table = improve(candidates[c].table, c);
+      std::vector<int> table = improve(problem_, layer_, candidates[c].table, c);
       Placement placement = placement_of(table, first_, problem_.experts);
       const double seconds = judge(placement);
       if (seconds < kWorthIt * best.seconds) best = {std::move(placement), std::move(table), seconds};
@@ -131,6 +132,32 @@ class Search {
     candidates = std::move(kept);
   }
 
+  /// The layer with every other batch only.
+  Problem half(std::size_t begin) const {
+    Problem part;
+    part.experts = problem_.experts, part.ranks = problem_.ranks, part.nodes = problem_.nodes, part.seed = problem_.seed;
+    part.layers = {problem_.layers[layer_]};
+    part.topology = problem_.topology, part.pricing = problem_.pricing, part.expert_seconds = problem_.expert_seconds;
+    part.tokens.emplace_back();
+    for (std::size_t b = begin; b < problem_.tokens[layer_].size(); b += 2) part.tokens[0].push_back(problem_.tokens[layer_][b]);
+    return part;
+  }
+
+  /// Whether a placement that is improved on half of the batches is better on the other half too; where there are too few to tell, yes.
+  bool generalises(const std::vector<int>& table) const {
+    if (problem_.tokens.empty() || problem_.tokens[layer_].size() < 4 || settings_.refined == 0) return true;
+    double before = 0, after = 0;
+    for (const std::size_t fitted : {0U, 1U}) {
+      const Problem seen = half(fitted), unseen = half(1 - fitted);
+      LayerGuess guess(unseen, 0, first_, rows_);
+      guess.set(table);
+      before += guess.seconds();
+      guess.set(improve(seen, 0, table, 1000 + fitted));
+      after += guess.seconds();
+    }
+    return after < before;
+  }
+
   bool affordable(const Placement& p) const { return !settings_.budget || moved(p) <= *settings_.budget; }
 
   double judge(const Placement& p) const {
@@ -160,9 +187,9 @@ class Search {
   }
 
   /// Threshold accepting (Dueck and Scheuer 1990): a change is kept where it costs less than a threshold that falls to nothing; the best table met is given back.
-  std::vector<int> improve(const std::vector<int>& from, std::size_t number) {
+  std::vector<int> improve(const Problem& problem, std::size_t layer, const std::vector<int>& from, std::size_t number) const {
     constexpr double kThreshold = 0.004;  // of the time, at first
-    LayerGuess guess(problem_, layer_, first_, rows_);
+    LayerGuess guess(problem, layer, first_, rows_);
     guess.set(from);
     Rng rng(problem_.seed, Stream::placement, (std::uint64_t{1} << 32) + number, static_cast<std::uint32_t>(problem_.layers[layer_]));
     const auto places = static_cast<std::uint64_t>(first_.back());

@@ -94,7 +94,8 @@ TEST(PlacementProperty, EveryPolicyIsLegalAndAlwaysTheSame) {
         expect_legal(*placements, c);
         if (!settings.empty()) {
           for (const Placement& p : *placements)
-            EXPECT_TRUE(p.slots() == c.slots || p.slots() == c.even_slots()) << "as many slots as asked for, got " << p.slots();
+            EXPECT_TRUE(p.slots() == c.slots || p.slots() == c.even_slots() || (policy == "epsim_opt" && p.slots() < c.slots))  // which may leave slots empty
+                << "as many slots as asked for, got " << p.slots();
         }
         setenv("EPSIM_THREADS", "1", 1);
         expect_same(*place(catalog, policy + settings, c, refusal), *placements);
