@@ -124,7 +124,7 @@ class Search {
       std::vector<double> seconds;
       for (const Candidate& c : candidates) guess.set(c.table), seconds.push_back(guess.seconds());
       const double least = *std::ranges::min_element(seconds);
-      for (std::size_t c = 0; c < candidates.size(); ++c) near[c] |= seconds[c] <= kNear * least;
+      for (std::size_t c = 0; c < candidates.size(); ++c) near[c] |= !(seconds[c] > kNear * least);  // also where nothing can be guessed
     }
     std::vector<Candidate> kept;
     for (std::size_t c = 0; c < candidates.size(); ++c)

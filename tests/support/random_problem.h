@@ -26,7 +26,9 @@ struct RandomProblem {
     Problem& p = problem;
     p.nodes = rng.below(4) == 0 ? 1 : pick(1, 4);
     p.ranks = rng.below(6) == 0 ? p.nodes : p.nodes * pick(1, 16 / p.nodes);
-    topology = rng.below(3) == 0 ? uneven_nodes(p.ranks, p.nodes, rng) : tree(p.nodes, p.ranks / p.nodes, 4e11, 5e10, Time{1'000'000});
+    topology = rng.below(3) == 0 ? uneven_nodes(p.ranks, p.nodes, rng)
+                                 : part_from_yaml(builtin_clusters(),
+                                                  fmt::format("{{two_tier: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", p.nodes, p.ranks / p.nodes));
     p.topology = &topology;
     p.expert_groups = 1 << rng.below(3);
     p.experts = rng.below(8) == 0 ? p.expert_groups : p.expert_groups * pick(1, 12);
