@@ -3,40 +3,14 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <iterator>
 #include <nlohmann/json.hpp>
+
+#include "workloads/import/text_walker.h"
 
 namespace epsim {
 namespace {
 
 constexpr std::size_t kMostLevels = 64;
-
-/// Walks a text and tells how far the walk has come: the parser does not say where its values stand.
-class Walker {
- public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-  Walker(const char* at, const char** furthest) : at_(at), furthest_(furthest) {}
-  reference operator*() const { return *at_; }
-  Walker& operator++() {
-    *furthest_ = ++at_;
-    return *this;
-  }
-  Walker operator++(int) {
-    const Walker before = *this;
-    ++*this;
-    return before;
-  }
-  friend bool operator==(const Walker& a, const Walker& b) { return a.at_ == b.at_; }
-  friend bool operator!=(const Walker& a, const Walker& b) { return a.at_ != b.at_; }
-
- private:
-  const char* at_;
-  const char** furthest_;
-};
 
 class Builder : public nlohmann::json_sax<nlohmann::json> {
  public:
@@ -45,7 +19,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   Json build() {
     const char* const text = file_->text.data();
     furthest_ = text + begin_;
-    nlohmann::json::sax_parse(Walker(text + begin_, &furthest_), Walker(text + end_, &furthest_), this);
+    nlohmann::json::sax_parse(TextWalker(text + begin_, &furthest_), TextWalker(text + end_, &furthest_), this);
     return std::move(root_);
   }
 

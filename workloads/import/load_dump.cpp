@@ -4,44 +4,18 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include "workloads/import/text_walker.h"
 
 namespace epsim {
 namespace {
 
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 53;  // beyond, a JSON number is not exact everywhere
 constexpr std::size_t kMaxExperts = 65'535;
-
-/// Walks a text and tells everybody how far the walk has come: the parser does not say where its values stand.
-class Walker {
- public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-  Walker(const char* at, const char** furthest) : at_(at), furthest_(furthest) {}
-  reference operator*() const { return *at_; }
-  Walker& operator++() {
-    *furthest_ = ++at_;
-    return *this;
-  }
-  Walker operator++(int) {
-    const Walker before = *this;
-    ++*this;
-    return before;
-  }
-  friend bool operator==(const Walker& a, const Walker& b) { return a.at_ == b.at_; }
-  friend bool operator!=(const Walker& a, const Walker& b) { return a.at_ != b.at_; }
-
- private:
-  const char* at_;
-  const char** furthest_;
-};
 
 /// Takes the parser's events; keeps `logical_count` and `layers`, looks at the shape of nothing else.
 class Reader : public nlohmann::json_sax<nlohmann::json> {
@@ -50,7 +24,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
 
   LoadDump read() {
     const char* const begin = file_->text.data();
-    nlohmann::json::sax_parse(Walker(begin, &furthest_), Walker(begin + file_->text.size(), &furthest_), this);
+    nlohmann::json::sax_parse(TextWalker(begin, &furthest_), TextWalker(begin + file_->text.size(), &furthest_), this);
     if (!found_) {
       const Location whole{file_, 0, 0};
       if (weight_at_) throw InputError(*weight_at_, "the loads are expected as `logical_count` [[layer][expert]], `weight` is not read");
