@@ -2,6 +2,7 @@
 // CLUSTER and NETWORK are YAML, as in an experiment file; BYTES and TIMES are files of doubles [source][destination]. Nothing but the library's network and topology takes part: no engine.
 // Exit status 2 where the library does not know what CLUSTER or NETWORK say.
 #include <malloc.h>
+#include <sys/mman.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -48,6 +49,13 @@ void run(char** argument) {
   bench::write_doubles(argument[3], cells);
 }
 
+/// Has the heap's next `bytes` come in large pages where the system has them, as their first touch is dear otherwise.
+void large_pages(std::size_t bytes) {
+  void* heap = std::malloc(bytes);
+  madvise(reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(heap) + 4095) & ~std::uintptr_t{4095}), bytes - 4096, MADV_HUGEPAGE);
+  std::free(heap);
+}
+
 }  // namespace
 }  // namespace epsim
 
@@ -61,6 +69,7 @@ int main(int count, char** argument) {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 1 << 20);
+  epsim::large_pages(std::size_t{64} << 20);
   try {
     epsim::run(argument + 1);
     return 0;
