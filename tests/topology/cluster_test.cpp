@@ -113,6 +113,30 @@ TEST(RailFatTree, DefaultsGiveSpineLinksTheRateOfANic) {
   EXPECT_THAT(half, testing::Each(50e9));
 }
 
+// Pods of two leaves of each rail: inside a pod its own spines join all rails, and cores join the pods.
+TEST(RailFatTree, ThreeTiersJoinPodsOfNodesByCores) {
+  const Topology t = make("{rail_fat_tree: {nodes: 8, ranks_per_node: 2, device: h800, tiers: 3, nodes_per_leaf: 2, spines: 2, leaves_per_pod: 2, core_oversubscription: 2}}");
+  const auto tiers = [&](int s, int d) {
+    Names names;
+    t.for_each_link(Rank(s), Rank(d), [&](std::int32_t l) { names.push_back(t.links()[static_cast<std::size_t>(l)].tier); });
+    return names;
+  };
+  const int node = 2;  // ranks of a node
+  EXPECT_EQ(tiers(0, 1), (Names{"nvlink", "nvlink"}));
+  EXPECT_EQ(tiers(0, 1 * node), (Names{"rail", "rail"})) << "one leaf";
+  EXPECT_EQ(tiers(0, 2 * node), (Names{"rail", "spine", "spine", "rail"})) << "another leaf of the pod";
+  EXPECT_EQ(tiers(0, 1 * node + 1), (Names{"rail", "spine", "spine", "rail"})) << "another rail of the pod";
+  EXPECT_EQ(tiers(0, 4 * node), (Names{"rail", "spine", "core", "core", "spine", "rail"})) << "another pod";
+  double up = 0, down = 0;  // of spine 0 of pod 0
+  for (const Link& link : t.links()) {
+    if (t.vertices()[static_cast<std::size_t>(link.to)].name == "spine 0 of pod 0" && link.tier == "spine") up += link.bandwidth;
+    if (t.vertices()[static_cast<std::size_t>(link.from)].name == "spine 0 of pod 0" && link.tier == "core") down += link.bandwidth;
+  }
+  EXPECT_EQ(up, 4 * 2 * 50e9 / 2) << "four leaves of two NICs, over two spines";
+  EXPECT_EQ(down, up / 2);
+  EXPECT_THAT(complaint("{rail_fat_tree: {nodes: 8, ranks_per_node: 2, device: h800, cores: 2}}"), HasSubstr("a fat tree of 2 tiers has no `cores`"));
+}
+
 TEST(RailFatTree, LatencyAddsUpOverTheHops) {
   const Topology t = make("{rail_fat_tree: {nodes: 2, ranks_per_node: 2, device: h800, latency: 100ns, nic_latency: 1us, switch_latency: 10ns}}");
   EXPECT_EQ(t.latency(Rank(0), Rank(1)), *parse_time("200ns"));
