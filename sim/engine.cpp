@@ -90,7 +90,7 @@ struct Engine::State {
 
   struct Device {
     bool busy = false;
-    std::deque<Step> queue;
+    std::deque<Step> sums, kernels;
   };
   struct Finish {
     Time at;
@@ -103,6 +103,7 @@ struct Engine::State {
   double clock = 0;  // the network's; the engine's times never go back into it but as the start of a batch
   std::vector<Device> devices;  // [R]
   std::priority_queue<Finish, std::vector<Finish>, Later> finishes;
+  std::vector<Rank> free;     // ranks that may have something to compute at this picosecond, and do not yet
   std::vector<Step> done;     // what became done at this picosecond and is not handled yet
   std::vector<Flow> batch;    // messages that start at this picosecond
   std::vector<Network::Arrival> arrived;
@@ -130,8 +131,9 @@ struct Engine::State {
     } else if (!has_work(s)) {
       done.push_back(s);
     } else {
-      devices[s.rank].queue.push_back(s);
-      compute_next(s.rank);
+      Device& device = devices[s.rank];
+      (phase(s).kind == Phase::Kind::reduce ? device.sums : device.kernels).push_back(s);
+      free.push_back(s.rank);
     }
   }
 
@@ -157,16 +159,16 @@ struct Engine::State {
 
   void compute_next(Rank r) {
     Device& device = devices[r];
-    while (!device.busy && !device.queue.empty()) {
-      const Step s = device.queue.front();
-      device.queue.pop_front();
-      const Time end = compute_end(s);
-      if (end == now) {
-        done.push_back(s);
-      } else {
-        device.busy = true;
-        finishes.push({end, s});
-      }
+    std::deque<Step>& queue = device.sums.empty() ? device.kernels : device.sums;
+    if (device.busy || queue.empty()) return;
+    const Step s = queue.front();
+    queue.pop_front();
+    const Time end = compute_end(s);
+    if (end == now) {
+      done.push_back(s), free.push_back(r);
+    } else {
+      device.busy = true;
+      finishes.push({end, s});
     }
   }
 
@@ -215,11 +217,20 @@ struct Engine::State {
 
   void handle_done() {
     std::vector<Step> steps;
-    while (!done.empty()) {
-      std::sort(done.begin(), done.end());
-      steps.swap(done);
-      for (const Step& s : steps) finish(s);
-      steps.clear();
+    std::vector<Rank> ranks;
+    while (!done.empty() || !free.empty()) {
+      while (!done.empty()) {
+        std::sort(done.begin(), done.end());
+        steps.swap(done);
+        for (const Step& s : steps) finish(s);
+        steps.clear();
+      }
+      // What a rank computes next is chosen, one at a time, when all that becomes ready in this picosecond is.
+      ranks.swap(free);
+      std::ranges::sort(ranks);
+      ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+      for (const Rank r : ranks) compute_next(r);
+      ranks.clear();
     }
     if (batch.empty()) return;
     clock = std::max(clock, now.seconds());
@@ -271,15 +282,12 @@ struct Engine::State {
     }
     for (const Network::Arrival& a : arrived) arrive(a);
     arrived.clear();
-    std::vector<Rank> idle;
     while (!finishes.empty() && finishes.top().at == now) {
       done.push_back(finishes.top().step);
-      idle.push_back(finishes.top().step.rank);
+      free.push_back(finishes.top().step.rank);
       devices[finishes.top().step.rank].busy = false;
       finishes.pop();
     }
-    // What was waiting before this picosecond goes before what becomes ready in it.
-    for (const Rank r : idle) compute_next(r);
     handle_done();
   }
 

@@ -10,7 +10,7 @@ namespace epsim {
 
 /// Plays schedules on one network and one set of ranks, so that schedules may overlap (two micro-batches, migration beside tokens).
 /// A rank begins a phase when it is done with every phase in `after` and all its own messages of every transfer in `after_sent` have arrived. It then sends all its messages of a transfer at once, and is done with the transfer when it has begun it and every message to it
-/// has arrived; one that receives nothing is done when it begins. Rows of 0 bytes are no message. Kernels and reduces of a rank run one at a time in the order they become ready
+/// has arrived; one that receives nothing is done when it begins. Rows of 0 bytes are no message. Kernels and reduces of a rank run one at a time, reduces first, else in the order they become ready
 /// (at one picosecond: in the order of the schedules and phases that they waited for); calls of one phase run in their order. A rank without rows in a kernel phase, or bytes in a reduce, is done when it begins. What happens at one picosecond is handled in rank order.
 class Engine {
  public:

@@ -7,7 +7,7 @@
 
 namespace epsim {
 
-/// How long kernels and reduces take on a device. Each rank runs one at a time, in the order they become ready.
+/// How long kernels and reduces take on a device. Each rank runs one at a time: reduces first, else in the order they become ready.
 struct ComputeModel {
   std::string_view summary;
   std::function<double(const Device&, const KernelCall&, Precision)> kernel_seconds;

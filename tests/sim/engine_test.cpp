@@ -51,13 +51,13 @@ TEST(Engine, ARankSendsAllAtOnceAndMessagesShareItsPort) {
 TEST(Engine, ARankComputesOneKernelAtATime) {
   const Schedule s{2, {kernels({}, {{0, 100}, {0, 20}}), kernels({}, {{0, 30}, {1, 5}}), reduce({}, {8, 0})}};
   const Timeline line = play(s, star(2, kRate));
-  EXPECT_THAT(line.done[0], ElementsAre(ns(120), ns(0)));
-  EXPECT_THAT(line.done[1], ElementsAre(ns(150), ns(5)));
-  EXPECT_THAT(line.done[2], ElementsAre(ns(158), ns(0))) << "a reduce takes its turn, no reduce takes none";
+  EXPECT_THAT(line.done[2], ElementsAre(ns(8), ns(0))) << "a reduce goes first, no reduce takes no turn";
+  EXPECT_THAT(line.done[0], ElementsAre(ns(128), ns(0)));
+  EXPECT_THAT(line.done[1], ElementsAre(ns(158), ns(5)));
   ASSERT_EQ(line.slices.size(), 5u);
-  EXPECT_EQ(line.slices[1].begin, ns(100));
-  EXPECT_EQ(line.slices[1].end, ns(120));
-  EXPECT_EQ(line.slices[2].begin, ns(120));
+  EXPECT_EQ(line.slices[1].begin, ns(108));
+  EXPECT_EQ(line.slices[1].end, ns(128));
+  EXPECT_EQ(line.slices[2].begin, ns(128));
 }
 
 TEST(Engine, SlicesOfATransferSpanItsMessages) {
