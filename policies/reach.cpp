@@ -90,4 +90,18 @@ Matrix<std::int64_t> copies_by_rank(const Plan& plan, int chunks) {
   return copies;
 }
 
+Matrix<std::int64_t> copies_by_slot(const Plan& plan, int chunks) {
+  Matrix<std::int64_t> copies(chunks, plan.placement.slots());
+  if (chunks == 1) {
+    std::ranges::copy(plan.copies_of_slot(), copies.row(0).begin());
+    return copies;
+  }
+  for (std::int64_t block = 0; block < std::int64_t{plan.ranks()} * chunks; ++block) {
+    const auto [first, last] = Block(plan, block, chunks);
+    for (std::int64_t c = first * plan.routing.top_k; c < last * plan.routing.top_k; ++c)
+      if (plan.slot[c] >= 0) ++copies(block % chunks, plan.slot[c]);
+  }
+  return copies;
+}
+
 }  // namespace epsim

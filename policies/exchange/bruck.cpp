@@ -8,7 +8,7 @@ namespace epsim::parts_exchange {
 /// messages, but a row travels as many hops as its distance has bits.
 Exchange bruck(Params& p, const Shape*) {
   const lowering::Rows rows = lowering::read_dedup(p);
-  const int chunks = lowering::read_chunks(p);
+  const lowering::Chunks chunks = lowering::read_chunks(p, true);
   const auto journey = [](const Topology& topology) {
     const int ranks = topology.ranks(), rounds = std::bit_width(static_cast<unsigned>(ranks - 1));
     Journey j;

@@ -6,7 +6,8 @@ namespace epsim::parts_exchange {
 /// `dedup: none` sends a token once a copy; `dedup: rank` once a rank, whose copies are then added before they return.
 Exchange direct(Params& p, const Shape*) {
   const lowering::Rows rows = lowering::read_dedup(p);
-  return lowering::along("all messages at once, straight from the token's rank to the expert's and back", [](const Topology&) { return lowering::straight(); }, rows);
+  const lowering::Chunks chunks = lowering::read_chunks(p, false);
+  return lowering::along("all messages at once, straight from the token's rank to the expert's and back", [](const Topology&) { return lowering::straight(); }, rows, chunks);
 }
 
 }  // namespace epsim::parts_exchange

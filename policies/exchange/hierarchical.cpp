@@ -23,7 +23,7 @@ struct Way {
     steps.needs_reach = true;
     dispatch = steps.add_chunks(Kind::transfer, Stage::dispatch, "dispatch", [](int) { return std::vector<int>{}; });
     forward = steps.add_chunks(Kind::transfer, Stage::dispatch, "forward", [this](int c) { return std::vector{dispatch + c}; });
-    steps.add_kernels(steps_from(dispatch, 2 * steps.chunks));
+    steps.add_kernels([this](int c) { return std::vector{dispatch + c, forward + c}; });
   }
   void count(Counter& counter, const HomeCounts& h, Node node, Rank via) const {
     if (via != h.home) counter.transfer(dispatch + h.chunk, h.home, via, h.node_reached[node]);
@@ -42,15 +42,15 @@ struct Way {
 };
 
 /// Ranks add their copies, the gateway adds its node's ranks, and one row a node crosses back.
-auto reduced(int chunks) {
-  Steps steps;
-  steps.chunks = chunks;
+auto reduced(Chunks chunks) {
+  Steps steps(chunks);
   const Way way(steps);
-  const int on_rank = steps.add({Kind::reduce, Stage::combine, "add on rank", {steps.experts}});
-  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int) { return std::vector{on_rank}; });
-  const int in_node = steps.add_chunks(Kind::reduce, Stage::combine, "add in node", [&](int c) { return std::vector{on_rank, gather + c}; });
+  const auto by_chunk = [all = steps.chunk_experts](int first, int chunk) { return all ? first + chunk : first; };
+  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{by_chunk(steps.experts, c)}; });
+  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int c) { return std::vector{by_chunk(on_rank, c)}; });
+  const int in_node = steps.add_chunks(Kind::reduce, Stage::combine, "add in node", [&](int c) { return std::vector{by_chunk(on_rank, c), gather + c}; });
   const int combine = steps.add_chunks(Kind::transfer, Stage::combine, "combine", [&](int c) { return std::vector{in_node + c}; });
-  const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(in_node, 2 * chunks)})});
+  const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(in_node, 2 * steps.chunks)})});
   const auto count_home = [=](const HomeCounts& h, Counter& counter) {
     std::int64_t nodes = 0;
     for (const Node node : ids<Node>(h.topology.nodes())) {
@@ -58,7 +58,7 @@ auto reduced(int chunks) {
       const Rank via = gateway(h.topology, h.home, node);
       way.count(counter, h, node, via);
       for (const Rank r : h.topology.ranks_of(node)) {
-        counter.reduce(on_rank, r, h.copies[r], h.reached[r]);
+        counter.reduce(by_chunk(on_rank, h.chunk), r, h.copies[r], h.reached[r]);
         counter.transfer(gather + h.chunk, r, via, h.reached[r]);
         counter.reduce(in_node + h.chunk, via, h.reached[r], 0);
       }
@@ -77,8 +77,8 @@ auto reduced(int chunks) {
       for_each_group(token.copies, [&](const Copy& c) { return c.node == node; }, kRank, [&](Rank rank, auto each) {
         const RowRef in = way.enter(token, via, at_gateway, rank);
         rank_terms.clear();
-        each([&](const Copy& c) { rank_terms.push_back({token.sink.expert(c, in), c.weight}); });
-        node_terms.push_back({token.sink.transfer(gather + token.chunk, rank, via, token.sink.reduce(on_rank, rank, rank_terms)), 1});
+        each([&](const Copy& c) { rank_terms.push_back({token.sink.expert(token.chunk, c, in), c.weight}); });
+        node_terms.push_back({token.sink.transfer(gather + token.chunk, rank, via, token.sink.reduce(by_chunk(on_rank, token.chunk), rank, rank_terms)), 1});
       });
       terms.push_back({token.sink.transfer(combine + token.chunk, via, token.home, token.sink.reduce(in_node + token.chunk, via, node_terms)), 1});
     });
@@ -89,13 +89,12 @@ auto reduced(int chunks) {
 }
 
 /// Every copy's result comes back as a row of its own, through the gateway; the home rank adds in choice order.
-auto forwarded(int chunks) {
-  Steps steps;
-  steps.chunks = chunks;
+auto forwarded(Chunks chunks) {
+  Steps steps(chunks);
   const Way way(steps);
-  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int) { return std::vector{steps.experts}; });
-  const int combine = steps.add_chunks(Kind::transfer, Stage::combine, "combine", [&](int c) { return std::vector{steps.experts, gather + c}; });
-  const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared, steps.experts}, steps_from(gather, 2 * chunks)})});
+  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int c) { return std::vector{steps.like_experts(steps.experts, c)}; });
+  const int combine = steps.add_chunks(Kind::transfer, Stage::combine, "combine", [&](int c) { return std::vector{steps.like_experts(steps.experts, c), gather + c}; });
+  const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(steps.experts, steps.experts_steps()), steps_from(gather, 2 * steps.chunks)})});
   const auto count_home = [=](const HomeCounts& h, Counter& counter) {
     std::int64_t copies = 0;
     for (const Node node : ids<Node>(h.topology.nodes())) {
@@ -121,7 +120,7 @@ auto forwarded(int chunks) {
       for_each_group(token.copies, [&](const Copy& c) { return c.node == node; }, kRank, [&](Rank rank, auto each) {
         const RowRef in = way.enter(token, via, at_gateway, rank);
         each([&](const Copy& c) {
-          const RowRef out = token.sink.transfer(gather + token.chunk, rank, via, token.sink.expert(c, in));
+          const RowRef out = token.sink.transfer(gather + token.chunk, rank, via, token.sink.expert(token.chunk, c, in));
           results.push_back({token.sink.transfer(combine + token.chunk, via, token.home, out), &c});
         });
       });
@@ -153,7 +152,7 @@ Exchange hierarchical(Params& p, const Shape*) {
   Exchange x;
   x.summary = "a token crosses to a node once, on its own rail, and fans out inside; results come back the same way";
   const bool reduce = p.flag("reduce_in_node", "add a node's results before one row crosses back; otherwise every copy's result crosses back", true);
-  const int chunks = read_chunks(p);
+  const Chunks chunks = read_chunks(p, true);
   x.journey = journey;
   x.dispatch_row_for = RowFor::node;
   x.combine_row_for = reduce ? RowFor::node : RowFor::copy;

@@ -6,7 +6,7 @@ namespace epsim::parts_exchange {
 /// destination's place, and from there on one rail across nodes, in one message for each pair of ranks on the rail. Results return in the same two steps. In nodes of unequal size the place is taken modulo
 /// the node's ranks.
 Exchange hierarchical_2d(Params& p, const Shape*) {
-  const int chunks = lowering::read_chunks(p);
+  const lowering::Chunks chunks = lowering::read_chunks(p, true);
   const auto journey = [](const Topology& topology) {
     Journey j;
     j.rounds = {{{}, {}, "inside nodes"}, {{0}, {}, "across nodes"}};

@@ -9,6 +9,7 @@ namespace epsim::parts_exchange {
 /// arrived and what it was to receive in it has come; pairs without rows send nothing.
 Exchange pairwise(Params& p, const Shape*) {
   const lowering::Rows rows = lowering::read_dedup(p);
+  const lowering::Chunks chunks = lowering::read_chunks(p, false);
   const auto journey = [](const Topology& topology) {
     const int ranks = topology.ranks();
     const bool power = std::has_single_bit(static_cast<unsigned>(ranks));
@@ -17,7 +18,7 @@ Exchange pairwise(Params& p, const Shape*) {
     j.last = [=](Rank s, Rank d) { return Journey::LastHop{(power ? s ^ d : lowering::ahead(s, d, ranks)) - 1, s}; };
     return j;
   };
-  return lowering::along("R - 1 rounds, in each of which a rank exchanges with one other and waits for both directions", journey, rows);
+  return lowering::along("R - 1 rounds, in each of which a rank exchanges with one other and waits for both directions", journey, rows, chunks);
 }
 
 }  // namespace epsim::parts_exchange

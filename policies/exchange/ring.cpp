@@ -6,7 +6,7 @@ namespace epsim::parts_exchange {
 /// step before has arrived (MPI_Sendrecv on a ring).
 Exchange ring(Params& p, const Shape*) {
   const lowering::Rows rows = lowering::read_dedup(p);
-  const int chunks = lowering::read_chunks(p);
+  const lowering::Chunks chunks = lowering::read_chunks(p, true);
   const auto journey = [](const Topology& topology) {
     const int ranks = topology.ranks();
     Journey j;

@@ -8,6 +8,7 @@ namespace epsim::parts_exchange {
 Exchange spread_out(Params& p, const Shape*) {
   const lowering::Rows rows = lowering::read_dedup(p);
   const auto window = static_cast<int>(p.integer("window", "messages that a rank has under way at most", 32, 1, 1 << 20));
+  const lowering::Chunks chunks = lowering::read_chunks(p, false);
   const auto journey = [window](const Topology& topology) {
     const int ranks = topology.ranks();
     Journey j;
@@ -15,7 +16,7 @@ Exchange spread_out(Params& p, const Shape*) {
     j.last = [ranks](Rank s, Rank d) { return Journey::LastHop{lowering::ahead(s, d, ranks) - 1, s}; };
     return j;
   };
-  return lowering::along("all messages in an order that begins behind the sender, a window of them under way at a time", journey, rows);
+  return lowering::along("all messages in an order that begins behind the sender, a window of them under way at a time", journey, rows, chunks);
 }
 
 }  // namespace epsim::parts_exchange

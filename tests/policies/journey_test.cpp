@@ -149,7 +149,9 @@ TEST(Exchange, OneSidedOverNvlinkNeedsOneNode) {
   EXPECT_EQ(make("low_latency"), "");
   shape.nodes = 1;
   EXPECT_EQ(make("one_sided_nvlink"), "");
-  EXPECT_THAT(make("{direct: {chunks: 2}}"), ::testing::HasSubstr("chunks")) << "one hop has nothing to overlap with";
+  EXPECT_EQ(make("{direct: {chunks: 2}}"), "");
+  EXPECT_THAT(make("{direct: {chunks: 2, chunk_experts: true}}"), ::testing::HasSubstr("chunk_experts")) << "one hop has nothing but experts to overlap with";
+  EXPECT_THAT(make("{ring: {chunk_experts: true}}"), ::testing::HasSubstr("there is one part: give `chunks` too"));
 }
 
 TEST(Carry, CountsForwardedBytesOnEveryHop) {

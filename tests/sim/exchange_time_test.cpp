@@ -125,10 +125,39 @@ TEST(ExchangeTime, ChunksOverlapTheHops) {
   EXPECT_GT(overlapping, cases / 2);
 }
 
+// Two ranks send each other all their tokens, in chunks whose experts take longer than all messages together: only the first chunk's way there and the last one's way back are not hidden.
+TEST(ExchangeTime, ExpertsComputeAChunkWhileOthersTravel) {
+  const Topology t = star(2, kRate, Time{10'000});
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 16;
+  const int tokens = 12;
+  Routing routing;
+  routing.experts = 2, routing.top_k = 1, routing.first_token = {0, tokens, 2 * tokens};
+  for (int i = 0; i < 2 * tokens; ++i) routing.expert.push_back(i < tokens ? 1 : 0), routing.weight.push_back(1);
+  const Plan plan = make_plan(0, routing, part_from_yaml(builtin_capacities(), "dropless", static_cast<const Shape*>(nullptr)), Placement::from_experts({0, 1}, {0, 1, 2}, 2),
+                              part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr)), t);
+  const double kernel = expert_call(pricing, Rank(0), Slot(0), tokens, 16).flops * 1e-9;
+  const double out = tokens * static_cast<double>(pricing.dispatch_row()) / kRate, back = tokens * static_cast<double>(pricing.combine_row()) / kRate;
+  for (const int chunks : {1, 2, 3, 4})
+    for (const char* exchange : {"direct: {{chunks: {}}}", "pairwise: {{dedup: rank, chunks: {}}}", "low_latency: {{chunks: {}}}", "hierarchical: {{chunks: {}, chunk_experts: {}}}", "ring: {{chunks: {}, chunk_experts: {}}}",
+                                 "allgather_reducescatter: {{algorithm: direct, chunks: {}}}", "allgather_reducescatter: {{algorithm: ring, chunks: {}, chunk_experts: {}}}"}) {
+      std::string yaml = fmt::format(fmt::runtime(exchange), chunks, true);
+      if (chunks == 1)
+        if (const auto flag = yaml.find(", chunk_experts: true"); flag != std::string::npos) yaml.erase(flag, std::string(", chunk_experts: true").size());
+      const Schedule s = part_from_yaml(builtin_exchanges(), yaml, static_cast<const Shape*>(nullptr)).schedule(plan, t, pricing);
+      ComputeModel free_sums = nanoseconds();
+      free_sums.reduce_seconds = [](const Device&, double) { return 0.0; };
+      const Timeline line = simulate(s, t, network_named("ideal"), free_sums, Precision::bf16);
+      ASSERT_GE(kernel / chunks, out + back + 2 * chunks * kLatency) << "the case is one where experts take longest";
+      EXPECT_NEAR(line.end.seconds(), out / chunks + kLatency + kernel + back / chunks + kLatency, 1e-9) << yaml;
+    }
+}
+
 // I6, for every exchange: no run beats the bound.
 TEST(ExchangeTime, NeverBeatsTheBound) {
   for (std::uint64_t seed = 0; seed < 40; ++seed)
-    for (const std::string& text : exchange_variants()) {
+    for (std::size_t v = seed % 2; v < exchange_variants().size(); v += 2) {
+      const std::string& text = exchange_variants()[v];
       const RandomCase c(seed);
       const Schedule s = c.exchange(text).schedule(c.plan, c.topology, c.pricing());
       const double least = lower_bound(s, c.topology, [](const KernelCall& k) { return k.flops * 1e-9; });

@@ -113,7 +113,17 @@ inline const std::vector<std::string>& exchange_variants() {
                                                "low_latency",
                                                "one_sided_nvlink",
                                                "{allgather_reducescatter: {algorithm: direct}}",
-                                               "{allgather_reducescatter: {algorithm: ring}}"};
+                                               "{allgather_reducescatter: {algorithm: ring}}",
+                                               "{direct: {chunks: 2}}",
+                                               "{direct: {dedup: rank, chunks: 3}}",
+                                               "{hierarchical: {reduce_in_node: true, chunks: 3, chunk_experts: true}}",
+                                               "{hierarchical: {reduce_in_node: false, chunks: 2, chunk_experts: true}}",
+                                               "{pairwise: {dedup: rank, chunks: 2}}",
+                                               "{bruck: {chunks: 2, chunk_experts: true}}",
+                                               "{low_latency: {chunks: 4}}",
+                                               "{allgather_reducescatter: {algorithm: direct, chunks: 2}}",
+                                               "{allgather_reducescatter: {algorithm: ring, chunks: 2}}",
+                                               "{allgather_reducescatter: {algorithm: ring, chunks: 3, chunk_experts: true}}"};
   return all;
 }
 

@@ -28,19 +28,18 @@ struct Layout {
 
   Layout(Steps& steps, const std::shared_ptr<const Journey>& journey, Rows rows) {
     steps.needs_reach = rows == Rows::rank;
-    const int transfers = steps.chunks * static_cast<int>(journey->rounds.size());
-    out = steps.add_journey(journey, Stage::dispatch, {});
-    steps.add_kernels(steps_from(out.first, transfers));
+    const auto rounds = static_cast<int>(journey->rounds.size());
+    out = steps.add_journey(journey, Stage::dispatch, [](int) { return std::vector<int>{}; });
+    steps.add_kernels([&](int c) { return steps_from(out.first + c * rounds, rounds); });
     int last = steps.experts;
-    if (rows == Rows::rank) last = on_rank = steps.add({Kind::reduce, Stage::combine, "add on rank", {steps.experts}});
-    back = steps.add_journey(journey, Stage::combine, {last});
-    add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared, last}, steps_from(back.first, transfers)})});
+    if (rows == Rows::rank) last = on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{steps.like_experts(steps.experts, c)}; });
+    back = steps.add_journey(journey, Stage::combine, [&](int c) { return std::vector{steps.like_experts(last, c)}; });
+    add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(last, steps.experts_steps()), steps_from(back.first, steps.chunks * rounds)})});
   }
 };
 
-auto copies_alone(const std::shared_ptr<const Journey>& journey, int chunks) {
-  Steps steps;
-  steps.chunks = chunks;
+auto copies_alone(const std::shared_ptr<const Journey>& journey, Chunks chunks) {
+  Steps steps(chunks);
   const Layout at(steps, journey, Rows::copy);
   const auto count_home = [at](const HomeCounts& h, Counter& counter) {
     std::int64_t copies = 0;
@@ -54,7 +53,7 @@ auto copies_alone(const std::shared_ptr<const Journey>& journey, int chunks) {
   const auto walk = [at, carrier = Carrier(), terms = Terms()](const auto& token) mutable {
     terms.clear();
     for (const Copy& c : token.copies) {
-      const RowRef result = token.sink.expert(c, carrier.send(token, at.out, token.home, c.rank, token.row));
+      const RowRef result = token.sink.expert(token.chunk, c, carrier.send(token, at.out, token.home, c.rank, token.row));
       terms.push_back({carrier.send(token, at.back, c.rank, token.home, result), c.weight});
     }
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
@@ -63,27 +62,26 @@ auto copies_alone(const std::shared_ptr<const Journey>& journey, int chunks) {
   return Lowered{std::move(steps), count_home, walk};
 }
 
-auto added_on_ranks(const std::shared_ptr<const Journey>& journey, int chunks) {
-  Steps steps;
-  steps.chunks = chunks;
+auto added_on_ranks(const std::shared_ptr<const Journey>& journey, Chunks chunks) {
+  Steps steps(chunks);
   const Layout at(steps, journey, Rows::rank);
-  const auto count_home = [at](const HomeCounts& h, Counter& counter) {
+  const auto count_home = [at, by_chunk = steps.chunk_experts](const HomeCounts& h, Counter& counter) {
     std::int64_t rows = 0;
     for (const Rank r : ids<Rank>(h.topology.ranks())) {
       counter.carry(at.out, h.home, r, h.reached[r]);
-      counter.reduce(at.on_rank, r, h.copies[r], h.reached[r]);
+      counter.reduce(at.on_rank + (by_chunk ? h.chunk : 0), r, h.copies[r], h.reached[r]);
       counter.carry(at.back, r, h.home, h.reached[r]);
       rows += h.reached[r];
     }
     counter.reduce(at.add, h.home, rows + h.shared, h.tokens);
   };
-  const auto walk = [at, carrier = Carrier(), terms = Terms(), mine = Terms()](const auto& token) mutable {
+  const auto walk = [at, by_chunk = steps.chunk_experts, carrier = Carrier(), terms = Terms(), mine = Terms()](const auto& token) mutable {
     terms.clear();
     for_each_group(token.copies, kAll, kRank, [&](Rank rank, auto each) {
       const RowRef in = carrier.send(token, at.out, token.home, rank, token.row);
       mine.clear();
-      each([&](const Copy& c) { mine.push_back({token.sink.expert(c, in), c.weight}); });
-      terms.push_back({carrier.send(token, at.back, rank, token.home, token.sink.reduce(at.on_rank, rank, mine)), 1});
+      each([&](const Copy& c) { mine.push_back({token.sink.expert(token.chunk, c, in), c.weight}); });
+      terms.push_back({carrier.send(token, at.back, rank, token.home, token.sink.reduce(at.on_rank + (by_chunk ? token.chunk : 0), rank, mine)), 1});
     });
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
     token.sink.reduce(at.add, token.home, terms);
@@ -97,7 +95,7 @@ Rows read_dedup(Params& p) {
   return p.choice("dedup", "send a token once for each copy (none) or once for each rank that holds its experts (rank)", {"none", "rank"}, "none") == "rank" ? Rows::rank : Rows::copy;
 }
 
-Exchange along(std::string_view summary, std::function<Journey(const Topology&)> journey, Rows rows, int chunks) {
+Exchange along(std::string_view summary, std::function<Journey(const Topology&)> journey, Rows rows, Chunks chunks) {
   Exchange x;
   x.dispatch_row_for = x.combine_row_for = rows == Rows::rank ? RowFor::rank : RowFor::copy;
   x.summary = summary;

@@ -11,7 +11,7 @@ enum class Rows { copy, rank };
 Rows read_dedup(Params& p);
 
 /// The exchange whose rows all travel by themselves along a journey, there and back.
-Exchange along(std::string_view summary, std::function<Journey(const Topology&)> journey, Rows rows, int chunks = 1);
+Exchange along(std::string_view summary, std::function<Journey(const Topology&)> journey, Rows rows, Chunks chunks);
 
 /// The journey of one hop, straight to the destination.
 Journey straight(std::int64_t rows_per_message = 0, bool one_sided = false);

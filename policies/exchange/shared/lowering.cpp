@@ -1,5 +1,6 @@
 #include "policies/exchange/shared/lowering.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/check.h"
@@ -21,14 +22,23 @@ int Steps::add_chunks(Phase::Kind kind, Stage stage, const std::string& name, co
   return first;
 }
 
-Way Steps::add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::vector<int>& after) {
+int Steps::add_like_experts(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after) {
+  if (chunk_experts) return add_chunks(kind, stage, name, after);
+  std::vector<int> all;
+  for (int c = 0; c < chunks; ++c)
+    for (const int before : after(c))
+      if (std::ranges::find(all, before) == all.end()) all.push_back(before);
+  return add({kind, stage, name, std::move(all)});
+}
+
+Way Steps::add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::function<std::vector<int>(int chunk)>& after) {
   const Way way{std::move(journey), static_cast<int>(list.size()), static_cast<int>(ways.size())};
   const Journey& j = *way.journey;
   const auto rounds = static_cast<int>(j.rounds.size());
   for (int c = 0; c < chunks; ++c)
     for (int r = 0; r < rounds; ++r) {
       const std::string name = j.name(std::string(name_of(stage)), r);
-      Step step{Phase::Kind::transfer, stage, chunks == 1 ? name : name + " chunk " + std::to_string(c + 1), after, {}, j.rows_per_message, j.one_sided};
+      Step step{Phase::Kind::transfer, stage, chunks == 1 ? name : name + " chunk " + std::to_string(c + 1), after(c), {}, j.rows_per_message, j.one_sided};
       for (const int before : j.rounds[static_cast<std::size_t>(r)].after) step.after.push_back(way.first + c * rounds + before);
       for (const int before : j.rounds[static_cast<std::size_t>(r)].after_sent) step.after_sent.push_back(way.first + c * rounds + before);
       if (c > 0) step.after_sent.push_back(way.first + (c - 1) * rounds + r);
@@ -38,9 +48,9 @@ Way Steps::add_journey(std::shared_ptr<const Journey> journey, Stage stage, cons
   return way;
 }
 
-void Steps::add_kernels(std::vector<int> after) {
+void Steps::add_kernels(const std::function<std::vector<int>(int chunk)>& after) {
   shared = add({Phase::Kind::kernel, Stage::compute, "shared expert", {}});
-  experts = add({Phase::Kind::kernel, Stage::compute, "experts", std::move(after)});
+  experts = add_like_experts(Phase::Kind::kernel, Stage::compute, "experts", after);
 }
 
 std::vector<int> steps_from(int first, int count) {
@@ -64,12 +74,19 @@ void Counter::end_chunk(int chunk) {
   }
 }
 
-int read_chunks(Params& p) {
-  return static_cast<int>(p.integer("chunks", "contiguous parts that each rank's tokens are cut in, so that one hop of a part goes beside an earlier hop of the next", 1, 1, 256));
+Chunks read_chunks(Params& p, bool several_hops) {
+  Chunks chunks;
+  chunks.experts = !several_hops;
+  chunks.count = static_cast<int>(p.integer("chunks", several_hops ? "contiguous parts that each rank's tokens are cut in, so that one hop of a part goes beside an earlier hop of the next"
+                                                                   : "contiguous parts that each rank's tokens are cut in, so that experts compute a part while others travel", 1, 1, 256));
+  if (!several_hops) return chunks;
+  chunks.experts = p.flag("chunk_experts", "experts compute a part as soon as it has come, reading their weights for each; otherwise they wait for all parts", false);
+  if (p.usable() && p.has("chunk_experts") && chunks.count == 1) p.error("chunk_experts", "there is one part: give `chunks` too");
+  return chunks;
 }
 
 Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, const Counter& counts, const std::vector<bool>& wanted)
-    : experts_(steps.experts), wanted_(wanted), ends_(steps.list.size()), next_input_(plan.placement.slots()), next_sum_(steps.list.size()), rows_(wanted.size()) {
+    : experts_(steps.experts), like_experts_(steps.chunk_experts), wanted_(wanted), ends_(steps.list.size()), next_input_(steps.experts_steps(), plan.placement.slots()), next_sum_(steps.list.size()), rows_(wanted.size()) {
   const int ranks = plan.ranks();
   for (std::size_t r = 0; r < rows_.size(); ++r)
     if (wanted[r]) rows_[r].phases.resize(steps.list.size());
@@ -93,18 +110,20 @@ Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, con
         if (wanted[r]) rows_[r].phases[p].term_first.push_back(0);
     }
   }
-  const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
+  const Matrix<std::int64_t> slot_rows = copies_by_slot(plan, steps.experts_steps());
   for (Rank r : ids<Rank>(ranks)) {
-    std::int64_t next = 0;
-    RankRows::PhaseRows* experts = wanted[r] ? &rows_[r].phases[steps.experts] : nullptr;
-    if (experts) experts->input_first.push_back(0);
-    for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) {
-      next_input_[s] = next;
-      next += slot_rows[s];
-      if (experts && slot_rows[s] > 0) experts->slots.push_back(Slot(s)), experts->input_first.push_back(next);
+    for (int step = 0; step < steps.experts_steps(); ++step) {
+      std::int64_t next = 0;
+      RankRows::PhaseRows* experts = wanted[r] ? &rows_[r].phases[steps.experts + step] : nullptr;
+      if (experts) experts->input_first.push_back(0);
+      for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) {
+        next_input_(step, s) = next;
+        next += slot_rows(step, s);
+        if (experts && slot_rows(step, s) > 0) experts->slots.push_back(Slot(s)), experts->input_first.push_back(next);
+      }
+      if (experts) experts->input.resize(static_cast<std::size_t>(next));
     }
-    if (!experts) continue;
-    experts->input.resize(static_cast<std::size_t>(next));
+    if (!wanted[r]) continue;
     const std::int64_t home_rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
     RankRows::PhaseRows& shared = rows_[r].phases[steps.shared];
     shared.input_first.push_back(0);
@@ -130,7 +149,7 @@ void Recorder::check(const Counter& counts) const {
 Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& counts, const Pricing& pricing) {
   Schedule schedule;
   schedule.ranks = plan.ranks();
-  const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
+  const Matrix<std::int64_t> slot_rows = copies_by_slot(plan, steps.experts_steps());
   for (std::size_t p = 0; p < steps.list.size(); ++p) {
     const Step& step = steps.list[p];
     const auto index = static_cast<int>(p);
@@ -144,10 +163,10 @@ Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& coun
       phase.reduced_rows = counts.sums(index);
       for (const Rank r : ids<Rank>(plan.ranks()))
         phase.reduce_bytes.push_back(static_cast<double>(counts.terms(index, r) + phase.reduced_rows[r]) * static_cast<double>(pricing.hidden) * bytes_per_value(pricing.combine));
-    } else if (index == steps.experts) {
+    } else if (const int chunk = index - steps.experts; chunk >= 0 && chunk < steps.experts_steps()) {
       for (Rank r : ids<Rank>(plan.ranks()))
         for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
-          if (slot_rows[s] > 0) phase.kernels.push_back(expert_call(pricing, r, Slot(s), slot_rows[s], pricing.expert_ffn));
+          if (const std::int64_t rows = slot_rows(chunk, s); rows > 0) phase.kernels.push_back(expert_call(pricing, r, Slot(s), rows, pricing.expert_ffn));
     } else if (pricing.shared_ffn > 0) {
       for (Rank r : ids<Rank>(plan.ranks()))
         if (const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r]; rows > 0)

@@ -42,22 +42,35 @@ struct Way {
   int step(int chunk, const Journey::Hop& hop) const { return first + chunk * static_cast<int>(journey->rounds.size()) + hop.round; }
 };
 
-/// The steps of an exchange, added in an order that respects `after`. Tokens of a home rank may be cut in contiguous chunks that travel in steps of their own, so that one hop of a chunk goes beside
-/// an earlier hop of the next; kernels and the last sum wait for all of them.
+/// How the tokens of a home rank are cut in contiguous parts, as equal as they can be, that travel in steps of their own: one hop of a part goes beside an earlier hop of the next.
+struct Chunks {
+  int count = 1;
+  bool experts = false;  ///< experts compute a part when it has come, reading their weights for each; otherwise they wait for all parts
+};
+
+/// The steps of an exchange, added in an order that respects `after`. The last sum waits for all chunks.
 struct Steps {
+  explicit Steps(Chunks cut = {}) : chunks(cut.count), chunk_experts(cut.experts) {}
+
   std::vector<Step> list;
-  int experts = -1, shared = -1;  ///< the kernel steps; the shared expert's is idle where the layer has none
-  int chunks = 1;
+  int experts = -1, shared = -1;  ///< the kernel steps, of experts the first chunk's; the shared expert's is idle where the layer has none
+  int chunks;
+  bool chunk_experts;
   bool needs_reach = false;       ///< whether the counts ask for `reached`, which costs a look at every token
 
   int add(Step step);
   /// One step a chunk, `after(chunk)` each; a chunk's transfer waits until the chunk before is sent. Gives the first; chunk c's is c behind it.
   int add_chunks(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after);
   std::vector<Way> ways;
-  /// One step a round of a journey and chunk, all after `after`.
-  Way add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::vector<int>& after);
-  /// The two kernels; experts wait for `after`.
-  void add_kernels(std::vector<int> after);
+  /// One step a round of a journey and chunk, a chunk's after `after(chunk)`.
+  Way add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::function<std::vector<int>(int chunk)>& after);
+  /// The shared expert's kernel and the experts': theirs wait for `after(chunk)`, each chunk's for its own or all for all.
+  void add_kernels(const std::function<std::vector<int>(int chunk)>& after);
+  /// A step, or one a chunk where experts compute chunk by chunk.
+  int add_like_experts(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after);
+  /// Chunk c's step of those added like experts, and how many they are.
+  int like_experts(int first, int chunk) const { return chunk_experts ? first + chunk : first; }
+  int experts_steps() const { return chunk_experts ? chunks : 1; }
 };
 /// first, first + 1 ... : `count` of them.
 std::vector<int> steps_from(int first, int count);
@@ -84,6 +97,7 @@ using Terms = std::vector<Term>;
 struct HomeCounts {
   Rank home;
   int chunk;
+  std::int64_t first;                       ///< the first of them
   std::int64_t tokens;                      ///< all of them
   std::int64_t shared;                      ///< those with a result of the shared expert: all or none
   std::span<const std::int64_t> copies;     ///< [R] kept copies
@@ -133,10 +147,11 @@ class Recorder {
     if (wanted_[from]) rows_[from].phases[step].send[static_cast<std::size_t>(ends.sent + n)] = in;
     return {1 + step, wanted_[to] ? static_cast<std::int32_t>(ends.received + n) : 0};
   }
-  RowRef expert(const Copy& copy, RowRef in) {
-    const std::int64_t n = next_input_[copy.slot]++;
-    if (wanted_[copy.rank]) rows_[copy.rank].phases[experts_].input[static_cast<std::size_t>(n)] = in;
-    return {1 + experts_, static_cast<std::int32_t>(n)};
+  RowRef expert(int chunk, const Copy& copy, RowRef in) {
+    const int step = like_experts_ ? experts_ + chunk : experts_;
+    const std::int64_t n = next_input_(like_experts_ ? chunk : 0, copy.slot)++;
+    if (wanted_[copy.rank]) rows_[copy.rank].phases[step].input[static_cast<std::size_t>(n)] = in;
+    return {1 + step, static_cast<std::int32_t>(n)};
   }
   RowRef reduce(int step, Rank rank, std::span<const Term> terms) {
     if (wanted_[rank]) {
@@ -156,10 +171,11 @@ class Recorder {
     std::int64_t next = 0, sent = 0, received = 0;
   };
   int experts_;
+  bool like_experts_;
   const std::vector<bool>& wanted_;
   std::vector<RowTable> tables_;                     // [steps]
   std::vector<std::vector<Ends>> ends_;              // [steps][messages]
-  std::vector<std::int64_t> next_input_;             // [P], starts where the slot's rows start on its rank
+  Matrix<std::int64_t> next_input_;                  // [experts' steps][P], starts where the slot's rows start on its rank
   std::vector<std::vector<std::int64_t>> next_sum_;  // [steps][R]
   std::vector<RankRows> rows_;
 };
@@ -198,7 +214,7 @@ Counter count(const Steps& steps, bool shared_expert, const Plan& plan, const To
     for (const Rank home : ids<Rank>(plan.ranks())) {
       const std::int64_t row = std::int64_t{home} * steps.chunks + chunk, all = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
       const std::int64_t tokens = chunk_begin(all, chunk + 1, steps.chunks) - chunk_begin(all, chunk, steps.chunks);
-      HomeCounts counts{home, chunk, tokens, shared_expert ? tokens : 0, copies.row(row), {}, {}, plan, topology};
+      HomeCounts counts{home, chunk, plan.routing.first_token[home] + chunk_begin(all, chunk, steps.chunks), tokens, shared_expert ? tokens : 0, copies.row(row), {}, {}, plan, topology};
       if (steps.needs_reach) counts.reached = reach.ranks.row(row), counts.node_reached = reach.nodes.row(row);
       count_home(counts, counter);
     }
@@ -237,8 +253,8 @@ void lower_by(Exchange& x, Lower lower) {
   };
 }
 
-/// The setting of exchanges that can pipeline.
-int read_chunks(Params& p);
+/// The settings `chunks` and, of an exchange of several hops, `chunk_experts`. Exchanges of one hop have nothing but their experts to overlap with.
+Chunks read_chunks(Params& p, bool several_hops);
 
 /// What copies are chosen and grouped by.
 inline constexpr auto kAll = [](const Copy&) { return true; };
