@@ -20,7 +20,7 @@ void measure_spread(const Reach& reach, LayerMetrics& m) {
 }
 
 /// The layer as every placement with the same slots meets it.
-Demand demand_of(const Experiment& e, const Plan& plan) {
+Demand demand_of(const Experiment& e, const Plan& plan, const Schedule& schedule) {
   Demand d;
   d.kept = Matrix<std::int64_t>(plan.ranks(), plan.routing.experts);
   for (std::int64_t r = 0; r < d.kept.rows; ++r)
@@ -38,6 +38,7 @@ Demand demand_of(const Experiment& e, const Plan& plan) {
       const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
       d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) : 0);
     }
+  d.experts_wait = experts_wait(schedule);
   return d;
 }
 
@@ -82,7 +83,7 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.combine_busiest = busiest_link(combine.link_bytes, topology);
   m.dispatch_transfer_s = transfer_span(run, Stage::dispatch), m.combine_transfer_s = transfer_span(run, Stage::combine);
   m.memory = memory_use(experiment, run);
-  m.optimum = optimum_bounds(demand_of(experiment, plan), topology, cuts);
+  m.optimum = optimum_bounds(demand_of(experiment, plan, run.schedule), topology, cuts);
   m.bottleneck = bottleneck(experiment, run, m, dispatch, combine);
   m.dispatch_rank_bytes = std::move(dispatch.rank_bytes), m.combine_rank_bytes = std::move(combine.rank_bytes);
   m.dispatch_node_bytes = std::move(dispatch.node_bytes), m.combine_node_bytes = std::move(combine.node_bytes);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <queue>
 
 #include "base/check.h"
 #include "base/parallel.h"
@@ -157,13 +158,14 @@ class Optimum {
 
   /// Seconds until a rank is done with `copies`: what it cannot keep comes first and goes after, unless its computing alone takes longer.
   double busy(std::size_t rank, std::int64_t copies) const {
-    double chain = computes(rank, copies);
+    double enters = 0, leaves = 0;
     if (sources_known_ && copies > ranks_[rank].keeps) {
       const auto foreign = static_cast<double>(copies - ranks_[rank].keeps);
-      if (dispatch_.row_bytes > 0) chain += cuts_.latency_in[rank] + std::ceil(foreign / dispatch_.copies_at_rank(ranks_[rank])) * dispatch_.row_bytes / ranks_[rank].in;
-      if (combine_.row_bytes > 0) chain += cuts_.latency_out[rank] + std::ceil(foreign / combine_.copies_at_rank(ranks_[rank])) * combine_.row_bytes / ranks_[rank].out;
+      if (dispatch_.row_bytes > 0) enters = cuts_.latency_in[rank] + std::ceil(foreign / dispatch_.copies_at_rank(ranks_[rank])) * dispatch_.row_bytes / ranks_[rank].in;
+      if (combine_.row_bytes > 0) leaves = cuts_.latency_out[rank] + std::ceil(foreign / combine_.copies_at_rank(ranks_[rank])) * combine_.row_bytes / ranks_[rank].out;
     }
-    return std::max(chain, shares(rank) + computes(rank, copies));
+    const double computed = computes(rank, copies);
+    return std::max(d_.experts_wait ? enters + computed + leaves : std::max({enters, computed, leaves}), shares(rank) + computed);
   }
   /// Copies that a rank can be done with by a time.
   double done_by(std::size_t rank, double seconds) const {
@@ -189,6 +191,45 @@ class Optimum {
     const std::int64_t redundant = std::max<std::int64_t>(0, slots - static_cast<std::int64_t>(loads_.size()));
     seconds.erase(seconds.begin(), seconds.begin() + std::min<std::int64_t>(redundant, static_cast<std::int64_t>(seconds.size())));
     return seconds.empty() ? 0 : packing_bound(std::move(seconds), static_cast<int>(ranks)).value / fastest;
+  }
+
+  /// Ranks that must hold one of the experts that `counts` names and that the slots beyond one each cannot replicate.
+  template <class Counts>
+  double ranks_with(Counts&& counts) const {
+    std::int64_t named = 0, slots = 0, most = 0, ranks = 0;
+    for (std::size_t e = 0; e < loads_.size(); ++e) named += counts(e) ? 1 : 0;
+    for (const std::int32_t s : d_.slots) slots += s, most = std::max<std::int64_t>(most, s), ranks += s > 0;
+    const std::int64_t alone = named - std::max<std::int64_t>(0, slots - static_cast<std::int64_t>(loads_.size()));
+    return alone > 0 ? static_cast<double>(std::min(ranks, (alone + most - 1) / most)) : 0;
+  }
+
+  /// The mean over ranks, by their speeds, of what each does in turn.
+  double all_in_turn() const {
+    const auto experts = static_cast<std::size_t>(d_.kept.columns);
+    std::vector<int> homes(experts), home_nodes(experts), last_node(experts, -1);
+    for (std::int64_t r = 0; r < d_.kept.rows; ++r)
+      for (std::size_t e = 0; e < experts; ++e) {
+        if (d_.kept(r, static_cast<std::int64_t>(e)) == 0) continue;
+        const int node = topology_.node_of(Rank(r)).value;
+        ++homes[e];
+        if (node != last_node[e]) ++home_nodes[e], last_node[e] = node;
+      }
+    const double with_others = ranks_with([&](std::size_t e) { return homes[e] > 1; }), with_far = ranks_with([&](std::size_t e) { return home_nodes[e] > 1; });
+    double keeps = 0, slowest = kInfinity, speeds = 0, compute = 0, in = 0, out = 0, of_dispatch = 1, of_combine = 1;
+    const auto least = [](const std::vector<double>& v) { return *std::ranges::min_element(v); };
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      keeps += static_cast<double>(ranks_[r].keeps);
+      slowest = std::min(slowest, speed(r)), speeds += speed(r);
+      in = std::max(in, ranks_[r].in), out = std::max(out, ranks_[r].out);
+      of_dispatch = std::max(of_dispatch, dispatch_.copies_at_rank(ranks_[r])), of_combine = std::max(of_combine, combine_.copies_at_rank(ranks_[r]));
+    }
+    for (const std::int64_t load : loads_) compute += load > 0 ? d_.expert_seconds(load) : 0;
+    const double foreign = std::max(0.0, total_ - keeps);
+    const auto ways = [&](double row_bytes, double latency, double far, double rate, double copies_of_row) {
+      if (row_bytes <= 0) return 0.0;
+      return std::max(with_others * latency + foreign / copies_of_row * row_bytes / rate, with_far > 0 ? with_far * (far + row_bytes / rate) : 0.0);
+    };
+    return (compute + slowest * (ways(dispatch_.row_bytes, least(cuts_.latency_in), least(cuts_.far_in), in, of_dispatch) + ways(combine_.row_bytes, least(cuts_.latency_out), least(cuts_.far_out), out, of_combine))) / speeds;
   }
 
   void layer(OptimumBounds& out) const {
@@ -221,6 +262,8 @@ class Optimum {
       raise(bound, way(dispatch_, cuts_.latency_in, &Place::in) + computing + way(combine_, cuts_.latency_out, &Place::out), "pigeonhole");
     }
 
+    if (d_.experts_wait) raise(bound, all_in_turn(), "all in turn");
+
     // What precedes or follows a stage at a home: the way of one row of the other stage, and a call of one row somewhere.
     const double one_row = d_.expert_seconds(1) / fastest;
     const auto least = [](const std::vector<double>& v) { return *std::ranges::min_element(v); };
@@ -251,6 +294,40 @@ class Optimum {
   Traffic dispatch_, combine_;
 };
 
+/// The least latency of any way over links between each rank and a rank of another node: into it or out of it.
+std::vector<double> far_latencies(const Topology& topology, bool into) {
+  // Shortest ways from all ranks at once; a vertex keeps the two that are shortest among ways from different nodes.
+  struct Way {
+    double seconds;
+    std::int32_t vertex, node;
+    bool operator>(const Way& o) const { return seconds > o.seconds; }
+  };
+  const std::span<const Vertex> vertices = topology.vertices();
+  std::vector<std::vector<std::int32_t>> links_at(vertices.size());
+  for (std::size_t l = 0; l < topology.links().size(); ++l) links_at[static_cast<std::size_t>(into ? topology.links()[l].from : topology.links()[l].to)].push_back(static_cast<std::int32_t>(l));
+  std::vector<std::vector<Way>> found(vertices.size());
+  std::priority_queue<Way, std::vector<Way>, std::greater<>> open;
+  for (std::size_t v = 0; v < vertices.size(); ++v)
+    if (vertices[v].rank.valid()) open.push({0, static_cast<std::int32_t>(v), topology.node_of(vertices[v].rank).value});
+  while (!open.empty()) {
+    const Way way = open.top();
+    open.pop();
+    std::vector<Way>& here = found[static_cast<std::size_t>(way.vertex)];
+    if (here.size() == 2 || (here.size() == 1 && here.front().node == way.node)) continue;
+    here.push_back(way);
+    for (const std::int32_t l : links_at[static_cast<std::size_t>(way.vertex)]) {
+      const Link& link = topology.links()[static_cast<std::size_t>(l)];
+      open.push({way.seconds + link.latency.seconds(), into ? link.to : link.from, way.node});
+    }
+  }
+  std::vector<double> seconds(static_cast<std::size_t>(topology.ranks()), kInfinity);
+  for (std::size_t v = 0; v < vertices.size(); ++v)
+    if (vertices[v].rank.valid())
+      for (const Way& way : found[v])
+        if (way.node != topology.node_of(vertices[v].rank).value) seconds[static_cast<std::size_t>(vertices[v].rank)] = way.seconds;
+  return seconds;
+}
+
 }  // namespace
 
 MachineCuts cuts_of(const Topology& topology) {
@@ -274,6 +351,7 @@ MachineCuts cuts_of(const Topology& topology) {
     if (to.valid()) last[static_cast<std::size_t>(to)] = std::min(last[static_cast<std::size_t>(to)], link.latency.seconds() + (from.valid() ? 0 : any_first));
   }
   cuts.latency_out = std::move(first), cuts.latency_in = std::move(last);
+  cuts.far_out = far_latencies(topology, false), cuts.far_in = far_latencies(topology, true);
   cuts.node_out.assign(nodes, kInfinity), cuts.node_in.assign(nodes, kInfinity);
   if (nodes < 2) return cuts;
   parallel_for(static_cast<std::int64_t>(nodes), [&](std::int64_t n) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <functional>
 
 #include "policies/load_bound.h"
@@ -11,6 +12,7 @@ struct MachineCuts {
   std::vector<double> rank_out, rank_in;          ///< [R] bytes/s of a rank's own links
   std::vector<double> node_out, node_in;          ///< [N] bytes/s of the narrowest cut between a node and all others (topology/bisection.h); infinite where there is one node
   std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
+  std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
 };
 MachineCuts cuts_of(const Topology& topology);
 
@@ -25,7 +27,13 @@ struct Demand {
   std::function<double(std::int64_t rows)> expert_seconds;
   std::vector<double> shared_seconds;  ///< [R] of the shared expert over the rank's own tokens; empty: none
   std::vector<double> speed;           ///< [R] as in Problem; empty: all alike
+  bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come and their results leave when all are done; not where chunks are computed one by one
 };
+
+/// Whether a schedule has all of a rank's experts in one kernel phase, so that they wait for all its rows: there are two, the shared expert's and theirs.
+inline bool experts_wait(const Schedule& schedule) {
+  return std::ranges::count(schedule.phases, Phase::Kind::kernel, &Phase::kind) <= 2;
+}
 
 /// What no placement into the demand's slots can pass, with any replica rule. Each says which argument gave it.
 struct OptimumBounds {
@@ -42,9 +50,12 @@ struct OptimumBounds {
 /// From these, for each stage:
 /// - `home rank`, `home node`: rows of its tokens' copies that it cannot keep, in the dispatch out of it and in the combine into it;
 /// - `serving ranks`, `serving nodes`: whatever a rank or node computes beyond what it can keep has to enter it. However the total is spread, some rank (node) is busy for as long as it takes until all of them together could have computed everything.
-/// The layer's time adds what the schedules have in common: experts begin on a rank when all rows to it have come, results leave when all its experts are done, a rank computes one call at a time, a message needs its path's latency.
+/// The layer's time adds what the schedules have in common: experts begin on a rank when all rows to it have come and results leave when all its experts are done (`experts_wait`), a rank computes one call at a time, a message needs its
+/// path's latency.
 /// - `busiest rank`: entering, computing and leaving one after another on one rank, spread over ranks as above, or with the load bound on the rank that is quickest with it;
 /// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds;
+/// - `all in turn`: the mean over ranks of entering, computing (one call an expert) and leaving. Experts that are not replicated and that several ranks' (nodes') tokens want lie on some number of ranks at least, and each of these waits
+///   for a row from another rank (node) and sends one back; what ranks cannot keep enters and leaves them besides;
 /// - `pigeonhole`: experts that the slots beyond one each cannot replicate lie whole on one rank, so some rank computes as much as packing them needs (policies/load_bound.h, in seconds); those that tokens of two ranks want wait for a
 ///   row and send one besides;
 /// - `home rank`, `home node`, `serving nodes`: the stage bound with what must come before or after it: a call of one row, and a row's way.
