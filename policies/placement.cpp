@@ -64,4 +64,10 @@ Matrix<std::int64_t> Problem::loads_by_batch(std::size_t layer) const {
   return one;
 }
 
+double Problem::layer_seconds(std::size_t layer, const Placement& placement) const {
+  double sum = 0;
+  for (const std::shared_ptr<const Routing>& batch : tokens[layer]) sum += batch_seconds(layer, *batch, placement);
+  return sum / static_cast<double>(tokens[layer].size());
+}
+
 }  // namespace epsim

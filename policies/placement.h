@@ -40,13 +40,15 @@ struct Problem {
   const Topology* topology = nullptr;         ///< null where only sizes are known
   Pricing pricing;                            ///< bytes of rows and of experts; hidden is 0 where the model is not known
   std::function<double(std::int64_t rows)> expert_seconds;  ///< time of one expert over rows on a rank of speed 1; null where it is not known
-  /// Simulated time of a layer under a placement, in seconds, mean over `tokens`' batches; null where nothing can be simulated. Costs milliseconds, not microseconds; may be called from several threads.
-  std::function<double(std::size_t layer, const Placement&)> layer_seconds;
+  /// Simulated time of a layer whose tokens choose as `batch` says, under a placement, in seconds; null where nothing can be simulated. Costs milliseconds, not microseconds; may be called from several threads.
+  std::function<double(std::size_t layer, const Routing& batch, const Placement&)> batch_seconds;
 
   /// Tokens of each expert of a layer, over all sources: [E].
   std::vector<std::int64_t> loads(std::size_t layer) const;
   /// `batches` of a layer, or its loads as one batch where batches are not known: [batch][E].
   Matrix<std::int64_t> loads_by_batch(std::size_t layer) const;
+  /// Mean of `batch_seconds` over `tokens`' batches.
+  double layer_seconds(std::size_t layer, const Placement& placement) const;
 };
 
 /// A policy answers for all layers at once; it is a pure function of the problem.

@@ -94,11 +94,8 @@ std::vector<Placement> Run::place(const std::vector<std::size_t>& layers, const 
     if (!placements_.empty() && placements_[layers[i]].slots() > 0) problem.previous.push_back(placements_[layers[i]]);
   }
   if (!problem.tokens.empty())
-    problem.layer_seconds = [this, &problem](std::size_t l, const Placement& placement) {
-      double sum = 0;
-      for (const std::shared_ptr<const Routing>& batch : problem.tokens[l])
-        sum += simulated_seconds(experiment_, make_plan(problem.layers[l], *batch, experiment_.capacity, placement, experiment_.replica, experiment_.topology));
-      return sum / static_cast<double>(problem.tokens[l].size());
+    problem.batch_seconds = [this, numbers = problem.layers](std::size_t l, const Routing& batch, const Placement& placement) {
+      return simulated_seconds(experiment_, make_plan(numbers[l], batch, experiment_.capacity, placement, experiment_.replica, experiment_.topology));
     };
   const auto begin = std::chrono::steady_clock::now();
   std::vector<Placement> placed = experiment_.placement.place(problem);

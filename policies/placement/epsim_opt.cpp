@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <numeric>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -9,6 +11,7 @@
 #include "base/rng.h"
 #include "policies/migration.h"
 #include "policies/placement/shared/layer_guess.h"
+#include "policies/placement/shared/resample.h"
 #include "policies/placement/shared/slots.h"
 
 namespace epsim::parts_placement {
@@ -23,6 +26,7 @@ struct Settings {
   std::int64_t refined = 0;           ///< placements of others that are improved
   std::optional<std::int64_t> budget; ///< experts that may move between ranks, a layer
   std::vector<std::string> seeds;     ///< policies to begin with
+  bool generalise = true;             ///< whether batches that are not shown count
   Shape shape;
 };
 
@@ -49,25 +53,36 @@ Placement placement_of(const std::vector<int>& table, std::span<const std::int32
   return Placement::from_experts(std::move(expert_of_slot), std::move(first_slot), experts);
 }
 
-/// What the other policies answer to the problem, in the order of their names: [policies][layers]. Those that do not fit the sizes or cannot see enough are left out.
-std::vector<std::vector<Placement>> answers(const Problem& problem, const Settings& settings) {
+using Answer = std::vector<Placement>;  // [layers]
+
+/// What the other policies answer to the problem, and the placement in force, by name. Those that do not fit the sizes or cannot see enough are left out.
+std::map<std::string, Answer> answers(const Problem& problem, const Settings& settings) {
   const PlacementCatalog catalog = builtin_placements();
-  std::vector<std::vector<Placement>> all;
-  if (!problem.previous.empty()) all.push_back(problem.previous);
+  std::map<std::string, Answer> all;
+  if (!problem.previous.empty()) all.emplace("", problem.previous);
   for (const std::string& name : settings.seeds) {
     const auto make = [&](const std::string& yaml, Diagnostics& problems) { return catalog.make(parse_yaml(std::make_shared<SourceText>(SourceText{kSelf, yaml})), problems, &settings.shape); };
-    Diagnostics problems, without_slots;
-    PlacementPolicy policy = make(fmt::format("{}: {{slots: {}}}", name, settings.slots > 0 ? settings.slots : settings.shape.experts), problems);
-    if (problems.size() > 0) policy = make(name, without_slots);  // one that has a number of its own
-    if (without_slots.size() > 0) continue;
-    if (policy.sees == PlacementPolicy::Sees::tokens && problem.tokens.empty()) continue;
-    if (policy.sees == PlacementPolicy::Sees::machine && !problem.topology) continue;
-    try {
-      all.push_back(policy.place(problem));
-    } catch (const InputError&) {  // sizes that this policy cannot place
+    // Replicas cost weights to read: fewer may be faster.
+    for (const std::int64_t slots : std::set<std::int64_t>{settings.shape.experts, settings.slots > 0 ? settings.slots : settings.shape.experts}) {
+      Diagnostics problems, without_slots;
+      PlacementPolicy policy = make(fmt::format("{}: {{slots: {}}}", name, slots), problems);
+      if (problems.size() > 0) policy = make(name, without_slots);  // one that has a number of its own
+      if (without_slots.size() > 0) continue;
+      if (policy.sees == PlacementPolicy::Sees::tokens && problem.tokens.empty()) continue;
+      if (policy.sees == PlacementPolicy::Sees::machine && !problem.topology) continue;
+      try {
+        all.emplace(fmt::format("{} {}", name, problems.size() > 0 ? 0 : slots), policy.place(problem));
+      } catch (const InputError&) {  // sizes that this policy cannot place
+      }
+      if (problems.size() > 0) break;
     }
   }
   return all;
+}
+
+bool affordable(const Problem& problem, std::size_t layer, const Placement& p, const Settings& settings) {
+  if (!settings.budget || problem.previous.empty() || !problem.topology) return true;
+  return static_cast<std::int64_t>(migration(problem.previous[layer], p, *problem.topology).moves.size()) <= *settings.budget;
 }
 
 /// One layer: begins with the best of what others say and exchanges experts while the guess falls.
@@ -76,12 +91,12 @@ class Search {
   Search(const Problem& problem, std::size_t layer, const Settings& settings)
       : problem_(problem), layer_(layer), settings_(settings), first_(spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks)) {}
 
-  Placement run(const std::vector<std::vector<Placement>>& seeds) {
+  Placement run(const std::map<std::string, Answer>& seeds) {
     std::vector<Candidate> candidates;
-    for (const std::vector<Placement>& of_policy : seeds) {
-      const Placement& p = of_policy[layer_];
+    for (const auto& [name, answer] : seeds) {
+      const Placement& p = answer[layer_];
       std::optional<std::vector<int>> table = table_of(p, first_);
-      if (!table || !affordable(p)) continue;
+      if (!table || !affordable(problem_, layer_, p, settings_)) continue;
       if (std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.table == *table; })) continue;
       candidates.push_back({p, std::move(*table), 0});
     }
@@ -95,9 +110,8 @@ class Search {
     std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
     Candidate best = candidates.front();
     const std::size_t refined = std::min(candidates.size(), static_cast<std::size_t>(settings_.refined));
-    if (!generalises(best.table)) return best.placement;
     for (std::size_t c = 0; c < refined; ++c) {
-      std::vector<int> table = improve(problem_, layer_, candidates[c].table, c);
+      std::vector<int> table = improve(candidates[c].table, c);
       Placement placement = placement_of(table, first_, problem_.experts);
       const double seconds = judge(placement);
       if (seconds < kWorthIt * best.seconds) best = {std::move(placement), std::move(table), seconds};
@@ -112,9 +126,6 @@ class Search {
     double seconds;
   };
 
-  std::int64_t moved(const Placement& p) const {
-    return problem_.previous.empty() || !problem_.topology ? 0 : static_cast<std::int64_t>(migration(problem_.previous[layer_], p, *problem_.topology).moves.size());
-  }
   /// Leaves out what no row rule guesses to be near the best: a simulation costs more than a guess.
   void leave_out_slow(std::vector<Candidate>& candidates) const {
     constexpr double kNear = 1.2;
@@ -132,36 +143,8 @@ class Search {
     candidates = std::move(kept);
   }
 
-  /// The layer with every other batch only.
-  Problem half(std::size_t begin) const {
-    Problem part;
-    part.experts = problem_.experts, part.ranks = problem_.ranks, part.nodes = problem_.nodes, part.seed = problem_.seed;
-    part.layers = {problem_.layers[layer_]};
-    part.topology = problem_.topology, part.pricing = problem_.pricing, part.expert_seconds = problem_.expert_seconds;
-    part.tokens.emplace_back();
-    for (std::size_t b = begin; b < problem_.tokens[layer_].size(); b += 2) part.tokens[0].push_back(problem_.tokens[layer_][b]);
-    return part;
-  }
-
-  /// Whether a placement that is improved on half of the batches is better on the other half too; where there are too few to tell, yes.
-  bool generalises(const std::vector<int>& table) const {
-    if (problem_.tokens.empty() || problem_.tokens[layer_].size() < 4 || settings_.refined == 0) return true;
-    double before = 0, after = 0;
-    for (const std::size_t fitted : {0U, 1U}) {
-      const Problem seen = half(fitted), unseen = half(1 - fitted);
-      LayerGuess guess(unseen, 0, first_, rows_);
-      guess.set(table);
-      before += guess.seconds();
-      guess.set(improve(seen, 0, table, 1000 + fitted));
-      after += guess.seconds();
-    }
-    return after < before;
-  }
-
-  bool affordable(const Placement& p) const { return !settings_.budget || moved(p) <= *settings_.budget; }
-
   double judge(const Placement& p) const {
-    if (problem_.layer_seconds) return problem_.layer_seconds(layer_, p);
+    if (problem_.batch_seconds) return problem_.layer_seconds(layer_, p);
     LayerGuess guess(problem_, layer_, first_, rows_);
     guess.set(*table_of(p, first_));
     return guess.seconds();
@@ -170,7 +153,7 @@ class Search {
   /// Judges the candidates, and takes the row rule whose guesses differ from one to another as the judgements do: a policy is not told which exchange is in force.
   void choose_rows(std::vector<Candidate>& candidates) {
     for (Candidate& c : candidates) c.seconds = judge(c.placement);
-    if (!problem_.layer_seconds) return;
+    if (!problem_.batch_seconds) return;
     double least = std::numeric_limits<double>::infinity();
     for (const LayerGuess::Rows rows : {LayerGuess::Rows::node, LayerGuess::Rows::rank, LayerGuess::Rows::copy}) {
       LayerGuess guess(problem_, layer_, first_, rows);
@@ -187,9 +170,9 @@ class Search {
   }
 
   /// Threshold accepting (Dueck and Scheuer 1990): a change is kept where it costs less than a threshold that falls to nothing; the best table met is given back.
-  std::vector<int> improve(const Problem& problem, std::size_t layer, const std::vector<int>& from, std::size_t number) const {
+  std::vector<int> improve(const std::vector<int>& from, std::size_t number) const {
     constexpr double kThreshold = 0.004;  // of the time, at first
-    LayerGuess guess(problem, layer, first_, rows_);
+    LayerGuess guess(problem_, layer_, first_, rows_);
     guess.set(from);
     Rng rng(problem_.seed, Stream::placement, (std::uint64_t{1} << 32) + number, static_cast<std::uint32_t>(problem_.layers[layer_]));
     const auto places = static_cast<std::uint64_t>(first_.back());
@@ -227,7 +210,7 @@ class Search {
   bool keep(LayerGuess& guess, double& now, double threshold) const {
     const double changed = guess.seconds();
     if (changed >= now + threshold) return false;
-    if (settings_.budget && !affordable(placement_of(guess.experts(), first_, problem_.experts))) return false;
+    if (settings_.budget && !affordable(problem_, layer_, placement_of(guess.experts(), first_, problem_.experts), settings_)) return false;
     now = changed;
     return true;
   }
@@ -253,10 +236,67 @@ class Search {
   LayerGuess::Rows rows_ = LayerGuess::Rows::rank;
 };
 
+Answer search(const Problem& problem, const std::map<std::string, Answer>& seeds, const Settings& settings) {
+  Answer placements(problem.counts.size());
+  parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) { placements[static_cast<std::size_t>(l)] = Search(problem, static_cast<std::size_t>(l), settings).run(seeds); });
+  return placements;
+}
+
+// Ways to come to an answer besides taking a policy's: the search on the batches as they are, and on their tokens mixed.
+constexpr const char* kSearch = "search";
+constexpr const char* kMixed = "mixed search";
+constexpr std::size_t kFolds = 2;
+
+/// How many times over the tokens of a problem are dealt to batches anew; 0 where they are so many that batches are alike anyway.
+int mixings(const Problem& problem) {
+  constexpr std::int64_t kTokens = 20'000;  // of a layer, all rounds
+  std::int64_t tokens = 0;
+  for (const auto& batch : problem.tokens.front()) tokens += batch->tokens();
+  return static_cast<int>(std::min<std::int64_t>(4, kTokens / std::max<std::int64_t>(1, tokens)));
+}
+
+/// What each way to an answer says to a problem.
+std::map<std::string, Answer> ways(const Problem& problem, const Settings& settings) {
+  std::map<std::string, Answer> seeds = answers(problem, settings);
+  std::map<std::string, Answer> all = seeds;
+  all.emplace(kSearch, search(problem, seeds, settings));
+  if (const int times = mixings(problem); times > 0) all.emplace(kMixed, search(mixed(problem, times), seeds, settings));
+  std::erase_if(all, [&](const auto& way) {
+    for (std::size_t l = 0; l < way.second.size(); ++l)
+      if (!affordable(problem, l, way.second[l], settings) || !table_of(way.second[l], spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks))) return true;
+    return false;
+  });
+  return all;
+}
+
+/// The way whose answers to either half of the batches are the fastest on the other half, as it is and mixed, over all layers.
+std::string best_way(const Problem& problem, const Settings& settings) {
+  std::map<std::string, double> seconds;
+  std::map<std::string, std::size_t> answered;
+  for (std::size_t fold = 0; fold < kFolds; ++fold) {
+    const auto [seen, unseen] = fold_of(problem, fold, kFolds);
+    std::vector<Problem> judges = {unseen};
+    if (const int times = mixings(unseen); times > 0) judges.push_back(mixed(unseen, times));
+    for (const auto& [name, answer] : ways(seen, settings)) {
+      std::vector<double> of_layer(answer.size());
+      parallel_for(static_cast<std::int64_t>(answer.size()), [&, &placed = answer](std::int64_t l) {
+        for (const Problem& judge : judges) of_layer[static_cast<std::size_t>(l)] += judge.layer_seconds(static_cast<std::size_t>(l), placed[static_cast<std::size_t>(l)]);
+      });
+      seconds[name] += std::accumulate(of_layer.begin(), of_layer.end(), 0.0), ++answered[name];
+    }
+  }
+  std::string best = kSearch;
+  for (const auto& [name, s] : seconds)
+    if (answered[name] == kFolds && s < seconds.at(best)) best = name;
+  return best;
+}
+
 }  // namespace
 
 /// epsim's own: least simulated layer time. Begins with the best answers of the other policies, judged by simulating the batches it is shown, improves each by local search on a guess of compute and
 /// transfer time that is brought up to date per change (shared/layer_guess.h), and takes what simulates fastest.
+/// What fits the batches it is shown need not fit others. Where there are four or more, it first plays all of this through on either half of them and lets the other half judge: the search, the search on tokens dealt to
+/// batches anew (shared/resample.h), and every policy as it is; the way that did best there, over all layers, answers.
 PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "Least simulated layer time: local search on compute and transfers together, from the best of the other policies' placements, judged by simulation.";
@@ -268,6 +308,7 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   settings.refined = p.integer("refined", "how many of the best placements of others are improved", 3, 0, 1'000);
   const std::int64_t budget = p.integer("budget", "experts of a layer that may move between ranks, counted from the placement in force", 0, 0, 1 << 30, "as many as it takes");
   if (p.has("budget")) settings.budget = budget;
+  settings.generalise = p.flag("generalise", "choose what does well on batches that were not shown, by cross-validation where there are four or more; otherwise what is fastest on those that were", true);
   const std::string seeds = p.text("seeds", "policies to begin with, separated by commas", "all");
   if (!p.usable()) return policy;
   std::vector<std::string> names;
@@ -290,10 +331,11 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   if (!p.usable() || !shape) return policy;
   settings.shape = *shape;
   policy.place = [settings](const Problem& problem) {
-    const std::vector<std::vector<Placement>> seeds = answers(problem, settings);
-    std::vector<Placement> placements(problem.counts.size());
-    parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) { placements[static_cast<std::size_t>(l)] = Search(problem, static_cast<std::size_t>(l), settings).run(seeds); });
-    return placements;
+    const bool can_tell = problem.batch_seconds && !problem.tokens.empty() && std::ranges::all_of(problem.tokens, [](const auto& batches) { return batches.size() >= 2 * kFolds; });
+    if (!settings.generalise || !can_tell) return search(problem, answers(problem, settings), settings);
+    const std::string best = best_way(problem, settings);
+    std::map<std::string, Answer> all = ways(problem, settings);
+    return std::move(all.at(all.contains(best) ? best : kSearch));
   };
   return policy;
 }

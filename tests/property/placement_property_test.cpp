@@ -121,7 +121,7 @@ TEST(PlacementProperty, SeesNoMoreThanItAsksFor) {
     c.problem.previous.clear();
     c.problem.speed.clear();
     c.problem.expert_seconds = nullptr;
-    c.problem.layer_seconds = nullptr;
+    c.problem.batch_seconds = nullptr;
     c.problem.pricing = {};
     for (const std::string& name : policies_of(catalog)) {
       SCOPED_TRACE(name + " of case " + std::to_string(seed));

@@ -37,7 +37,7 @@ struct RandomProblem {
     top_k = pick(1, std::min(8, p.experts));
     p.pricing.hidden = 64, p.pricing.expert_ffn = 128;
     p.expert_seconds = [](std::int64_t rows) { return rows == 0 ? 0 : 1e-6 + 1e-9 * static_cast<double>(rows); };
-    p.layer_seconds = [this](std::size_t layer, const Placement& placement) {
+    p.batch_seconds = [this](std::size_t layer, const Routing&, const Placement& placement) {
       const std::vector<std::int64_t> loads = problem.loads(layer);
       double most = 0;
       for (const Rank r : ids<Rank>(problem.ranks)) {
