@@ -15,13 +15,6 @@ double read_speed(const Setting& value, Diagnostics& problems) {
   return 1;
 }
 
-std::vector<int> sorted_ranks(Params& event, const char* key, const char* help) {
-  std::vector<int> ranks = event.ranges(key, help).value_or(std::vector<int>{});
-  std::ranges::sort(ranks);
-  if (const auto twice = std::ranges::adjacent_find(ranks); twice != ranks.end()) event.error(key, fmt::format("`{}` names rank {} twice", key, *twice));
-  return ranks;
-}
-
 Event read_event(const Setting& value, Diagnostics& problems) {
   Event e;
   e.at = value.at;
@@ -31,10 +24,11 @@ Event read_event(const Setting& value, Diagnostics& problems) {
   }
   Params p(value, "an event", problems);
   e.batch = static_cast<int>(p.integer("batch", "the batch before which it happens", {}, 0, 1'000'000));
-  e.fail = sorted_ranks(p, "fail", "ranks that fail"), e.join = sorted_ranks(p, "join", "ranks that come back");
+  const auto ranks_of = [](Params& of, const char* key, const char* help) { return of.ranges(key, help).value_or(std::vector<int>{}); };
+  e.fail = ranks_of(p, "fail", "ranks that fail"), e.join = ranks_of(p, "join", "ranks that come back");
   if (p.has("slow")) {
     Params slow = p.section("slow", "ranks that compute at another speed from then on");
-    const std::vector<int> ranks = sorted_ranks(slow, "rank", "ranks whose speed changes");
+    const std::vector<int> ranks = ranks_of(slow, "rank", "ranks whose speed changes");
     double speed = 1;
     bool given = false;
     slow.custom("speed", "a number above 0 and at most 1", "", "in parts of the device's", [&](const Setting& s, Diagnostics& d) { speed = read_speed(s, d), given = true; });

