@@ -5,7 +5,6 @@
 
 #include "policies/bound.h"
 #include "policies/migration.h"
-#include "policies/placement/shared/table.h"
 #include "sim/engine.h"
 
 namespace epsim {
@@ -24,10 +23,16 @@ Matrix<std::int64_t> kept_copies(const Experiment& e, const Routing& routing, Ma
 
 /// max/mean of the rank loads where each expert's load splits evenly over its replicas, over ranks that have slots.
 double max_over_mean(const Placement& placement, const std::vector<std::int64_t>& loads) {
-  const std::vector<double> rank_loads = even_rank_loads(placement, std::vector<double>(loads.begin(), loads.end()));
   double most = 0, sum = 0, ranks = 0;
-  for (std::size_t r = 0; r < rank_loads.size(); ++r)
-    if (placement.first_slot[r + 1] > placement.first_slot[r]) most = std::max(most, rank_loads[r]), sum += rank_loads[r], ++ranks;
+  for (std::size_t r = 0; r + 1 < placement.first_slot.size(); ++r) {
+    double load = 0;
+    for (std::int32_t s = placement.first_slot[r]; s < placement.first_slot[r + 1]; ++s) {
+      const std::size_t e = placement.expert_of_slot[static_cast<std::size_t>(s)];
+      load += static_cast<double>(loads[e]) / static_cast<double>(placement.slots_of_expert[e].size());
+    }
+    most = std::max(most, load), sum += load;
+    ranks += placement.first_slot[r + 1] > placement.first_slot[r];
+  }
   return sum > 0 ? most * ranks / sum : 1;
 }
 
