@@ -49,13 +49,14 @@ std::string compute_verdict(const Experiment& experiment, const LayerRun& run) {
   }
   const auto slowest = std::max_element(kernel_s.begin(), kernel_s.end());
   const Rank rank(slowest - kernel_s.begin());
-  const double mean = std::accumulate(kernel_s.begin(), kernel_s.end(), 0.0) / static_cast<double>(kernel_s.size());
+  const double mean = std::accumulate(kernel_s.begin(), kernel_s.end(), 0.0) / (run.ranks_up > 0 ? run.ranks_up : static_cast<double>(kernel_s.size()));
   if (*slowest == 0) return "compute is bound by waiting: no kernel takes time";
 
   // What the rank's kernels would take with nothing to do, with arithmetic alone and with memory traffic alone.
   double launch_s = 0, arithmetic_s = 0, memory_s = 0;
   int calls = 0;
-  const auto seconds = [&](const KernelCall& call) { return experiment.compute.kernel_seconds(experiment.topology.device(), call, experiment.compute_precision); };
+  const ComputeModel compute = at_speeds(experiment.compute, run.speeds);
+  const auto seconds = [&](const KernelCall& call) { return compute.kernel_seconds(experiment.topology.device(), call, experiment.compute_precision); };
   for (const Phase& phase : run.schedule.phases)
     if (phase.kind == Phase::Kind::kernel && phase.stage == Stage::compute)
       for (const KernelCall& call : phase.kernels) {
@@ -68,6 +69,7 @@ std::string compute_verdict(const Experiment& experiment, const LayerRun& run) {
   if (launch_s > 0.5 * *slowest)
     return fmt::format("compute is bound by kernel launches: {} calls on rank {}, {} of {}", calls, rank.value, format_seconds(launch_s), format_seconds(*slowest));
   std::string verdict = fmt::format("compute is bound by rank {}, {}", rank.value, against_mean(*slowest / mean));
+  if (!run.speeds.empty() && run.speeds[rank] < 1) verdict += fmt::format(", which runs at {} of its speed", run.speeds[rank]);
   if (memory_s > arithmetic_s) verdict += " (its memory, not its arithmetic)";
   return verdict;
 }

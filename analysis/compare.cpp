@@ -76,6 +76,8 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
       for (const MemoryUse& use : m.memory) weights = std::max(weights, use.weights_bytes), p.max_rank_activations_bytes = std::max(p.max_rank_activations_bytes, use.activations_bytes);
       p.max_rank_weights_bytes += weights;
       p.moved_experts += static_cast<double>(m.relocation.moved_experts), p.moved_bytes += static_cast<double>(m.relocation.bytes);
+      p.restored_bytes += static_cast<double>(m.relocation.restored_bytes), p.lost_tokens += m.lost_tokens;
+      p.break_even.add(m.relocation);
       p.max_rank_copies += static_cast<double>(m.max_rank_copies()), p.optimum_max_rank_copies += m.optimum.load.value;
       p.busiest_links_s += m.busiest_links_s(), p.optimum_links_s += m.optimum_links_s(), p.layers_s += m.layer_s, p.optimum_s += m.optimum.layer_s.value;
       p.choices += m.choices, p.dropped_choices += m.drops.choices;
@@ -87,7 +89,7 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
   for (const double s : p.samples_s) p.total_s += s;
   const double samples = std::max(1.0, static_cast<double>(p.samples_s.size()));
   for (double* sum : {&p.total_s, &p.dispatch_s, &p.compute_s, &p.combine_s, &p.waited_s, &p.lower_bound_s, &p.bytes, &p.cross_node_bytes, &p.busiest_link_bytes, &p.max_rank_weights_bytes, &p.optimum_s,
-                      &p.moved_experts, &p.moved_bytes})
+                      &p.moved_experts, &p.moved_bytes, &p.restored_bytes})
     *sum /= samples;
   for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max}) *sum /= std::max(1.0, layers);
   if (slowest) p.bottleneck = slowest->bottleneck;
@@ -146,6 +148,9 @@ const std::vector<PointField>& point_fields() {
       {"max_rank_activations_bytes", [](const P& p, const P&) -> FieldValue { return p.max_rank_activations_bytes; }},
       {"moved_experts", [](const P& p, const P&) -> FieldValue { return p.moved_experts; }},
       {"moved_bytes", [](const P& p, const P&) -> FieldValue { return p.moved_bytes; }},
+      {"restored_bytes", [](const P& p, const P&) -> FieldValue { return p.restored_bytes; }},
+      {"lost_tokens", [](const P& p, const P&) -> FieldValue { return p.lost_tokens; }},
+      {"break_even_batches", [](const P& p, const P&) -> FieldValue { return break_even_field(p.break_even); }},
       {"bottleneck", [](const P& p, const P&) -> FieldValue { return p.bottleneck; }},
   };
   return fields;

@@ -28,7 +28,9 @@ struct ComparedPoint {
   double max_rank_weights_bytes = 0, max_rank_activations_bytes = 0;  ///< of the fullest rank of each layer: summed over layers; largest of all layers
   double max_rank_copies = 0, optimum_max_rank_copies = 0;  ///< sums over the layers
   double busiest_links_s = 0, optimum_links_s = 0, layers_s = 0, optimum_s = 0;
-  double moved_experts = 0, moved_bytes = 0;  ///< by placing anew
+  double moved_experts = 0, moved_bytes = 0, restored_bytes = 0;  ///< by placing anew
+  std::int64_t lost_tokens = 0;               ///< of ranks that are down
+  BreakEven break_even;
   std::int64_t choices = 0, dropped_choices = 0;
   double placing_s = 0;    ///< clock seconds of the placement policy, all batches: for people, not for files
   std::string bottleneck;  ///< of the slowest layer

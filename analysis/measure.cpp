@@ -1,6 +1,7 @@
 #include "analysis/measure.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -20,8 +21,11 @@ void measure_spread(const Reach& reach, LayerMetrics& m) {
 }
 
 /// The layer as every placement with the same slots meets it.
-Demand demand_of(const Experiment& e, const Plan& plan, const Schedule& schedule) {
+Demand demand_of(const Experiment& e, const LayerRun& run) {
+  const Plan& plan = run.plan;
+  const std::vector<double>& speeds = run.speeds;
   Demand d;
+  d.speed = speeds;
   d.kept = Matrix<std::int64_t>(plan.ranks(), plan.routing.experts);
   for (std::int64_t r = 0; r < d.kept.rows; ++r)
     for (const Slot s : ids<Slot>(plan.placement.slots())) d.kept(r, plan.placement.expert_of_slot[s]) += plan.copies(r, s);
@@ -36,9 +40,9 @@ Demand demand_of(const Experiment& e, const Plan& plan, const Schedule& schedule
   if (e.pricing.shared_ffn > 0)
     for (const Rank r : ids<Rank>(plan.ranks())) {
       const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
-      d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) : 0);
+      d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) / (speeds.empty() ? 1 : speeds[r]) : 0);
     }
-  d.experts_wait = experts_wait(schedule);
+  d.experts_wait = experts_wait(run.schedule);
   return d;
 }
 
@@ -67,7 +71,13 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.copies = m.choices - plan.drops.choices;
   m.drops = plan.drops;
   m.rank_copies = plan.copies_of_rank();
-  m.rank_load = load_metrics(m.rank_copies, m.tokens);
+  std::vector<std::int64_t> up = m.rank_copies;
+  if (const Survivors* s = experiment.era(run.batch).survivors.get()) {
+    up.clear();
+    for (const Rank r : s->up) up.push_back(m.rank_copies[r]);
+  }
+  m.rank_load = load_metrics(up, m.tokens);
+  m.ranks_up = run.ranks_up, m.rehomed_tokens = run.rehomed_tokens, m.lost_tokens = run.lost_tokens;
   m.expert_choices.resize(plan.choices.columns);
   for (std::int64_t r = 0; r < plan.choices.rows; ++r)
     for (std::int64_t e = 0; e < plan.choices.columns; ++e) m.expert_choices[e] += plan.choices(r, e);
@@ -83,16 +93,28 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.combine_busiest = busiest_link(combine.link_bytes, topology);
   m.dispatch_transfer_s = transfer_span(run, Stage::dispatch), m.combine_transfer_s = transfer_span(run, Stage::combine);
   m.memory = memory_use(experiment, run);
-  m.optimum = optimum_bounds(demand_of(experiment, plan, run.schedule), topology, cuts);
+  m.optimum = optimum_bounds(demand_of(experiment, run), topology, cuts);
   m.bottleneck = bottleneck(experiment, run, m, dispatch, combine);
   m.dispatch_rank_bytes = std::move(dispatch.rank_bytes), m.combine_rank_bytes = std::move(combine.rank_bytes);
   m.dispatch_node_bytes = std::move(dispatch.node_bytes), m.combine_node_bytes = std::move(combine.node_bytes);
   return m;
 }
 
+void BreakEven::add(const Relocation& moved) {
+  if (!moved.paid) return;
+  cost_s += moved.paid_s, gain_s += moved.gained_s;
+  ++moves;
+}
+
+std::optional<double> BreakEven::batches() const {
+  if (moves == 0) return {};
+  return gain_s > 0 ? cost_s / gain_s : std::numeric_limits<double>::infinity();
+}
+
 void RunMetrics::add(LayerMetrics layer) {
   layer.dispatch_rank_bytes = layer.combine_rank_bytes = layer.dispatch_node_bytes = layer.combine_node_bytes = {};
   total_s += layer.layer_s + layer.relocation.waited_s;
+  break_even.add(layer.relocation);
   double longest_s = -1;
   for (const LayerMetrics& l : layers) longest_s = std::max(longest_s, l.layer_s);
   if (layer.layer_s > longest_s) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,8 @@ struct LayerMetrics {
   std::vector<std::int64_t> rank_copies;                                     ///< [R] copies computed
   std::vector<std::int64_t> expert_choices;                                  ///< [E] choices made, dropped ones included
   Relocation relocation;                                                     ///< what placing the layer anew before the batch cost
+  int ranks_up = 0;
+  std::int64_t rehomed_tokens = 0, lost_tokens = 0;                          ///< of ranks that are down
   std::string bottleneck;                                                    ///< "dispatch is bound by the uplink of node 3, 1.9x the mean"
 
   /// Share of the choices that were dropped; 0 where there are none.
@@ -75,6 +78,17 @@ double gap(double value, double bound);
 LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const MachineCuts& cuts);
 inline LayerMetrics measure(const Experiment& experiment, const LayerRun& run) { return measure(experiment, run, cuts_of(experiment.topology)); }
 
+/// Batches after which weights that moved have paid for themselves: what a move cost (waiting, and slowing the layer) over what a batch gains by it, in the mean over all moves that had to be paid for. Nothing where
+/// none had to, infinite where moving gains nothing.
+struct BreakEven {
+  double cost_s = 0;  ///< of all moves
+  double gain_s = 0;  ///< in the first batch under each new placement, against the placement before
+  std::int64_t moves = 0;
+
+  void add(const Relocation& moved);
+  std::optional<double> batches() const;
+};
+
 /// A whole run, without the rank and node matrices of every layer.
 struct RunMetrics {
   std::vector<LayerMetrics> layers;
@@ -82,6 +96,7 @@ struct RunMetrics {
   double placing_s = 0;    ///< clock seconds that the placement policy took: not for outputs that must be the same every time
   int slowest_batch = -1, slowest_layer = -1;  ///< the layer that takes longest (ties: the first) and its batch; -1 when there is none
   std::string bottleneck;  ///< of that layer
+  BreakEven break_even;
 
   int batches() const { return layers.empty() ? 0 : layers.back().batch - layers.front().batch + 1; }
 

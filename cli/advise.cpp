@@ -58,6 +58,17 @@ class Trials {
   /// Reads the whole question once, so that what is wrong with it is said before anything runs.
   void read() {
     const Experiment all = experiment({});
+    Diagnostics problems;  // a capacity that cannot be is an error, not a choice without an answer
+    for (const std::string& capacity : o_.capacity) {
+      Option with;
+      with.capacity = capacity;
+      try {
+        experiment(with);
+      } catch (const InputError& error) {
+        problems.add(error);
+      }
+    }
+    problems.check();
     name_ = all.model.name, machine_ = all.topology.device().name, memory_bytes_ = all.topology.device().memory_bytes.value;
     moe_layers_ = static_cast<int>(all.model.moe_layers.size());
     experts_ = all.model.num_experts, ranks_ = all.topology.ranks();

@@ -38,6 +38,10 @@ Migration migration(const Placement& before, const Placement& after, const Topol
     std::ranges::set_difference(experts_on(after, r), experts_on(before, r), std::back_inserter(lacking));
     for (const std::uint16_t expert : lacking) {
       const Expert e(expert);
+      if (before.slots_of_expert[e].empty()) {
+        m.restores.push_back({r, e});
+        continue;
+      }
       Rank from;
       bool near = false;
       for (const Slot s : before.slots_of_expert[e]) {

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "topology/faults.h"
+
 namespace epsim {
 namespace {
 
@@ -56,8 +58,11 @@ std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, s
   e.eval = read_batches(top, "eval", eval, e.batches);
   if (eval.empty()) e.eval = {e.fit.last, e.batches};
   if (e.eval.count() <= 0) top.error("fit", fmt::format("`fit` takes all {} batches: none is left to be played; give `eval` as well, or more `batches`", e.batches));
+  std::vector<ParamDoc> of_failures;
+  e.changes = read_changes(top, of_failures);
+  const bool other_ranks = std::ranges::any_of(e.changes.events, [](const Event& event) { return !event.fail.empty() || !event.join.empty(); });
   Params rebalance = top.section("rebalance", "when and from what placements are made anew");
-  e.rebalance = read_rebalance(rebalance, !fit.empty());
+  e.rebalance = read_rebalance(rebalance, !fit.empty(), other_ranks);
   rebalance.finish();
 
   Params precision = top.section("precision", "number formats on the wire and in the experts");
@@ -82,7 +87,45 @@ std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, s
       if (d.type != "a map") docs.push_back({prefix + d.key, d.type, d.fallback, d.help});
   };
   add("", top), add("rebalance.", rebalance), add("precision.", precision), add("execute.", execute);
+  docs.insert(docs.end(), of_failures.begin(), of_failures.end());
   return docs;
+}
+
+/// `slots` of the part, if given: as many on each rank that is up as before, or more where experts need them.
+Setting with_slots_of(Setting part, const Shape& all, int up) {
+  if (!part.is_map() || part.entries.empty() || !part.entries.front().value.is_map()) return part;
+  for (Setting::Entry& entry : part.entries.front().value.entries)
+    if (const auto slots = entry.value.is_scalar() && entry.key == "slots" ? parse_integer(entry.value.text) : std::nullopt)
+      entry.value.text = std::to_string(std::max<std::int64_t>(*slots / all.ranks, (all.experts + up - 1) / up) * up);
+  return part;
+}
+
+/// The parts for the ranks that are up. A placement that cannot do with what is left of the nodes is made for one node, as SGLang's `elasticity_aware` ignores nodes. What a part has against fewer ranks is reported with their number.
+std::shared_ptr<const Survivors> with_parts(Survivors s, const Era& era, const Setting& settings, const Shape& all, const Catalogs& catalogs, Diagnostics& problems) {
+  Shape shape = all;
+  shape.ranks = s.topology.ranks(), shape.nodes = s.topology.nodes();
+  const auto make = [&](const auto& catalog, const Shape& of, Diagnostics& found) { return catalog.make(with_slots_of(*settings.find(catalog.kind()), all, shape.ranks), found, &of); };
+  const auto report = [&](const Diagnostics& found) {
+    try {
+      found.check();
+    } catch (const InputError& error) {
+      for (const Diagnostic& d : error.problems()) problems.add(d.at, fmt::format("{} (for the {} ranks that are up from batch {} on)", d.message, shape.ranks, era.batch));
+    }
+  };
+  Diagnostics found;
+  s.capacity = make(catalogs.capacity, shape, found);
+  s.replica = make(catalogs.replica, shape, found);
+  s.exchange = make(catalogs.exchange, shape, found);
+  report(found);
+  Diagnostics of_nodes, of_one_node;
+  s.placement = make(catalogs.placement, shape, of_nodes);
+  if (of_nodes.size() > 0) {
+    shape.nodes = 1;
+    s.placement = make(catalogs.placement, shape, of_one_node);
+    s.placing = as_one_node(s.topology);
+    report(of_one_node.size() > 0 ? of_nodes : of_one_node);
+  }
+  return std::make_shared<const Survivors>(std::move(s));
 }
 
 }  // namespace
@@ -97,6 +140,14 @@ std::vector<ParamDoc> experiment_settings() {
 Catalogs builtin_catalogs() {
   return {builtin_clusters(),   builtin_sources(),       builtin_routers(),   builtin_capacities(), builtin_placements(),
           builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes()};
+}
+
+const Era& Experiment::era(int batch) const {
+  static const Era unchanged;
+  const Era* of = eras.empty() ? &unchanged : &eras.front();
+  for (const Era& era : eras)
+    if (era.batch <= batch) of = &era;
+  return *of;
 }
 
 std::string Experiment::part(std::string_view kind) const {
@@ -184,6 +235,15 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   e.exchange = make(catalogs.exchange, known);
   e.network = make(catalogs.network);
   e.compute = make(catalogs.compute);
+  if (e.topology.ranks() > 0) {
+    if (static_cast<int>(e.changes.speeds.size()) > ranks) top.error("speeds", fmt::format("{} speeds are given for {} ranks", e.changes.speeds.size(), ranks));
+    if (e.eval.count() > 0) e.eras = eras_of(e.changes, e.topology, e.eval, problems);
+  }
+  problems.check();
+  for (Era& era : e.eras)
+    if (era.other_ranks && era.survivors) era.survivors = with_parts(*era.survivors, era, settings, shape, catalogs, problems);
+  for (std::size_t i = 1; i < e.eras.size(); ++i)
+    if (!e.eras[i].other_ranks) e.eras[i].survivors = e.eras[i - 1].survivors;
   problems.check();
 
   if (e.placement.sees == PlacementPolicy::Sees::tokens && !e.placement.or_less) {

@@ -6,7 +6,7 @@
 #include "policies/schedule.h"
 #include "sim/compute/compute.h"
 #include "sim/network/network.h"
-#include "sim/rebalance.h"
+#include "sim/era.h"
 #include "workloads/model.h"
 
 namespace epsim {
@@ -35,6 +35,8 @@ struct Experiment {
   BatchRange fit;           ///< batches that placements are made from; empty: none
   BatchRange eval{0, 1};    ///< batches that are played
   Rebalance rebalance;
+  Changes changes;          ///< of ranks, as the file says
+  std::vector<Era> eras;    ///< the same batch by batch, by their first batch; the first is that of the first batch played
   Topology topology;
   Source source;
   Router router;
@@ -50,6 +52,8 @@ struct Experiment {
   std::vector<std::string> notes;  ///< what the reader guessed or should know; for stderr
   Setting resolved;         ///< the settings in force: the file's over the model's defaults, overrides applied
 
+  /// The era of a batch; one where nothing ever changes, for an experiment without any.
+  const Era& era(int batch) const;
   /// The part in force for a kind, as the resolved settings spell it: "eplb" or "eplb {slots: 288}".
   std::string part(std::string_view kind) const;
 };

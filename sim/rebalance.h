@@ -33,8 +33,8 @@ struct Rebalance {
   int layers_per_batch = 0;  ///< layers that a decision may change, in turn; 0: all
 };
 
-/// Reads the section `rebalance`; `fits` tells whether the experiment has batches to fit. A knob that the chosen statistics do not use is an error.
-Rebalance read_rebalance(Params& section, bool fits);
+/// Reads the section `rebalance`; `fits` tells whether the experiment has batches to fit, `events` whether ranks fail or join. A knob that the chosen statistics do not use is an error.
+Rebalance read_rebalance(Params& section, bool fits, bool events);
 /// Reads "a:b", each end a batch or a percentage of `batches` such as 50%, or left out. Empty where nothing was typed.
 BatchRange read_batches(Params& params, const std::string& key, const std::string& text, int batches);
 

@@ -94,4 +94,42 @@ Topology without(const Topology& topology, const std::string& link) {
   return with_fault(topology, fault);
 }
 
+Topology without_ranks(const Topology& topology, const std::vector<Rank>& down) {
+  ensure(static_cast<int>(down.size()) < topology.ranks(), "a topology keeps a rank");
+  std::vector<Vertex> vertices;
+  std::vector<std::int32_t> number;  // of each old vertex; -1: gone
+  std::vector<std::int32_t> rank_number(static_cast<std::size_t>(topology.ranks()), -1), node_number(static_cast<std::size_t>(topology.nodes()), -1);
+  for (const Rank r : ids<Rank>(topology.ranks()))
+    if (std::find(down.begin(), down.end(), r) == down.end()) rank_number[r] = node_number[topology.node_of(r)] = 0;
+  for (std::vector<std::int32_t>* numbers : {&rank_number, &node_number}) {
+    std::int32_t next = 0;
+    for (std::int32_t& n : *numbers)
+      if (n == 0) n = next++;
+  }
+  for (Vertex v : topology.vertices()) {
+    const bool gone = v.rank.valid() && rank_number[v.rank] < 0;
+    number.push_back(gone ? -1 : static_cast<std::int32_t>(vertices.size()));
+    if (gone) continue;
+    if (v.rank.valid()) v.node = Node(node_number[v.node]), v.rank = Rank(rank_number[v.rank]);
+    vertices.push_back(std::move(v));
+  }
+  std::vector<Link> links;
+  for (Link l : topology.links()) {
+    l.from = number[static_cast<std::size_t>(l.from)], l.to = number[static_cast<std::size_t>(l.to)];
+    if (l.from >= 0 && l.to >= 0) links.push_back(std::move(l));
+  }
+  Topology out(std::move(vertices), std::move(links), topology.device(), {}, topology.path_rule());
+  out.summary = topology.summary;
+  return out;
+}
+
+Topology as_one_node(const Topology& topology) {
+  std::vector<Vertex> vertices(topology.vertices().begin(), topology.vertices().end());
+  for (Vertex& v : vertices)
+    if (v.rank.valid()) v.node = Node(0);
+  Topology out(std::move(vertices), {topology.links().begin(), topology.links().end()}, topology.device(), {}, topology.path_rule());
+  out.summary = topology.summary;
+  return out;
+}
+
 }  // namespace epsim

@@ -22,5 +22,9 @@ void apply(const std::vector<Fault>& faults, const std::vector<Vertex>& vertices
 Topology scaled(const Topology& topology, const std::string& link, double scale);
 /// The topology without the links of a name or pattern. Throws InputError where no link has such a name or ranks are then disconnected.
 Topology without(const Topology& topology, const std::string& link);
+/// The topology without the ranks `down` and their links. The other ranks, and the nodes that keep any, are numbered anew in the same order; which of several next hops carries a pair may change with the numbers.
+Topology without_ranks(const Topology& topology, const std::vector<Rank>& down);
+/// The same topology with all ranks in one node.
+Topology as_one_node(const Topology& topology);
 
 }  // namespace epsim

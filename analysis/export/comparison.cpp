@@ -21,6 +21,12 @@ std::string beside_best(const ComparedPoint& p, const ComparedPoint& best) {
   return std::isfinite(d.half_width) ? fmt::format("{:+.1f}% \u00b1{:.1f}", 100 * d.mean, 100 * d.half_width) : fmt::format("{:+.1f}%", 100 * d.mean);
 }
 
+/// Batches after which a move has paid for itself.
+std::string pays_after(const BreakEven& b) {
+  const std::optional<double> batches = b.batches();
+  return !batches ? "" : std::isfinite(*batches) ? fmt::format("{:.3g} batches", *batches) : "never";
+}
+
 std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
 
 }  // namespace
@@ -30,6 +36,8 @@ void write_text(std::ostream& out, const Comparison& c) {
              c.batches > 1 ? fmt::format("means of {} batches, ", c.batches) : "", c.seeds > 1 ? fmt::format("{} seeds from ", c.seeds) : "", c.seed);
   const auto any = [&](auto value) { return std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return value(p) > 0; }); };
   const bool drops = any([](const ComparedPoint& p) { return p.drop_rate(); }), moves = any([](const ComparedPoint& p) { return p.moved_bytes; });
+  const bool restores = any([](const ComparedPoint& p) { return p.restored_bytes; }), loses = any([](const ComparedPoint& p) { return static_cast<double>(p.lost_tokens); });
+  const bool pays = std::any_of(c.points.begin(), c.points.end(), [](const ComparedPoint& p) { return p.break_even.moves > 0; });
   std::vector<std::string> header;
   std::vector<bool> left;
   const auto column = [&](std::string name, bool is_left = false) { header.push_back(std::move(name)), left.push_back(is_left); };
@@ -37,6 +45,9 @@ void write_text(std::ostream& out, const Comparison& c) {
   for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "bound", "gap", "max/mean", "load gap", "bytes", "cross-node", "busiest link", "link gap"}) column(name);
   if (drops) column("dropped");
   if (moves) column("moved"), column("waited");
+  if (pays) column("pays after");
+  if (restores) column("restored");
+  if (loses) column("lost tokens");
   column("weights"), column("placing"), column("bottleneck", true);
   TextTable table(left);
   table.add(std::move(header));
@@ -50,11 +61,15 @@ void write_text(std::ostream& out, const Comparison& c) {
       row.push_back(cell);
     if (drops) row.push_back(fmt::format("{:.2f}%", 100 * p.drop_rate()));
     if (moves) row.push_back(format_bytes(p.moved_bytes)), row.push_back(format_seconds(p.waited_s));
+    if (pays) row.push_back(pays_after(p.break_even));
+    if (restores) row.push_back(format_bytes(p.restored_bytes));
+    if (loses) row.push_back(std::to_string(p.lost_tokens));
     row.push_back(format_bytes(p.max_rank_weights_bytes)), row.push_back(format_seconds(p.placing_s)), row.push_back(p.bottleneck);
     table.add(std::move(row));
   }
   table.write(out);
   fmt::print(out, "\n  bound and gaps: against what no placement into the same slots can pass, whatever the replica rule; time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
+  if (pays) fmt::print(out, "  pays after: batches in which the time gained by a move adds up to what it cost (waiting, and slowing the layer)\n");
 }
 
 void write_csv(std::ostream& out, const Comparison& c) {

@@ -1,6 +1,7 @@
 #include "analysis/export/fields.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -89,16 +90,28 @@ const std::vector<LayerField>& layer_fields() {
       {"optimum_layer_s", [](const M& m) -> FieldValue { return m.optimum.layer_s.value; }},
       {"optimum_layer_s_because", [](const M& m) -> FieldValue { return std::string(m.optimum.layer_s.because); }},
       {"layer_gap", [](const M& m) -> FieldValue { return gap(m.layer_s, m.optimum.layer_s.value); }},
+      {"ranks_up", [](const M& m) -> FieldValue { return std::int64_t{m.ranks_up}; }},
+      {"rehomed_tokens", [](const M& m) -> FieldValue { return m.rehomed_tokens; }},
+      {"lost_tokens", [](const M& m) -> FieldValue { return m.lost_tokens; }},
       {"changed_slots", [](const M& m) -> FieldValue { return m.relocation.changed_slots; }},
       {"moved_experts", [](const M& m) -> FieldValue { return m.relocation.moved_experts; }},
       {"moved_bytes", [](const M& m) -> FieldValue { return m.relocation.bytes; }},
       {"moving_peers", [](const M& m) -> FieldValue { return m.relocation.peers; }},
+      {"restored_experts", [](const M& m) -> FieldValue { return m.relocation.restored_experts; }},
+      {"restored_bytes", [](const M& m) -> FieldValue { return m.relocation.restored_bytes; }},
       {"moving_s", [](const M& m) -> FieldValue { return m.relocation.moving_s; }},
       {"waited_s", [](const M& m) -> FieldValue { return m.relocation.waited_s; }},
       {"slowed_s", [](const M& m) -> FieldValue { return m.relocation.slowed_s; }},
+      {"paid_s", [](const M& m) -> FieldValue { return m.relocation.paid_s; }},
+      {"gained_s", [](const M& m) -> FieldValue { return m.relocation.gained_s; }},
       {"bottleneck", [](const M& m) -> FieldValue { return m.bottleneck; }},
   };
   return fields;
+}
+
+FieldValue break_even_field(const BreakEven& b) {
+  const std::optional<double> batches = b.batches();
+  return batches && std::isfinite(*batches) ? FieldValue(*batches) : FieldValue(std::string(batches ? "never" : ""));
 }
 
 std::vector<std::pair<std::string, std::string>> trust(const Experiment& experiment) {

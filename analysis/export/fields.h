@@ -22,6 +22,9 @@ struct LayerField {
 /// The columns of metrics.csv and of `layers[]` in metrics.json, in order.
 const std::vector<LayerField>& layer_fields();
 
+/// Batches after which moves have paid for themselves; "never" where they do not, empty where none had to.
+FieldValue break_even_field(const BreakEven& break_even);
+
 /// How far to trust each group of figures, as (group, label) in a fixed order. Labels begin with "exact", "bound", "modelled, calibrated by parts" or "modelled, assumed".
 std::vector<std::pair<std::string, std::string>> trust(const Experiment& experiment);
 

@@ -4,6 +4,7 @@
 
 #include "analysis/export/fields.h"
 #include "analysis/export/writers.h"
+#include "analysis/recovery.h"
 
 namespace epsim {
 
@@ -48,6 +49,11 @@ void write_json(std::ostream& out, const Experiment& experiment, const RunMetric
   root["slowest_batch"] = run.slowest_batch;
   root["slowest_layer"] = run.slowest_layer;
   root["bottleneck"] = run.bottleneck;
+  std::visit([&](const auto& value) { root["break_even_batches"] = value; }, break_even_field(run.break_even));
+  Json& events = root["events"] = Json::array();
+  for (const Recovery& r : recoveries(experiment, run))
+    events.push_back({{"batch", r.batch}, {"what", r.what}, {"ranks_up", r.ranks_up}, {"moved_bytes", r.moved_bytes}, {"restored_bytes", r.restored_bytes}, {"waited_s", r.waited_s},
+                      {"before_s", r.before_s}, {"settled_s", r.settled_s}, {"recovery_batches", r.recovery_batches}, {"recovery_s", r.recovery_s}});
   Json& layers = root["layers"] = Json::array();
   for (const LayerMetrics& layer : run.layers) {
     Json row;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <ostream>
 
 #include <fmt/format.h>
@@ -7,6 +8,7 @@
 #include "analysis/export/fields.h"
 #include "analysis/export/table.h"
 #include "analysis/export/writers.h"
+#include "analysis/recovery.h"
 
 namespace epsim {
 namespace {
@@ -66,6 +68,19 @@ void write_exchanges(std::ostream& out, const LayerMetrics& m) {
   line("combine", m.combine_busiest, m.combine_transfer_s);
 }
 
+/// A line an event: what it moved, how long layers waited for it, and when time was steady again.
+void write_events(std::ostream& out, const Experiment& experiment, const RunMetrics& run) {
+  const std::vector<Recovery> events = recoveries(experiment, run);
+  if (events.empty()) return;
+  TextTable table({false, true, false, false, false, false, false, false, false});
+  table.add({"batch", "event", "ranks", "moved", "restored", "waited", "a batch before", "and after", "recovered after"});
+  for (const Recovery& r : events)
+    table.add({std::to_string(r.batch), r.what, std::to_string(r.ranks_up), format_bytes(static_cast<double>(r.moved_bytes)), format_bytes(static_cast<double>(r.restored_bytes)), format_seconds(r.waited_s),
+               r.before_s > 0 ? format_seconds(r.before_s) : "", format_seconds(r.settled_s), fmt::format("{} {}", r.recovery_batches, r.recovery_batches == 1 ? "batch" : "batches")});
+  out << '\n';
+  table.write(out);
+}
+
 /// How many layers each stage is the longest of.
 std::string longest_stages(const RunMetrics& run) {
   int dispatch = 0, compute = 0, combine = 0;
@@ -94,6 +109,8 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
   else
     write_spread(out, run);
 
+  write_events(out, experiment, run);
+
   double dispatch = 0, compute = 0, combine = 0, waited = 0, bound = 0, weights = 0, activations = 0;
   Relocation moved;
   DropCounts drops;
@@ -121,6 +138,10 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
     if (m.layer == run.slowest_layer && m.batch == run.slowest_batch) write_exchanges(out, m);
   if (moved.moved_experts > 0)
     fmt::print(out, "  placed anew: {} experts moved, {}; layers were slowed by {} beside it\n", moved.moved_experts, format_bytes(static_cast<double>(moved.bytes)), format_seconds(moved.slowed_s));
+  if (const std::optional<double> pays = run.break_even.batches())
+    fmt::print(out, "  {}\n", std::isfinite(*pays) ? fmt::format("a move has paid for itself after {:.3g} batches: {} for {} a batch", *pays, format_seconds(run.break_even.cost_s / static_cast<double>(run.break_even.moves)),
+                                                                format_seconds(run.break_even.gain_s / static_cast<double>(run.break_even.moves)))
+                                                : "moves never pay for themselves: layers are no quicker after them");
   if (drops.choices > 0)
     fmt::print(out, "  dropped {} of {} choices ({}): {} tokens lost some, {} lost all; combine weight {:.4g}\n", drops.choices, choices,
                percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.total_tokens, drops.weight);

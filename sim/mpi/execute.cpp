@@ -244,7 +244,7 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   done.bytes_moved = done.rows_moved * e.execute_hidden * static_cast<std::int64_t>(sizeof(float));
   if (!world.root()) return done;
 
-  const Timeline timeline = simulate(schedule, e.topology, e.network, e.compute, Precision::fp32);
+  const Timeline timeline = simulate(schedule, e.topology, e.network, at_speeds(e.compute, e.era(e.eval.first).speeds), Precision::fp32);
   const Timeline::Stages stages = timeline.stages(schedule);
   done.simulated = {stages.dispatch.seconds(), stages.compute.seconds(), stages.combine.seconds()};
 
@@ -282,6 +282,7 @@ void check_execution(const World& world, const Experiment& e, const ExecuteOptio
   if (world.size() > ranks) problems.add({}, fmt::format("{} processes cannot share {} plan ranks: start at most {} (mpirun -n {})", world.size(), ranks, ranks, ranks));
   if (!options.dump.empty() && e.layers.size() != 1)
     problems.add({}, fmt::format("--dump writes one layer and the experiment has {}: choose one, such as --set layers={}", e.layers.size(), e.layers.front()));
+  if (!e.changes.events.empty()) problems.add(e.changes.events.front().at, "`events` has no effect here: real processes run one batch, on all ranks; leave it out with --set events=[]");
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)), least = least_memory(world, e);
   if (memory > 0 && least > memory)
     problems.add({}, fmt::format("real experts and tokens of this size need more than {} on the first process and this machine has {}: shrink them, such as --set execute.hidden=256 --set "

@@ -42,7 +42,8 @@ std::set<std::string> keys_of(const Json& object) {
 }
 
 TEST(OutputPage, HasEveryKeyOfMetricsJsonAndNoOther) {
-  const MeasuredCase c(1);
+  MeasuredCase c(1);
+  c.experiment.eras = {{0, {}, nullptr, false, "rank 1 at speed 0.5"}};
   const Json root = json_of(c, run_of(c, 2));
   std::set<std::string> keys;
   for (const auto& [key, value] : root.items()) {
@@ -53,6 +54,7 @@ TEST(OutputPage, HasEveryKeyOfMetricsJsonAndNoOther) {
     }
   }
   for (const auto& key : keys_of(root["links"][0])) keys.insert("links[]." + key);
+  for (const auto& key : keys_of(root["events"][0])) keys.insert("events[]." + key);
   EXPECT_EQ(keys, documented("metrics.json"));
   EXPECT_EQ(keys_of(root["layers"][0]), documented("Layer fields"));
 }

@@ -174,6 +174,32 @@ TEST(Run, BlockingMovesAreWaitedForAndOverlappedOnesComeABatchLater) {
   EXPECT_EQ(runs[6].relocation.moving_s, 0);
 }
 
+TEST(Run, TellsWhatAMoveCostAndWhatItGainedInTheFirstBatchUnderTheNewPlacement) {
+  const auto under = [](const Experiment& e, const LayerRun& run, const Placement& placement) {
+    return run_plan(e, make_plan(run.plan.layer, run.plan.routing, e.capacity, placement, e.replica, e.topology), Timeline::Detail::rank).timeline.end.seconds();
+  };
+  Experiment e = experiment("batches: 3\nrebalance: {statistics: lagged, every: 2, moving: blocking}\n");
+  e.placement = Spy().policy();
+  std::vector<LayerRun> runs = play(e);
+  EXPECT_TRUE(runs[4].relocation.paid);
+  EXPECT_FALSE(runs[2].relocation.paid);
+  EXPECT_EQ(runs[4].relocation.paid_s, runs[4].relocation.waited_s);
+  EXPECT_DOUBLE_EQ(runs[4].relocation.gained_s, under(e, runs[4], runs[2].plan.placement) - runs[4].timeline.end.seconds());
+  EXPECT_NE(runs[4].relocation.gained_s, 0);
+
+  e = experiment("batches: 4\nrebalance: {statistics: lagged, every: 2, moving: overlapped}\n");
+  e.placement = Spy().policy();
+  runs = play(e);
+  EXPECT_FALSE(runs[4].relocation.paid);  // its weights still travel
+  EXPECT_TRUE(runs[6].relocation.paid);
+  EXPECT_EQ(runs[6].relocation.paid_s, std::max(0.0, runs[4].relocation.slowed_s));
+  EXPECT_DOUBLE_EQ(runs[6].relocation.gained_s, under(e, runs[6], runs[4].plan.placement) - runs[6].timeline.end.seconds());
+
+  e = experiment("batches: 3\nrebalance: {statistics: lagged, every: 2}\n");
+  e.placement = Spy().policy();
+  for (const LayerRun& run : play(e)) EXPECT_FALSE(run.relocation.paid);
+}
+
 TEST(Run, MovesComeFromTheReceiversNodeWhereItHoldsTheExpert) {
   const Topology topology = testing::part_from_yaml(builtin_clusters(), "rail_fat_tree: {nodes: 2, ranks_per_node: 2, device: h800}");
   const Placement before = Placement::from_experts({0, 1, 0, 1}, {0, 1, 2, 3, 4}, 2), after = Placement::from_experts({0, 0, 0, 1}, {0, 1, 2, 3, 4}, 2);
@@ -182,6 +208,16 @@ TEST(Run, MovesComeFromTheReceiversNodeWhereItHoldsTheExpert) {
   EXPECT_EQ(m.moves[0].from, 0);
   EXPECT_EQ(m.moves[0].to, 1);
   EXPECT_EQ(m.changed_slots, 1);
+}
+
+TEST(Run, WhatNoRankHeldIsRestored) {
+  const Topology topology = testing::part_from_yaml(builtin_clusters(), "single_switch: {ranks: 2, device: h800}");
+  const Migration m = migration(Placement::from_experts({0}, {0, 1, 1}, 2), Placement::from_experts({1, 0}, {0, 1, 2}, 2), topology);
+  ASSERT_EQ(m.moves.size(), 1U);
+  EXPECT_EQ(m.moves[0].to, 1);
+  ASSERT_EQ(m.restores.size(), 1U);
+  EXPECT_EQ(m.restores[0].to, 0);
+  EXPECT_EQ(m.restores[0].expert, 1);
 }
 
 TEST(Rebalance, RefusesWhatHasNoEffect) {

@@ -1,0 +1,109 @@
+// The commands of docs/placement.md give the figures that it quotes.
+#include <gmock/gmock.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/program.h"
+
+namespace epsim {
+namespace {
+
+using Json = nlohmann::json;
+using testing::Outcome;
+using testing::run_program;
+
+const std::string kRoot = EPSIM_SOURCE_DIR;
+
+const std::string& page() {
+  static const std::string text = testing::bytes_of(kRoot + "/docs/placement.md");
+  return text;
+}
+
+/// The words of a command as a shell would take them apart; double quotes only.
+std::vector<std::string> words(const std::string& command) {
+  std::vector<std::string> out(1);
+  bool quoted = false;
+  for (const char c : command) {
+    if (c == '"')
+      quoted = !quoted;
+    else if (c == ' ' && !quoted)
+      out.emplace_back();
+    else
+      out.back() += c;
+  }
+  return out;
+}
+
+/// Runs the one command of the page that begins with `begin` and stands in back quotes; gives its JSON. The figure that it writes is `image` of docs/images, if named.
+Json json_of(const std::string& begin, const std::string& image = "") {
+  const std::size_t at = page().find("`epsim " + begin);
+  EXPECT_NE(at, std::string::npos) << begin;
+  if (at == std::string::npos) return {};
+  std::vector<std::string> arguments = words(page().substr(at + 1, page().find('`', at + 1) - at - 1));
+  arguments.erase(arguments.begin());
+  for (std::string& a : arguments)
+    if (a.starts_with("examples/")) a = kRoot + "/" + a;
+  const testing::Workspace work("epsim_placement_page");
+  arguments.insert(arguments.end(), {"--format", "json"});
+  if (!image.empty()) arguments.insert(arguments.end(), {"--out", (work.root / "out").string()});
+  const Outcome run = run_program(arguments);
+  EXPECT_EQ(run.status, 0) << run.err;
+  if (!image.empty()) EXPECT_TRUE(testing::bytes_of(work.root / "out/compare.svg") == testing::bytes_of(kRoot + "/docs/images/" + image)) << image << " is the figure of another run";
+  return Json::parse(run.out);
+}
+
+void says(const std::string& figure) { EXPECT_NE(page().find(figure), std::string::npos) << "docs/placement.md should say: " << figure; }
+
+double number(const Json& point, const char* field) { return point.at(field).get<double>(); }
+
+TEST(PlacementPage, QuotesTheMigrationStorm) {
+  const Json points = json_of("compare examples/migration.yaml --over \"placement=", "migration.svg").at("points");
+  const Json &eplb = points.at(0), &swift = points.at(2);
+  EXPECT_EQ(eplb.at("moved_bytes"), points.at(1).at("moved_bytes"));
+  says(fmt::format("EPLB moves {:.2f} GB a batch", number(eplb, "moved_bytes") / 1e9));
+  says(fmt::format("the layer waits {:.1f} ms for them", 1e3 * number(eplb, "waited_s")));
+  says(fmt::format("moves {:.2f} GB, waits {:.2f} ms", number(swift, "moved_bytes") / 1e9, 1e3 * number(swift, "waited_s")));
+  says(fmt::format("(max/mean {:.2f} against {:.2f})", number(swift, "rank_load_max_over_mean"), number(eplb, "rank_load_max_over_mean")));
+  says(fmt::format("paid for themselves after {:.2g} batches, SwiftBalancer's after {:.2g}", number(eplb, "break_even_batches"), number(swift, "break_even_batches")));
+}
+
+TEST(PlacementPage, QuotesTheBreakEvenInterval) {
+  const Json points = json_of("compare examples/migration.yaml --over rebalance.every=", "break_even.svg").at("points");
+  const Json &every = points.at(0), &never = points.at(5);
+  says(fmt::format("the wait ({:.1f} ms)", 1e3 * number(every, "waited_s")));
+  double best = 1e9;
+  std::string quickest;
+  for (const Json& p : points)
+    if (number(p, "total_s") < best) best = number(p, "total_s"), quickest = p.at("set").at("rebalance.every");
+  says(fmt::format("imbalance costs {:.1f} ms", 1e3 * (number(never, "total_s") - best)));
+  EXPECT_THAT((std::vector<std::string>{"8", "16"}), ::testing::Contains(quickest));
+  std::string row = "| `break_even_batches` |";
+  for (const Json& p : points) row += p.at("break_even_batches").is_number() ? fmt::format(" {:.2g} |", number(p, "break_even_batches")) : " |";
+  says(row);
+}
+
+TEST(PlacementPage, QuotesTheReplicaRules) {
+  const Json points = json_of("compare examples/replica.yaml --over replica=", "replica.svg").at("points");
+  std::map<std::string, Json> by_rule;
+  for (const Json& p : points) by_rule[p.at("set").at("replica")] = p;
+  const Json &nearest = by_rule.at("nearest"), &turns = by_rule.at("round_robin");
+  says(fmt::format("`nearest` saves {:.0f} % of the bytes", 100 * (1 - number(nearest, "bytes") / number(turns, "bytes"))));
+  says(fmt::format("(max/mean {:.2f} against {:.2f})", number(nearest, "rank_load_max_over_mean"), number(turns, "rank_load_max_over_mean")));
+  for (const Json& p : points) EXPECT_LT(number(p, "relative_to_best"), 1.01) << "below 1 %";
+}
+
+TEST(PlacementPage, QuotesTheFailure) {
+  const Json run = json_of("run examples/failure.yaml");
+  const Json& events = run.at("events");
+  ASSERT_EQ(events.size(), 3U);
+  const Json &fails = events.at(0), &joins = events.at(1), &slow = events.at(2);
+  says(fmt::format("{:.0f} MB are restored and {:.2f} GB travel, and the layer waits {:.1f} ms", number(fails, "restored_bytes") / 1e6, number(fails, "moved_bytes") / 1e9, 1e3 * number(fails, "waited_s")));
+  says(fmt::format("{} batch to recover", fails.at("recovery_batches").get<int>()));
+  says(fmt::format("from {:.2f} to {:.2f} ms", 1e3 * number(fails, "before_s"), 1e3 * number(fails, "settled_s")));
+  says(fmt::format("waits {:.1f} ms when it joins", 1e3 * number(joins, "waited_s")));
+  says(fmt::format("A rank at half its speed makes a batch {:.0f} % longer", 100 * (number(slow, "settled_s") / number(joins, "settled_s") - 1)));
+}
+
+}  // namespace
+}  // namespace epsim
