@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "base/npz.h"
 #include "cli/cli.h"
 #include "cli/output_file.h"
 #include "cli/route_input.h"

@@ -37,7 +37,7 @@ TEST(RouterParts, AllRoutersAndCapacitiesWorkInASimulation) {
     const std::string &router = routers[i % routers.size()], &capacity = capacities[(i / routers.size() + i) % capacities.size()];
     if (router.find("fastmoe") != std::string::npos && capacity.find("next_best") != std::string::npos) continue;
     SCOPED_TRACE(router + ", " + capacity);
-    const Experiment e = experiment("router: {" + router + "}\ncapacity: {" + capacity + "}\nplacement: {replicate_top_k: {hot: 1}}\n");
+    const Experiment e = experiment("router: {" + router + "}\ncapacity: {" + capacity + "}\nplacement: {replicate_top_k: {k: 1}}\n");
     const LayerRun one = play(e), again = play(e);
     const Plan& p = one.plan;
     EXPECT_EQ(p.digest(), again.plan.digest());
