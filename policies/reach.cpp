@@ -104,4 +104,17 @@ Matrix<std::int64_t> copies_by_slot(const Plan& plan, int chunks) {
   return copies;
 }
 
+Matrix<std::int64_t> rows_by_slot(const Plan& plan, int chunks) {
+  Matrix<std::int64_t> rows = copies_by_slot(plan, chunks);
+  const std::vector<std::int64_t> all = plan.copies_of_slot(), computed = plan.rows_of_slot();
+  for (std::int64_t s = 0; s < rows.columns; ++s) {
+    std::int64_t change = computed[static_cast<std::size_t>(s)] - all[static_cast<std::size_t>(s)];
+    for (std::int64_t c = chunks - 1; c >= 0 && change != 0; --c) {
+      const std::int64_t here = std::max(change, -rows(c, s));
+      rows(c, s) += here, change -= here;
+    }
+  }
+  return rows;
+}
+
 }  // namespace epsim

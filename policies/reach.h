@@ -22,8 +22,10 @@ Reach reach_of(const Plan& plan, const Topology& topology, int chunks = 1);
 /// Kept copies by chunk of a home rank and by rank: [R x chunks][R].
 Matrix<std::int64_t> copies_by_rank(const Plan& plan, int chunks);
 
-/// Kept copies by chunk, of all home ranks, and by slot: [chunks][P].
+/// Copies that arrive by chunk, of all home ranks, and by slot: [chunks][P].
 Matrix<std::int64_t> copies_by_slot(const Plan& plan, int chunks);
+/// Rows that are computed, likewise: without copies dropped on arrival, which are taken to be the last ones, and with a slot's padding in the last chunk.
+Matrix<std::int64_t> rows_by_slot(const Plan& plan, int chunks);
 
 /// The first of `tokens` tokens that is in chunk `chunk` of `chunks` contiguous ones, as equal as they can be.
 constexpr std::int64_t chunk_begin(std::int64_t tokens, int chunk, int chunks) { return tokens * chunk / chunks; }

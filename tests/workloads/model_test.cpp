@@ -139,6 +139,40 @@ TEST(Model, SwitchBaseHasExpertsInEverySecondFfn) {
   EXPECT_NEAR(model_preset("switch-base-8")->total_params * 1e-6, 619, 1) << "as its published checkpoint";
 }
 
+// Totals as the publishers state them, in billions, to the digits they give.
+TEST(Model, PresetsOfOtherFamiliesHaveTheStatedTotals) {
+  struct Stated {
+    std::string name;
+    double total, within;
+    std::string router;
+  };
+  for (const Stated& s : std::vector<Stated>{{"deepseek-v2", 236, 0.5, "{grouped_topk: {groups: 8, groups_kept: 3, score: softmax, group_score: max, renormalise: false, scale: 16}}"},
+                                             {"qwen1.5-moe-a2.7b", 14.3, 0.05, "{topk: {score: softmax_before, renormalise: false, scale: 1}}"},
+                                             {"qwen2-57b-a14b", 57.4, 0.05, "{topk: {score: softmax_before, renormalise: false, scale: 1}}"},
+                                             {"qwen3-235b-a22b", 235, 0.5, "{topk: {score: softmax_before, renormalise: true, scale: 1}}"},
+                                             {"gpt-oss-120b", 116.8, 0.05, "{topk: {score: softmax_after}}"},
+                                             {"olmoe-1b-7b", 6.9, 0.05, "{topk: {score: softmax_before, renormalise: false, scale: 1}}"},
+                                             {"kimi-k2", 1026, 1, "{grouped_topk: {groups: 1, groups_kept: 1, score: sigmoid, group_score: top2, renormalise: true, scale: 2.827}}"},
+                                             {"glm-4.5", 355, 4, "{grouped_topk: {groups: 1, groups_kept: 1, score: sigmoid, group_score: top2, renormalise: true, scale: 2.5}}"},
+                                             {"glm-4.5-air", 106, 1.5, "{grouped_topk: {groups: 1, groups_kept: 1, score: sigmoid, group_score: top2, renormalise: true, scale: 1}}"},
+                                             {"llama-4-scout", 109, 2, "{topk: {score: sigmoid, renormalise: false, scale: 1}}"},
+                                             {"llama-4-maverick", 400, 3, "{topk: {score: sigmoid, renormalise: false, scale: 1}}"},
+                                             {"dbrx", 132, 0.5, "{topk: {score: softmax_before, renormalise: true, scale: 1}}"},
+                                             {"switch-c-2048", 1571, 5, "{topk: {score: softmax_before, renormalise: false}}"},
+                                             {"glam-64b-64e", 1200, 50, "gshard"},
+                                             {"vmoe-l16", 3.4, 0.1, "{topk: {renormalise: false, noise: 0.03125}}"},
+                                             {"vmoe-h14", 7.2, 0.1, "{topk: {renormalise: false, noise: 0.03125}}"},
+                                             {"speculated-gpt-4-8e", 1760, 0, "topk"},
+                                             {"speculated-qwen2.5-moe", 42, 0, "topk"}}) {
+    const std::optional<Model> m = model_preset(s.name);
+    ASSERT_TRUE(m) << s.name;
+    EXPECT_EQ(m->name, s.name);
+    EXPECT_NEAR(m->total_params * 1e-9, s.total, s.within) << s.name;
+    EXPECT_EQ(to_yaml(m->router), s.router) << s.name;
+    EXPECT_EQ(m->warnings.empty(), !s.name.starts_with("speculated")) << s.name;
+  }
+}
+
 TEST(Model, RoutersFollowTheModel) {
   EXPECT_EQ(to_yaml(model_preset("deepseek-v3")->router),
             "{grouped_topk: {groups: 8, groups_kept: 4, score: sigmoid, group_score: top2, renormalise: true, scale: 2.5}}");

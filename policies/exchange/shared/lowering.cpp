@@ -149,7 +149,7 @@ void Recorder::check(const Counter& counts) const {
 Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& counts, const Pricing& pricing) {
   Schedule schedule;
   schedule.ranks = plan.ranks();
-  const Matrix<std::int64_t> slot_rows = copies_by_slot(plan, steps.experts_steps());
+  const Matrix<std::int64_t> slot_rows = rows_by_slot(plan, steps.experts_steps());
   for (std::size_t p = 0; p < steps.list.size(); ++p) {
     const Step& step = steps.list[p];
     const auto index = static_cast<int>(p);
