@@ -74,15 +74,15 @@ void FfnBackward::backward(const FfnRows& r) const {
 void weight_gradient(const FfnShape& s, const FfnRows& r, FfnMatrix matrix, const FfnSlice& out) {
   switch (matrix) {
     case FfnMatrix::w1:
-      sum_outer_products(r.x, s.hidden, r.dg, s.ffn, r.rows, out.w1);
+      sum_outer_products(r.x, s.hidden, r.dg, s.ffn, r.rows, out.w1, s.precision);
       if (out.b1) sum_rows(nullptr, r.dg, s.ffn, r.rows, out.b1);
       return;
     case FfnMatrix::w3:
-      if (out.w3) sum_outer_products(r.x, s.hidden, r.du, s.ffn, r.rows, out.w3);
+      if (out.w3) sum_outer_products(r.x, s.hidden, r.du, s.ffn, r.rows, out.w3, s.precision);
       if (out.b3) sum_rows(nullptr, r.du, s.ffn, r.rows, out.b3);
       return;
     case FfnMatrix::w2:
-      sum_outer_products(r.a, s.ffn, r.dy, s.hidden, r.rows, out.w2);
+      sum_outer_products(r.a, s.ffn, r.dy, s.hidden, r.rows, out.w2, s.precision);
       if (out.b2) sum_rows(r.scale, r.dy, s.hidden, r.rows, out.b2);
   }
 }

@@ -90,6 +90,47 @@ const ShapeProducts& products_of(std::int64_t inner, std::int64_t outer, Precisi
   return found->second;
 }
 
+/// The sum of outer products of one chunk in bfloat16. Chunks are filled up with rows of zeros to one of a few sizes.
+struct OuterProduct {
+  static constexpr std::int64_t kRowStep = 32;
+  dnnl::matmul::primitive_desc desc;
+  dnnl::matmul run;
+
+  static OuterProduct make(std::int64_t m, std::int64_t n, std::int64_t rows) {
+    const dnnl::memory::desc left({m, rows}, dnnl::memory::data_type::bf16, dnnl::memory::format_tag::ba);
+    const dnnl::matmul::desc d(left, plain(rows, n, dnnl::memory::data_type::bf16), plain(m, n, dnnl::memory::data_type::f32));
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::matmul::primitive_desc desc(d, attributes, cpu());
+    return {desc, dnnl::matmul(desc)};
+  }
+
+  void operator()(const std::uint16_t* left, const std::uint16_t* right, float* out) const {
+    dnnl::memory a(desc.src_desc(), cpu(), const_cast<std::uint16_t*>(left)), b(desc.weights_desc(), cpu(), const_cast<std::uint16_t*>(right)), to(desc.dst_desc(), cpu(), out);
+    dnnl::memory scratchpad(desc.scratchpad_desc(), cpu(), workspace<1, char>(static_cast<std::int64_t>(desc.scratchpad_desc().get_size())));
+    run.execute(stream(), {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, to}, {DNNL_ARG_SCRATCHPAD, scratchpad}});
+    stream().wait();
+  }
+};
+const OuterProduct& outer_product_of(std::int64_t m, std::int64_t n, std::int64_t rows) {
+  static std::mutex mutex;
+  static std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, OuterProduct> kept;
+  const std::lock_guard lock(mutex);
+  const std::tuple key(m, n, rows);
+  auto found = kept.find(key);
+  if (found == kept.end()) found = kept.emplace(key, OuterProduct::make(m, n, rows)).first;
+  return found->second;
+}
+
+/// Rows in bfloat16, and zeros behind them up to `padded` rows.
+template <int kUse>
+const std::uint16_t* narrowed(const float* rows, std::int64_t count, std::int64_t padded, std::int64_t width) {
+  auto* narrow = workspace<kUse, std::uint16_t>(padded * width);
+  to_bfloat16(rows, narrow, count * width);
+  std::fill_n(narrow + count * width, (padded - count) * width, std::uint16_t{0});
+  return narrow;
+}
+
 /// out = the sum over chunks [begin, end) of `leaf`, by a binary tree whose left half is the largest power of two: it does not change when chunks are added behind.
 template <class Leaf>
 void add_chunks(std::int64_t begin, std::int64_t end, std::int64_t size, const Leaf& leaf, float* out) {
@@ -154,10 +195,14 @@ void RightSide::multiply(const float* left, std::int64_t rows, float* out, bool 
   std::copy_n(result, n * outer_, out + first * outer_);
 }
 
-void sum_outer_products(const float* left, std::int64_t m, const float* right, std::int64_t n, std::int64_t rows, float* out) {
+void sum_outer_products(const float* left, std::int64_t m, const float* right, std::int64_t n, std::int64_t rows, float* out, Precision precision) {
   stream();
   const auto leaf = [&](std::int64_t chunk, float* sum) {
     const std::int64_t first = chunk * kChunkRows, count = std::min(kChunkRows, rows - first);
+    if (precision == Precision::bf16) {
+      const std::int64_t padded = (count + OuterProduct::kRowStep - 1) / OuterProduct::kRowStep * OuterProduct::kRowStep;
+      return outer_product_of(m, n, padded)(narrowed<4>(left + first * m, count, padded, m), narrowed<5>(right + first * n, count, padded, n), sum);
+    }
     const auto status = dnnl::sgemm('T', 'N', m, n, count, 1.0F, left + first * m, m, right + first * n, n, 0.0F, sum, n);
     ensure(status == dnnl::status::success, "a product of matrices is computed");
   };

@@ -34,7 +34,8 @@ class RightSide {
 inline constexpr std::int64_t kChunkRows = 512;
 
 /// out [m][n] = the sum over rows of the outer products of left [rows][m] and right [rows][n], in chunks of kChunkRows: the gradient of a weight matrix. Zeros without rows.
-void sum_outer_products(const float* left, std::int64_t m, const float* right, std::int64_t n, std::int64_t rows, float* out);
+/// Factors are rounded as by RightSide.
+void sum_outer_products(const float* left, std::int64_t m, const float* right, std::int64_t n, std::int64_t rows, float* out, Precision precision);
 /// out [n] = the sum over rows of scale[row] right[row], in the same chunks; a null `scale` is ones: the gradient of a bias.
 void sum_rows(const float* scale, const float* right, std::int64_t n, std::int64_t rows, float* out);
 

@@ -80,26 +80,37 @@ TEST(RightSide, RowAloneEqualsRowInBatch) {
 // The sum over rows is a fixed tree of fixed chunks, so whoever holds a chunk may add it.
 TEST(SumOverRows, IsATreeOfChunks) {
   const std::int64_t m = 5, n = 9, rows = 2 * kChunkRows + 300;
-  const std::vector<float> left = random_values(7, rows * m), right = random_values(8, rows * n), scale = random_values(9, rows);
-  std::vector<std::vector<float>> chunks, bias;
-  for (std::int64_t first = 0; first < rows; first += kChunkRows) {
-    const std::int64_t count = std::min(kChunkRows, rows - first);
-    sum_outer_products(left.data() + first * m, m, right.data() + first * n, n, count, chunks.emplace_back(static_cast<std::size_t>(m * n)).data());
-    sum_rows(scale.data() + first, right.data() + first * n, n, count, bias.emplace_back(static_cast<std::size_t>(n)).data());
+  const std::vector<float> left = random_values(7, rows * m), right = random_values(8, rows * n);
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    std::vector<std::vector<float>> chunks;
+    for (std::int64_t first = 0; first < rows; first += kChunkRows)
+      sum_outer_products(left.data() + first * m, m, right.data() + first * n, n, std::min(kChunkRows, rows - first), chunks.emplace_back(static_cast<std::size_t>(m * n)).data(), precision);
+    std::vector<float> all(static_cast<std::size_t>(m * n));
+    sum_outer_products(left.data(), m, right.data(), n, rows, all.data(), precision);
+    for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], (chunks[0][i] + chunks[1][i]) + chunks[2][i]);
+    double expected = 0, magnitude = 0;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const double term = double{left[static_cast<std::size_t>(r * m + 2)]} * double{right[static_cast<std::size_t>(r * n + 3)]};
+      expected += term, magnitude += std::abs(term);
+    }
+    EXPECT_NEAR(all[2 * 9 + 3], expected, magnitude * (precision == Precision::bf16 ? 1.0 / 256 : 1e-6));
   }
-  std::vector<float> all(static_cast<std::size_t>(m * n)), sums(static_cast<std::size_t>(n));
-  sum_outer_products(left.data(), m, right.data(), n, rows, all.data());
-  sum_rows(scale.data(), right.data(), n, rows, sums.data());
+}
+
+TEST(SumOverRows, OfBiasesIsTheSameTree) {
+  const std::int64_t n = 9, rows = 2 * kChunkRows + 300;
+  const std::vector<float> right = random_values(8, rows * n), scale = random_values(9, rows);
+  std::vector<std::vector<float>> chunks;
+  for (std::int64_t first = 0; first < rows; first += kChunkRows)
+    sum_rows(scale.data() + first, right.data() + first * n, n, std::min(kChunkRows, rows - first), chunks.emplace_back(static_cast<std::size_t>(n)).data());
+  std::vector<float> all(static_cast<std::size_t>(n));
+  sum_rows(scale.data(), right.data(), n, rows, all.data());
   for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], (chunks[0][i] + chunks[1][i]) + chunks[2][i]);
-  for (std::size_t i = 0; i < sums.size(); ++i) EXPECT_EQ(sums[i], (bias[0][i] + bias[1][i]) + bias[2][i]);
-  double expected = 0;
-  for (std::int64_t r = 0; r < rows; ++r) expected += double{left[static_cast<std::size_t>(r * m + 2)]} * double{right[static_cast<std::size_t>(r * n + 3)]};
-  EXPECT_NEAR(all[2 * 9 + 3], expected, 1e-4);
 }
 
 TEST(SumOverRows, OfNoRowsIsZero) {
   std::vector<float> out(6, 1.0F);
-  sum_outer_products(nullptr, 2, nullptr, 3, 0, out.data());
+  sum_outer_products(nullptr, 2, nullptr, 3, 0, out.data(), Precision::fp32);
   EXPECT_EQ(out, std::vector<float>(6));
   sum_rows(nullptr, nullptr, 6, 0, out.data());
   EXPECT_EQ(out, std::vector<float>(6));
