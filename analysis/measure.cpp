@@ -62,7 +62,7 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.arrival_error = run.timeline.arrival_error;
 
   m.tokens = plan.routing.tokens();
-  m.choices = m.tokens * plan.routing.top_k;
+  m.choices = std::accumulate(plan.choices.cells.begin(), plan.choices.cells.end(), std::int64_t{0});
   m.copies = m.choices - plan.drops.choices;
   m.drops = plan.drops;
   m.rank_copies = plan.copies_of_rank();

@@ -63,7 +63,7 @@ std::vector<RunMetrics> play_all(const std::vector<Experiment>& experiments) {
     for (const std::size_t m : members) shown.push_back(runs.emplace_back(std::make_unique<Run>(experiments[m])).get());
     for (const std::size_t m : members) cuts.push_back(cuts_of(experiments[m].topology));
     fit(first, shown);
-    Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k);
+    Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k, first.router);
     for (int batch = first.eval.first; batch < first.eval.last; ++batch)
       for (std::size_t l = 0; l < first.layers.size(); ++l) {
         route_layer(first, batch, first.layers[l], 0, first.topology.ranks(), routing);

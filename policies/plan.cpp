@@ -8,7 +8,6 @@
 
 #include "base/check.h"
 #include "base/parallel.h"
-#include "base/vectorise.h"
 
 namespace epsim {
 namespace {
@@ -16,7 +15,7 @@ namespace {
 /// The choices of one home rank, token by token.
 struct HomeBlock {
   std::span<const std::uint16_t> expert;
-  std::span<const float> weight;
+  std::span<float> weight;
   std::span<std::int32_t> slot;
   int top_k = 0;
 };
@@ -32,71 +31,6 @@ HomeBlock block_of(Plan& plan, Rank r) {
   const std::size_t count = static_cast<std::size_t>(plan.routing.first_token[r + 1]) * k - begin;
   return {std::span(plan.routing.expert).subspan(begin, count), std::span(plan.routing.weight).subspan(begin, count),
           std::span(plan.slot).subspan(begin, count), plan.routing.top_k};
-}
-
-/// Smaller where the weight is larger. Total even for NaN, so that no input can upset a search.
-std::uint32_t priority_key(float weight) {
-  const auto bits = std::bit_cast<std::uint32_t>(weight + 0.0F);  // -0 becomes 0
-  return bits ^ (bits >> 31 ? 0 : 0x7fffffffU);
-}
-
-/// The n-th smallest of some keys.
-struct Nth {
-  std::uint32_t key;
-  std::int64_t below;  ///< keys that are smaller
-};
-
-/// The n-th smallest key (n from 0), bit by bit from the highest. Counting takes no branch and no order, so each of the 32 passes runs at the speed of vectors.
-EPSIM_VECTORISE Nth nth_smallest(const std::uint32_t* keys, std::size_t count, std::int64_t n) {
-  Nth nth{0, 0};
-  for (std::uint32_t bit = 1U << 31; bit != 0; bit >>= 1) {
-    std::uint32_t below = 0;
-    for (std::size_t i = 0; i < count; ++i) below += keys[i] < (nth.key | bit);
-    if (below <= n) nth = {nth.key | bit, below};
-  }
-  return nth;
-}
-
-/// The choices of each expert that overflows, expert by expert in token order.
-struct Overflow {
-  std::vector<std::size_t> first;    ///< [E+1]
-  std::vector<std::uint32_t> choice;
-  std::vector<std::uint32_t> key;    ///< its priority
-
-  Overflow(const HomeBlock& block, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) : first(choices.size() + 1) {
-    for (std::size_t e = 0; e < choices.size(); ++e) first[e + 1] = first[e] + (choices[e] > limits[e] ? static_cast<std::size_t>(choices[e]) : 0);
-    // An expert that keeps all writes its choices, without a branch that could not be foreseen, over each other and behind the others'.
-    std::vector<Cursor> cursors(choices.size());
-    for (std::size_t e = 0; e < choices.size(); ++e)
-      cursors[e] = choices[e] > limits[e] ? Cursor{static_cast<std::uint32_t>(first[e]), 1} : Cursor{static_cast<std::uint32_t>(first.back()), 0};
-    choice.resize(first.back() + 1), key.resize(first.back() + 1);
-    for (std::size_t i = 0; i < block.expert.size(); ++i) {
-      Cursor& at = cursors[block.expert[i]];
-      choice[at.next] = static_cast<std::uint32_t>(i);
-      key[at.next] = priority_key(block.weight[i]);
-      at.next += at.step;
-    }
-  }
-};
-
-/// Writes -1 to the slots of the choices that do not fit.
-void drop_overflow(const HomeBlock& block, Capacity::Order order, std::span<const std::int64_t> choices, std::span<const std::int64_t> limits) {
-  const Overflow overflow(block, choices, limits);
-  for (std::size_t e = 0; e < choices.size(); ++e) {
-    const std::size_t first = overflow.first[e], last = overflow.first[e + 1];
-    if (first == last) continue;
-    const std::uint32_t* keys = overflow.key.data() + first;
-    const std::uint32_t* mine = overflow.choice.data() + first;
-    if (order == Capacity::Order::position) {
-      for (std::size_t i = static_cast<std::size_t>(limits[e]); i < last - first; ++i) block.slot[mine[i]] = -1;
-      continue;
-    }
-    const Nth excess = nth_smallest(keys, last - first, limits[e]);  // the first that is too many
-    for (std::size_t i = 0; i < last - first; ++i) block.slot[mine[i]] = -static_cast<std::int32_t>(keys[i] >= excess.key);
-    std::int64_t equals = limits[e] - excess.below;  // the first of those as good as it are kept, if there is room
-    for (std::size_t i = 0; equals > 0; ++i)
-      if (keys[i] == excess.key) block.slot[mine[i]] = 0, --equals;
-  }
 }
 
 /// The kept choices of each expert with several replicas, expert by expert in token order.
@@ -116,13 +50,33 @@ struct ReplicatedChoices {
   }
 };
 
-/// Replaces the 0 of each kept choice by the slot its copy goes to, and counts copies by slot; gives what was lost.
-DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std::int64_t> kept, const Placement& placement, const ReplicaRule& rule,
-                       const ReplicaRule::Deal& deal, std::span<std::int64_t> copies) {
+/// Where an expert's copies go from one source: at most `room` of them to each replica, the others to the next one that has room.
+void spill(std::int64_t room, std::size_t replicas, std::span<std::uint16_t> dealt) {
+  std::vector<std::int64_t> taken(replicas);
+  for (std::uint16_t& choice : dealt) {
+    while (choice < replicas && taken[choice] >= room) choice = static_cast<std::uint16_t>((choice + 1) % replicas);
+    if (choice < replicas) ++taken[choice];
+  }
+}
+
+/// What one home rank's copies are dealt by.
+struct Dealing {
+  const Placement& placement;
+  const ReplicaRule& rule;
+  const ReplicaRule::Deal& deal;
+  std::span<const std::int64_t> kept;  ///< [E]
+  std::span<const std::int64_t> room;  ///< [E] copies that a replica takes; empty: any number
+};
+
+/// Replaces the 0 of each kept choice by the slot its copy goes to, and counts copies by slot; gives what was lost. `kFewer`: some choices may not have been made.
+template <bool kFewer>
+DropCounts deal_copies(Rank source, const HomeBlock& block, const Dealing& by, std::span<std::int64_t> copies) {
+  const std::span<const std::int64_t> kept = by.kept;
+  const Placement& placement = by.placement;
   ReplicatedChoices replicated;
-  if (rule.by_choice) replicated = ReplicatedChoices(block, kept, placement);
+  if (by.rule.by_choice) replicated = ReplicatedChoices(block, kept, placement);
   // The slots that each expert's copies go to, expert by expert; one slot for all of an expert with one replica. One more is read, not used, behind the last.
-  std::vector<Cursor> cursors(kept.size());
+  std::vector<Cursor> cursors(kept.size() + 1, Cursor{0, 0});
   std::vector<std::int32_t> slots;
   std::vector<std::uint16_t> dealt;
   bool legal = true;
@@ -136,8 +90,9 @@ DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std:
     if (replicas.size() <= 1 || kept[e] == 0) continue;
     dealt.assign(static_cast<std::size_t>(kept[e]), 0);
     ReplicaRule::Copies of_expert{source, Expert(static_cast<std::int64_t>(e)), replicas, {}};
-    if (rule.by_choice) of_expert.choice = std::span(replicated.choice).subspan(replicated.first[e], dealt.size());
-    deal(of_expert, dealt);
+    if (by.rule.by_choice) of_expert.choice = std::span(replicated.choice).subspan(replicated.first[e], dealt.size());
+    by.deal(of_expert, dealt);
+    if (!by.room.empty()) spill(by.room[e], replicas.size(), dealt);
     for (const std::uint16_t choice : dealt) {
       legal &= choice < replicas.size();
       slots.push_back(replicas[std::min<std::size_t>(choice, replicas.size() - 1)]);
@@ -150,23 +105,75 @@ DropCounts deal_copies(Rank source, const HomeBlock& block, std::span<const std:
   DropCounts drops;
   const auto k = static_cast<std::size_t>(block.top_k);
   for (std::size_t i = 0; i < block.expert.size(); i += k) {
-    int lost = 0;
+    int lost = 0, made = block.top_k;
     double weight = 0;  // of one token: what is added to the sum of all need not wait for every choice
     for (std::size_t j = i; j < i + k; ++j) {
       // All ones where the choice is dropped: a branch on it could not be foreseen.
       const std::int32_t dropped = block.slot[j];
-      Cursor& at = cursors[block.expert[j]];
+      Cursor& at = cursors[kFewer ? std::min<std::size_t>(block.expert[j], kept.size()) : block.expert[j]];
       block.slot[j] = slots[at.next] | dropped;
       at.next += at.step & ~static_cast<std::uint32_t>(dropped);
       lost -= dropped;
+      if (kFewer && block.expert[j] == kNoExpert) --lost, --made;
       weight += static_cast<double>(std::bit_cast<float>(std::bit_cast<std::int32_t>(block.weight[j]) & dropped));
     }
     drops.weight += weight;
     drops.choices += lost;
-    drops.partial_tokens += lost > 0 && lost < block.top_k;
-    drops.total_tokens += lost == block.top_k;
+    drops.partial_tokens += lost > 0 && lost < made;
+    drops.total_tokens += lost > 0 && lost == made;
   }
   return drops;
+}
+
+/// Takes the weight from copies that are dropped where they arrive (-1 in `mark`), and counts them by slot; gives what was lost.
+DropCounts drop_on_arrival(const HomeBlock& block, std::span<const std::int32_t> mark, std::span<std::int64_t> arrived) {
+  DropCounts drops;
+  const auto k = static_cast<std::size_t>(block.top_k);
+  for (std::size_t i = 0; i < block.expert.size(); i += k) {
+    int lost = 0, made = 0;
+    double weight = 0;
+    for (std::size_t j = i; j < i + k; ++j) {
+      made += block.slot[j] >= 0;
+      if (block.slot[j] < 0 || mark[j] >= 0) continue;
+      ++lost;
+      ++arrived[static_cast<std::size_t>(block.slot[j])];
+      weight += static_cast<double>(block.weight[j]);
+      block.weight[j] = 0;
+    }
+    drops.weight += weight;
+    drops.choices += lost;
+    drops.partial_tokens += lost > 0 && lost < made;
+    drops.total_tokens += lost > 0 && lost == made;
+  }
+  return drops;
+}
+
+/// Rows that each slot computes with nothing in them: up to its expert's capacity, and up to a whole block. Replicas share an expert's capacity; the first has what is missing.
+std::vector<std::int64_t> padding_of(const Plan& plan, const Capacity& capacity, const Matrix<std::int64_t>& kept) {
+  std::vector<std::int64_t> padding;
+  if (!capacity.pad && capacity.row_block <= 1) return padding;
+  padding.resize(static_cast<std::size_t>(plan.placement.slots()));
+  if (capacity.pad)
+    for (std::int64_t e = 0; e < kept.columns; ++e) {
+      std::int64_t rows = 0;
+      for (std::int64_t r = 0; r < kept.rows; ++r) {
+        const bool counts = capacity.scope != Capacity::Scope::batch || r == 0;  // of a shared room the first rank sees all
+        rows += (counts ? plan.limits(r, e) : 0) - kept(r, e);
+      }
+      const std::vector<Slot>& replicas = plan.placement.slots_of_expert[static_cast<std::size_t>(e)];
+      if (!replicas.empty()) padding[static_cast<std::size_t>(replicas.front())] += std::max<std::int64_t>(rows, 0);
+    }
+  const std::vector<std::int64_t> rows = plan.rows_of_slot();
+  for (std::size_t s = 0; s < padding.size(); ++s) {
+    const std::int64_t all = rows[s] + padding[s];
+    padding[s] += (all + capacity.row_block - 1) / capacity.row_block * capacity.row_block - all;
+  }
+  return padding;
+}
+
+Matrix<std::int64_t> within(Matrix<std::int64_t> choices, const Matrix<std::int64_t>& limits) {
+  for (std::size_t i = 0; i < limits.cells.size(); ++i) choices.cells[i] = std::min(choices.cells[i], limits.cells[i]);
+  return choices;
 }
 
 void check_sizes(const Plan& plan) {
@@ -189,8 +196,18 @@ std::vector<std::int64_t> Plan::copies_of_slot() const {
   return sum;
 }
 
+std::vector<std::int64_t> Plan::rows_of_slot() const {
+  std::vector<std::int64_t> rows = copies_of_slot();
+  for (std::int64_t r = 0; r < dropped_on_arrival.rows; ++r)
+    for (std::size_t s = 0; s < rows.size(); ++s) rows[s] -= dropped_on_arrival.row(r)[s];
+  for (std::size_t s = 0; s < padding.size(); ++s) rows[s] += padding[s];
+  return rows;
+}
+
 std::vector<std::int64_t> Plan::copies_of_rank() const {
-  const std::vector<std::int64_t> of_slot = copies_of_slot();
+  std::vector<std::int64_t> of_slot = copies_of_slot();
+  for (std::int64_t r = 0; r < dropped_on_arrival.rows; ++r)
+    for (std::size_t s = 0; s < of_slot.size(); ++s) of_slot[s] -= dropped_on_arrival.row(r)[s];
   std::vector<std::int64_t> sum(static_cast<std::size_t>(placement.ranks()));
   for (std::size_t r = 0; r < sum.size(); ++r)
     for (std::int32_t s = placement.first_slot[r]; s < placement.first_slot[r + 1]; ++s) sum[r] += of_slot[static_cast<std::size_t>(s)];
@@ -239,24 +256,39 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
   ensure(!limited || (plan.limits.rows == ranks && plan.limits.columns == plan.routing.experts), "a capacity limits each rank and expert, or nothing");
 
   // How many are kept follows from the counts alone, before any choice is looked at: the replica rule may plan globally.
-  Matrix<std::int64_t> kept = plan.choices;
-  std::vector<char> overflows(static_cast<std::size_t>(ranks));
-  for (std::int64_t r = 0; limited && r < ranks; ++r)
-    for (std::int64_t e = 0; e < kept.columns; ++e) {
-      ensure(plan.limits(r, e) >= 0, "a capacity is not negative");
-      if (kept(r, e) <= plan.limits(r, e)) continue;
-      kept(r, e) = plan.limits(r, e);
-      overflows[static_cast<std::size_t>(r)] = 1;
-    }
-  const ReplicaRule::Deal deal = replica.decide({layer, plan.routing.top_k, kept, plan.placement, topology});
+  const bool drops_any = limited && capacity.overflow != Capacity::Overflow::none;
+  const Matrix<std::int64_t> room = capacity.overflow == Capacity::Overflow::other_replica ? plan.limits : Matrix<std::int64_t>();
+  for (std::int64_t r = 0; r < room.rows; ++r)
+    for (std::int64_t e = 0; e < room.columns; ++e) plan.limits(r, e) *= static_cast<std::int64_t>(plan.placement.slots_of_expert[static_cast<std::size_t>(e)].size());
+  for (const std::int64_t limit : plan.limits.cells) ensure(limit >= 0, "a capacity is not negative");
+  const Matrix<std::int64_t> kept = !drops_any                                       ? plan.choices
+                                    : capacity.scope == Capacity::Scope::group ? kept_choices(capacity, plan.routing, plan.choices)
+                                                                               : within(plan.choices, plan.limits);
+  const Matrix<std::int64_t>& travelling = capacity.on_arrival ? plan.choices : kept;
+  const ReplicaRule::Deal deal = replica.decide({layer, plan.routing.top_k, travelling, plan.placement, topology});
 
   plan.slot.assign(plan.routing.expert.size(), 0);
   plan.copies = Matrix<std::int64_t>(ranks, plan.placement.slots());
+  if (capacity.on_arrival && drops_any) plan.dropped_on_arrival = Matrix<std::int64_t>(ranks, plan.placement.slots());
   std::vector<DropCounts> drops(static_cast<std::size_t>(ranks));
   parallel_for(ranks, [&](std::int64_t r) {
     const HomeBlock block = block_of(plan, Rank(r));
-    if (overflows[static_cast<std::size_t>(r)]) drop_overflow(block, capacity.order, plan.choices.row(r), plan.limits.row(r));
-    drops[static_cast<std::size_t>(r)] = deal_copies(Rank(r), block, kept.row(r), plan.placement, replica, deal, plan.copies.row(r));
+    const bool overflows = !std::ranges::equal(kept.row(r), plan.choices.row(r));
+    const CapacityDraw draw{0, layer, 0};
+    std::vector<std::int32_t> fate;
+    if (plan.routing.may_choose_fewer)
+      for (std::size_t i = 0; i < block.expert.size(); ++i) block.slot[i] = -static_cast<std::int32_t>(block.expert[i] == kNoExpert);
+    if (overflows && capacity.on_arrival) {
+      fate.assign(block.slot.begin(), block.slot.end());
+      mark_overflow(capacity, plan.routing, Rank(r), plan.choices.row(r), plan.limits.row(r), draw, fate);
+    } else if (overflows) {
+      mark_overflow(capacity, plan.routing, Rank(r), plan.choices.row(r), plan.limits.row(r), draw, block.slot);
+    }
+    const Dealing by{plan.placement, replica, deal, travelling.row(r), room.rows > 0 ? room.row(r) : std::span<const std::int64_t>()};
+    DropCounts& lost = drops[static_cast<std::size_t>(r)];
+    lost = plan.routing.may_choose_fewer ? deal_copies<true>(Rank(r), block, by, plan.copies.row(r)) : deal_copies<false>(Rank(r), block, by, plan.copies.row(r));
+    if (!fate.empty()) lost = drop_on_arrival(block, fate, plan.dropped_on_arrival.row(r));
+    if (capacity.renormalise) renormalise_kept(plan.routing.top_k, block.slot, block.weight);
   });
   // Added rank by rank: the sum of weights has the same bits for any number of threads.
   for (const DropCounts& d : drops) {
@@ -265,6 +297,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
     plan.drops.total_tokens += d.total_tokens;
     plan.drops.weight += d.weight;
   }
+  plan.padding = padding_of(plan, capacity, kept);
   plan.reach = reach_of(plan, topology);
   return plan;
 }

@@ -23,14 +23,17 @@ struct Plan {
   Placement placement;
   std::vector<std::int32_t> slot;          ///< [T][k] slot of the copy, -1 where the choice was dropped
   Matrix<std::int64_t> choices;            ///< [R][E] choices by home rank and expert
-  Matrix<std::int64_t> copies;             ///< [R][P] kept copies by home rank and slot
+  Matrix<std::int64_t> copies;             ///< [R][P] copies by home rank and slot: of the choices that are kept, or, where a capacity drops on arrival, of all
+  Matrix<std::int64_t> dropped_on_arrival; ///< [R][P] copies that travel but are not computed, and weigh nothing; empty: none
+  std::vector<std::int64_t> padding;       ///< [P] rows that a slot computes with nothing in them; empty: none
   Matrix<std::int64_t> limits;             ///< [R][E] capacity used; empty when dropless
   DropCounts drops;
   Reach reach;                             ///< tokens by home rank and where their kept copies are
 
   int ranks() const { return routing.ranks(); }
-  std::vector<std::int64_t> copies_of_slot() const;  ///< [P]
-  std::vector<std::int64_t> copies_of_rank() const;  ///< [R] copies computed on each rank
+  std::vector<std::int64_t> copies_of_slot() const;  ///< [P] that arrive
+  std::vector<std::int64_t> rows_of_slot() const;    ///< [P] that are computed: without those dropped on arrival, with padding
+  std::vector<std::int64_t> copies_of_rank() const;  ///< [R] copies computed on each rank, without padding
   /// XXH3-128 of everything that decides where data goes, as 32 hexadecimal digits. Equal on all processes, or they must not exchange a row.
   std::string digest() const;
 };

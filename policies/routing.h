@@ -26,11 +26,29 @@ struct Shape {
   bool source_has_weights = true;
 };
 
+struct GateBatch;
+
+inline constexpr std::uint16_t kNoExpert = 65535;  ///< in a Routing: a choice that was not made
+
 /// The MoE gate as a function from scores to choices.
 struct Router {
   std::string_view summary;
-  /// For each token of `scores`, in blocks (workloads/scores.h): the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
+  /// What must be known before any token can be settled: its own scores, those of its home rank, or those of the batch.
+  enum class Scope { token, rank, batch } scope = Scope::token;
+  int top_k = 0;             ///< choices of a token at most; 0: the model's top_k
+  int idle_experts = 0;      ///< experts behind the model's that have scores but compute nothing: no token is sent to them
+  bool may_choose_fewer = false;
+
+  /// The fast way, of gates that settle token by token and always choose top_k. For each token of `scores`, in blocks (workloads/scores.h): the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
   std::function<void(ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights)> select;
+  /// The general way, for tokens of one block of `scope`: ids [T][top_k], best first by selection score and -1 where no choice is made, and weights, 0 there. Null: `select` does it.
+  std::function<void(const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights)> choose;
+  /// Weights [T][top_k] of given choices; null where they do not follow from a token's logits and choices.
+  std::function<void(const GateBatch& batch, std::span<const std::int32_t> experts, std::span<float> weights)> weigh;
+  /// Adds dL/dlogits [T][E], given dL/dweights; choices are constant. Null where `weigh` is.
+  std::function<void(const GateBatch& batch, std::span<const std::int32_t> experts, std::span<const float> d_weights, std::span<float> d_logits)> backward;
+  /// Takes choices back after capacity, which they then filled in vain; mostly null.
+  std::function<void(const GateBatch& batch, std::span<const std::int32_t> experts, std::span<const float> weights, std::span<std::uint8_t> kept)> prune;
 };
 
 using RouterCatalog = Catalog<Router, const Shape*>;
@@ -40,6 +58,7 @@ RouterCatalog builtin_routers();
 struct Routing {
   int experts = 0;
   int top_k = 0;
+  bool may_choose_fewer = false;          ///< some choices may be kNoExpert
   std::vector<std::int64_t> first_token;  ///< [R+1], home blocks
   std::vector<std::uint16_t> expert;      ///< [T][k]
   std::vector<float> weight;              ///< [T][k]
@@ -48,10 +67,14 @@ struct Routing {
   std::int64_t tokens() const { return first_token.back(); }
 };
 
-/// Routes the tokens of a batch whose home ranks are [begin, end) through a layer; other tokens' choices stay unset. `router` is not used by a source of ready choices.
-void route(const Source& source, const Router& router, int batch, int layer, int begin, int end, Routing& routing);
-/// An empty Routing of the right sizes.
-Routing make_routing(const Source& source, int experts, int top_k);
+/// Routes the tokens of a batch whose home ranks are [begin, end) through a layer; other tokens' choices stay unset, unless the router's scope is the batch. `router` is not used by a source of ready choices, and `seed` only by routers that draw.
+void route(const Source& source, const Router& router, int batch, int layer, int begin, int end, Routing& routing, std::uint64_t seed = 0);
+/// An empty Routing of the right sizes; `top_k` is the model's.
+Routing make_routing(const Source& source, int experts, int top_k, const Router& router = {});
+/// Scores as one row of logits a token: [count][experts].
+void logits_of_scores(ScoreForm form, std::int64_t count, int experts, std::span<const float> scores, std::span<float> logits);
+/// Chooses for a batch, block of the router's scope by block: ids and weights [T][router.top_k].
+void choose(const Router& router, const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights);
 /// Choices by home rank and expert: [R][E].
 Matrix<std::int64_t> count_choices(const Routing& routing);
 

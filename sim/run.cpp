@@ -14,11 +14,7 @@ using Statistics = Rebalance::Statistics;
 
 /// Copies that experts compute: what capacity keeps, for that is what a placement balances. Limits are per source and expert: no placement changes them.
 Matrix<std::int64_t> kept_copies(const Experiment& e, const Routing& routing, Matrix<std::int64_t> counts) {
-  if (e.capacity.limits) {
-    const Matrix<std::int64_t> limits = e.capacity.limits(counts, routing);
-    for (std::size_t i = 0; i < limits.cells.size(); ++i) counts.cells[i] = std::min(counts.cells[i], limits.cells[i]);
-  }
-  return counts;
+  return kept_choices(e.capacity, routing, std::move(counts));
 }
 
 /// max/mean of the rank loads where each expert's load splits evenly over its replicas.
@@ -49,7 +45,7 @@ Problem problem_of(const Experiment& e) {
 
 }  // namespace
 
-void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) { route(e.source, e.router, batch, layer, begin, end, routing); }
+void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) { route(e.source, e.router, batch, layer, begin, end, routing, e.seed); }
 
 namespace {
 
@@ -212,7 +208,7 @@ LayerRun Run::play(int batch, std::size_t layer, Routing routing, Timeline::Deta
 void fit(const Experiment& e, const std::vector<Run*>& runs) {
   for (int batch = e.fit.first; batch < e.fit.last; ++batch)
     for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      const auto routing = std::make_shared<Routing>(make_routing(e.source, e.model.num_experts, e.model.top_k));
+      const auto routing = std::make_shared<Routing>(make_routing(e.source, e.model.num_experts, e.model.top_k, e.router));
       route_layer(e, batch, e.layers[l], 0, e.topology.ranks(), *routing);
       for (Run* run : runs) run->see(l, routing);
     }
@@ -224,7 +220,7 @@ void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(
   Routing routing;
   for (int batch = e.eval.first; batch < e.eval.last; ++batch)
     for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      if (routing.expert.empty()) routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+      if (routing.expert.empty()) routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
       route_layer(e, batch, e.layers[l], 0, e.topology.ranks(), routing);
       LayerRun one = runs.play(batch, l, std::move(routing), detail);
       if (!each(one)) return;

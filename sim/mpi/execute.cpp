@@ -210,7 +210,7 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   const int begin = hosts.first[world.rank()], end = hosts.first[world.rank() + 1];
 
   // Each process routes its own tokens; choices, not scores, are then shared, and from there on every process plans alike.
-  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k);
+  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
   route_layer(e, e.eval.first, layer, begin, end, routing);
   std::vector<std::int64_t> choice_counts, token_counts;
   for (int p = 0; p < world.size(); ++p) {

@@ -130,7 +130,7 @@ void Recorder::check(const Counter& counts) const {
 Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& counts, const Pricing& pricing) {
   Schedule schedule;
   schedule.ranks = plan.ranks();
-  const std::vector<std::int64_t> slot_rows = plan.copies_of_slot();
+  const std::vector<std::int64_t> slot_rows = plan.rows_of_slot();
   for (std::size_t p = 0; p < steps.list.size(); ++p) {
     const Step& step = steps.list[p];
     const auto index = static_cast<int>(p);
