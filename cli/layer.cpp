@@ -74,12 +74,16 @@ void run(const Options& o, const Catalogs& catalogs) {
   MoeLayer layer;
   layer.router = catalogs.router.make(*wanted.root.find("router"), problems, known);
   layer.capacity = catalogs.capacity.make(*wanted.root.find("capacity"), problems, known);
+  if (problems.size() == 0 && file.shape.idle_experts != layer.router.idle_experts)
+    problems.add(wanted.root.at, fmt::format("{}: the gate has {} columns, but there are {} experts in `w1` and the router has {} that compute nothing", o.inputs, file.shape.columns(),
+                                             file.shape.experts, layer.router.idle_experts));
   problems.check();
 
   layer.shape = file.shape;
   layer.shape.activation = wanted.shape.activation, layer.shape.weigh_input = wanted.shape.weigh_input, layer.shape.precision = wanted.shape.precision;
   for (const std::string& name : file.unused) fmt::print(stderr, "note: array `{}` of {} is not used\n", name, o.inputs);
   LayerTokens tokens{file.x, wanted.batch};
+  tokens.batch.bias = file.bias;
   const LayerForward f = forward(layer, file.weights, tokens);
   LayerGradients gradients;
   if (!file.r.empty()) gradients = backward(layer, file.weights, tokens, f, file.r);

@@ -5,9 +5,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
+#include "base/npz.h"
 #include "base/rng.h"
+#include "sim/moe/layer_file.h"
 #include "tests/support/moe_oracle.h"
+#include "tests/support/part_from_yaml.h"
+#include "tests/support/test_data.h"
 
 namespace epsim {
 namespace {
@@ -16,14 +21,6 @@ std::vector<float> random_values(Rng& rng, std::int64_t count, double bound) {
   std::vector<float> v(static_cast<std::size_t>(count));
   for (float& x : v) x = static_cast<float>((2 * rng.uniform() - 1) * bound);
   return v;
-}
-
-template <class Catalog, class... Context>
-auto part(const Catalog& catalog, const std::string& yaml, Context... context) {
-  Diagnostics problems;
-  auto made = catalog.make(parse_yaml(std::make_shared<SourceText>(SourceText{"test", yaml})), problems, context...);
-  problems.check();
-  return made;
 }
 
 /// A layer of random weights and tokens.
@@ -45,8 +42,8 @@ struct Case {
     s.activation = form.activation, s.weigh_input = form.weigh_input;
     Shape shape;
     shape.experts = s.experts, shape.top_k = top_k, shape.ranks = shape.nodes = 1;
-    layer.router = part(builtin_routers(), router, &shape);
-    layer.capacity = part(builtin_capacities(), capacity, &shape);
+    layer.router = testing::part_from_yaml(builtin_routers(), router, &shape);
+    layer.capacity = testing::part_from_yaml(builtin_capacities(), capacity, &shape);
     for (const LayerTensor& t : tensors(s, weights)) {
       if (t.name.find("w3") != std::string::npos && !form.gated) continue;
       if (t.name == "linear_bias" ? !form.linear_bias : (t.name.find("b1") != std::string::npos || t.name.find("b2") != std::string::npos) && !form.biased) continue;
@@ -133,7 +130,7 @@ struct Routers {
 TEST(MoeLayer, GradientsThroughTheGateAreDifferenceQuotients) {
   std::uint64_t seed = 200;
   for (const Routers& r : {Routers{"topk", "dropless", 2}, {"topk: {score: softmax_after}", "dropless", 3}, {"topk: {score: sigmoid, renormalise: false}", "dropless", 1},
-                           {"grouped_topk: {groups: 4, groups_kept: 2, scale: 2.5}", "dropless", 3}, {"topk: {renormalise: false}", "megatron: {factor: 1}", 2}})
+                           {"grouped_topk: {groups: 4, groups_kept: 2, scale: 2.5}", "dropless", 3}, {"topk: {renormalise: false}", "megatron: {factor: 1}", 2}, {"topk: {renormalise: false}", "deepspeed: {factor: 0.75, min_capacity: 1}", 2}})
     for (const Case::Form& form : {Case::Form{}, Case::Form{Activation::swiglu, true, false, true, true, true, true}, Case::Form{Activation::gelu, false, true}}) {
       const Case c(form, ++seed, r.router, r.capacity, r.top_k);
       const LayerForward f = c.forward();
@@ -227,6 +224,52 @@ TEST(MoeLayer, Bfloat16IsWithinItsRounding) {
   const std::vector<float> coarse = everything(c);
   EXPECT_FALSE(same_bits(exact, coarse));
   for (std::size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(coarse[i], exact[i], 0.02 * largest(exact));
+}
+
+/// What a framework's own block gives, in float32 and in double; settings that say what its framework does.
+struct Block {
+  std::string name, router, capacity;
+  int top_k;
+  Activation activation;
+};
+
+TEST(MoeLayer, GivesWhatFrameworksGive) {
+  const std::string folder = test_data() + "/moe_blocks/";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no " << folder;
+  for (const Block& b : std::vector<Block>{
+           {"block_mixtral_e8k2", "topk", "dropless", 2, Activation::swiglu},
+           {"block_deepseekv3_e32k4_g8t4", "grouped_topk: {groups: 8, groups_kept: 4, masked: zero, scale: 2.5}", "dropless", 4, Activation::swiglu},
+           {"block_megatron_drop_probs_cf1.0", "topk: {score: softmax_after}", "megatron: {factor: 1}", 2, Activation::swiglu},
+       }) {
+    SCOPED_TRACE(b.name);
+    const auto file = read_text(folder + b.name + ".npz");
+    const LayerFile in = read_layer_file(file, b.activation);
+    MoeLayer layer;
+    layer.shape = in.shape;
+    layer.shape.activation = b.activation;
+    Shape shape;
+    shape.experts = in.shape.experts, shape.top_k = b.top_k, shape.ranks = shape.nodes = 1;
+    layer.router = testing::part_from_yaml(builtin_routers(), b.router, &shape);
+    layer.capacity = testing::part_from_yaml(builtin_capacities(), b.capacity, &shape);
+    LayerTokens tokens{in.x, {}};
+    tokens.batch.bias = in.bias;
+    const LayerForward f = forward(layer, in.weights, tokens);
+    LayerGradients grad = backward(layer, in.weights, tokens, f, in.r);
+    const auto results = read_npz(std::make_shared<SourceText>(SourceText{"results", layer_results(in, f, &grad)})), expected = read_npz(file);
+    int compared = 0;
+    for (const auto& [name, array] : results)
+      for (const std::string& other : {name, name + "_f64"}) {
+        if (!expected.contains(other)) continue;
+        ++compared;
+        const NpyArray& theirs = expected.at(other);
+        EXPECT_EQ(array.integers, theirs.integers) << other;
+        ASSERT_EQ(array.floats.size(), theirs.floats.size()) << other;
+        double most = 0, error = 0;
+        for (std::size_t i = 0; i < array.floats.size(); ++i) most = std::max(most, std::abs(theirs.floats[i])), error = std::max(error, std::abs(array.floats[i] - theirs.floats[i]));
+        EXPECT_LE(error, 2e-6 * most) << other;
+      }
+    EXPECT_GE(compared, 14);
+  }
 }
 
 }  // namespace
