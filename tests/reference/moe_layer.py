@@ -74,7 +74,7 @@ class Expert:
         return y, dx, grads
 
 
-def layer(inputs, ids, weights, kept, options):
+def layer(inputs, ids, weights, chosen_weights, kept, options):
     name, on_input = options.get("activation", "swiglu"), options.get("weigh", "output") == "input"
     a = {k: v.astype(np.float64) for k, v in inputs.items() if v.dtype.kind == "f"}
     x = a["x"]
@@ -108,7 +108,7 @@ def layer(inputs, ids, weights, kept, options):
             out["dshared_gate"] = (x.T @ ds).reshape(gate.shape)
             out["dx"] += ds @ gate.reshape(1, -1)
     if options.get("score") == "softmax_after":
-        w = weights.astype(np.float64)
+        w = chosen_weights.astype(np.float64)  # dropped choices have their share of the softmax
         dlogit = w * (dweight - (w * dweight).sum(1, keepdims=True))
         dlogits = np.zeros((len(x), a["gate"].shape[1]))
         np.add.at(dlogits, (np.arange(len(x))[:, None], ids), dlogit)
@@ -128,7 +128,7 @@ def main():
     inputs = dict(np.load(arguments[0]))
     given = dict(np.load(arguments[-1]))
     weights = given.get("weights_after", given["weights"])
-    ours = layer(inputs, given["expert_ids"], weights, given["kept"], options)
+    ours = layer(inputs, given["expert_ids"], weights, given["weights"], given["kept"], options)
     worst = {}
     for name, value in ours.items():
         if name in given and (name == "y" or "r" in inputs):
