@@ -80,6 +80,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::import(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
   verb::topo(app, catalogs, result);
+  verb::route(app, catalogs, result);
   verb::list(app, catalogs, result);
   verb::model(app, catalogs, result);
   app.require_subcommand(0, 1);

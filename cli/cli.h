@@ -33,6 +33,7 @@ void alltoall(CLI::App& app, const Catalogs& catalogs, int& result);
 void compare(CLI::App& app, const Catalogs& catalogs, int& result);
 void advise(CLI::App& app, const Catalogs& catalogs, int& result);
 void topo(CLI::App& app, const Catalogs& catalogs, int& result);
+void route(CLI::App& app, const Catalogs& catalogs, int& result);
 void list(CLI::App& app, const Catalogs& catalogs, int& result);
 void model(CLI::App& app, const Catalogs& catalogs, int& result);
 }  // namespace verb

@@ -19,6 +19,7 @@ std::string routing_key(const Experiment& e) {
   std::string key = fmt::format("{} {}", e.seed, e.topology.ranks());
   for (const char* part : {"model", "source", "router", "execute", "layers", "batches", "fit", "eval"})
     if (const Setting* setting = e.resolved.find(part)) key += fmt::format("\n{}: {}", part, to_yaml(*setting));
+  if (e.capacity.overflow == Capacity::Overflow::next_best) key += "\n" + e.part("capacity");  // it chooses, too
   return key;
 }
 

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "policies/routed.h"
+
 namespace epsim {
 namespace {
 
@@ -96,7 +98,7 @@ std::vector<ParamDoc> experiment_settings() {
 
 Catalogs builtin_catalogs() {
   return {builtin_clusters(),   builtin_sources(),       builtin_routers(),   builtin_capacities(), builtin_placements(),
-          builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes()};
+          builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes(),   builtin_losses()};
 }
 
 std::string Experiment::part(std::string_view kind) const {
@@ -158,7 +160,12 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   const int ranks = std::max(1, e.topology.ranks()), nodes = std::max(1, e.topology.nodes());
   if (model_known) e.layers = chosen_layers(e.model, layers, top);
 
-  const SourceContext source_context{e.model.num_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.batches, e.model.moe_layers};
+  // A router may score experts that compute nothing: the source must know of them.
+  Diagnostics router_problems;
+  const Shape gate_shape{e.model.num_experts, e.model.top_k, ranks, nodes, e.model.expert_groups};
+  Router gate;
+  if (const Setting* s = settings.find("router")) gate = catalogs.router.make(*s, router_problems, model_known ? &gate_shape : nullptr);
+  const SourceContext source_context{e.model.num_experts + gate.idle_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.batches, e.model.moe_layers};
   if (const Setting* source = settings.find("source")) e.source = catalogs.source.make(*source, problems, model_known ? &source_context : nullptr);
   if (e.source.gate && model_known && e.execute_hidden != e.model.hidden)
     problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");
@@ -176,7 +183,12 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
       problems.add(router->at, fmt::format("the source `{}` brings its own choices: a router has no effect", part_choice(*settings.find("source"), problems).name));
     std::erase_if(settings.entries, [](const Setting::Entry& entry) { return entry.key == "router"; });
   } else {
-    e.router = make(catalogs.router, known);
+    try {
+      router_problems.check();
+    } catch (const InputError& error) {
+      problems.add(error);
+    }
+    e.router = std::move(gate);
   }
   e.capacity = make(catalogs.capacity, known);
   e.placement = make(catalogs.placement, known);
@@ -186,6 +198,16 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   e.compute = make(catalogs.compute);
   problems.check();
 
+  if (e.capacity.overflow == Capacity::Overflow::next_best && e.capacity.limits) {
+    if (!e.router.weigh || e.router.prune) problems.add(settings.find("capacity")->at, "`overflow: next_best` needs a router whose weights follow from a token's scores and choices alone");
+    problems.check();
+    e.router = next_best(std::move(e.router), e.capacity);
+  }
+  if (e.router.may_choose_fewer && e.placement.sees == PlacementPolicy::Sees::tokens) {
+    if (!e.placement.or_less) problems.add(settings.find("placement")->at, "this placement is made from the choices of single tokens, and takes as many of each: with this router a token may choose fewer experts");
+    problems.check();
+    e.placement.sees = PlacementPolicy::Sees::machine;
+  }
   if (e.placement.sees == PlacementPolicy::Sees::tokens && !e.placement.or_less) {
     const Location at = settings.find("placement")->at;
     if (e.rebalance.statistics == Rebalance::Statistics::ema) problems.add(at, "this placement is made from the choices of single tokens, and `rebalance.statistics: ema` keeps counts only; take window or lagged");

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "policies/loss.h"
 #include "policies/schedule.h"
 #include "sim/compute/compute.h"
 #include "sim/network/network.h"
@@ -22,6 +23,7 @@ struct Catalogs {
   ExchangeCatalog exchange;
   NetworkCatalog network;
   ComputeCatalog compute;
+  LossCatalog loss{"loss"};  ///< of `epsim route`; no key of an experiment
 };
 Catalogs builtin_catalogs();
 

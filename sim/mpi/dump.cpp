@@ -50,6 +50,8 @@ void write_dump(const std::string& folder, const Experiment& e, const Plan& plan
     npz.add("shared_w2", {s, h}, std::span<const float>(w.w2));
   }
   std::vector<std::int32_t> ids(plan.routing.expert.begin(), plan.routing.expert.end()), kept, home, physical(plan.placement.expert_of_slot.begin(), plan.placement.expert_of_slot.end());
+  for (std::int32_t& id : ids)
+    if (plan.routing.may_choose_fewer && id == kNoExpert) id = -1;
   for (const std::int32_t slot : plan.slot) kept.push_back(slot >= 0);
   for (int r = 0; r < plan.ranks(); ++r) home.insert(home.end(), static_cast<std::size_t>(plan.routing.first_token[r + 1] - plan.routing.first_token[r]), r);
   npz.add("expert_ids", {tokens, k}, std::span<const std::int32_t>(ids));

@@ -6,9 +6,11 @@
 
 #include <cmath>
 #include <filesystem>
+#include <functional>
 
 #include "base/npz.h"
 #include "base/rng.h"
+#include "policies/loss.h"
 #include "tests/support/part_from_yaml.h"
 #include "tests/support/test_data.h"
 
@@ -23,7 +25,7 @@ std::vector<float> floats(const NpyArray& a) { return {a.floats.begin(), a.float
 struct Case {
   std::string name, router, capacity;
   int top_k = 1, experts = 0;
-  std::vector<std::int64_t> size;  ///< capacity of each block
+  std::vector<std::int64_t> size = {};  ///< capacity of each block
 };
 
 class Frameworks : public ::testing::Test {
@@ -64,8 +66,11 @@ class Frameworks : public ::testing::Test {
     EXPECT_EQ(r.capacity, c.size);
     if (a.contains("position")) {
       const auto& position = a.at("position").integers;
-      for (std::size_t i = 0; i < position.size(); ++i)
-        if (r.kept[i]) ASSERT_EQ(r.position[i], position[i]) << i;
+      for (std::size_t i = 0; i < position.size(); ++i) {
+        if (r.kept[i]) {
+          ASSERT_EQ(r.position[i], position[i]) << i;
+        }
+      }
     }
   }
 
@@ -112,6 +117,239 @@ TEST_F(Frameworks, GroupsOfTokens) {
   agrees({"stmoe_top2_cf1.25_e8", "topk", "mesh_tf: {factor: 1.25, group: 64}", 2, 8, {10, 10, 10, 10}});
   agrees({"flaxformer_k1_cf1.25_e8", "topk: {renormalise: false}", "flaxformer: {factor: 1.25, group: 64}", 1, 8, {10, 10, 10, 10}});
   agrees({"vmoe_k2_cf0.5_e8_bpr", "topk: {renormalise: false}", "vmoe: {factor: 0.5, order: priority}", 2, 8, {28}});
+}
+
+TEST_F(Frameworks, Sinkhorn) {
+  const auto a = arrays("mcore_sinkhorn_e16k1");
+  const std::vector<float> logits = floats(a.at("logits"));
+  Shape shape;
+  shape.experts = 16, shape.top_k = 1, shape.ranks = shape.nodes = 1;
+  const Router router = part_from_yaml(builtin_routers(), "sinkhorn", &shape);
+  for (const bool training : {true, false}) {
+    GateBatch batch;
+    batch.experts = 16, batch.tokens = 256, batch.logits = logits, batch.training = training;
+    const Routed r = route_batch(router, {}, batch);
+    const auto& ids = a.at(training ? "expert_ids" : "eval_expert_ids").integers;
+    EXPECT_TRUE(std::equal(r.expert.begin(), r.expert.end(), ids.begin(), ids.end())) << training;
+    const std::vector<float> weights = floats(a.at(training ? "weights" : "eval_weights"));
+    for (std::size_t i = 0; i < weights.size(); ++i) ASSERT_NEAR(r.weight[i], weights[i], 2e-6) << training << " " << i;
+  }
+}
+
+TEST_F(Frameworks, ExpertChoice) {
+  const auto a = arrays("vmoe_expert_choice_e16_cf2");
+  const std::vector<float> logits = floats(a.at("logits"));
+  Shape shape;
+  shape.experts = 16, shape.top_k = 2, shape.ranks = shape.nodes = 1;
+  const Router router = part_from_yaml(builtin_routers(), "expert_choice: {factor: 2}", &shape);
+  GateBatch batch;
+  batch.experts = 16, batch.tokens = 128, batch.logits = logits;
+  const Routed r = route_batch(router, {}, batch);
+  const auto& expected = a.at("tokens_of_expert").integers;
+  const std::vector<float> weights = floats(a.at("weights_of_expert"));
+  std::vector<std::int64_t> per_token(128);
+  for (std::size_t e = 0; e < 16; ++e) {
+    std::vector<std::pair<float, std::int64_t>> mine;
+    for (std::int64_t t = 0; t < 128; ++t)
+      for (int i = 0; i < r.top_k; ++i)
+        if (r.expert[static_cast<std::size_t>(t * r.top_k + i)] == static_cast<std::int32_t>(e)) mine.emplace_back(-r.weight[static_cast<std::size_t>(t * r.top_k + i)], t), ++per_token[static_cast<std::size_t>(t)];
+    std::ranges::sort(mine);
+    ASSERT_EQ(mine.size(), 16U);
+    for (std::size_t i = 0; i < 16; ++i) {
+      EXPECT_EQ(mine[i].second, expected[e * 16 + i]);
+      EXPECT_NEAR(-mine[i].first, weights[e * 16 + i], 2e-6);
+    }
+  }
+  EXPECT_EQ(per_token, a.at("experts_per_token").integers);
+}
+
+TEST_F(Frameworks, BiasUpdate) {
+  const auto a = arrays("mcore_expert_bias_update");
+  const std::vector<float> bias = floats(a.at("bias")), after = floats(a.at("bias_after"));
+  const auto& counts = a.at("tokens_per_expert").integers;
+  for (std::size_t layer = 0; layer < 3; ++layer) {
+    const std::vector<float> next = updated_bias(std::span(counts).subspan(layer * 64, 64), std::span(bias).subspan(layer * 64, 64), 1e-3);
+    for (std::size_t e = 0; e < 64; ++e) EXPECT_NEAR(next[e], after[layer * 64 + e], 1e-7);
+  }
+}
+
+/// A loss of a reference case: the part, the scalar it must give, and the array of its gradient.
+struct LossCase {
+  std::string name, router, capacity, loss;
+  int top_k = 1, experts = 0;
+  double value = 0;
+  std::string gradient = {}, earlier = {}, mask = {};
+};
+
+class Losses : public Frameworks {
+ protected:
+  void agrees(const LossCase& c) const {
+    SCOPED_TRACE(c.name + " " + c.loss);
+    const auto a = arrays(c.name);
+    const std::vector<float> logits = floats(a.at("logits"));
+    Shape shape;
+    shape.experts = c.experts, shape.top_k = c.top_k, shape.ranks = shape.nodes = 1;
+    const Router router = part_from_yaml(builtin_routers(), c.router, &shape);
+    const Capacity capacity = part_from_yaml(builtin_capacities(), c.capacity, &shape);
+    const Loss loss = part_from_yaml(builtin_losses(), c.loss, &shape);
+    GateBatch batch;
+    batch.experts = c.experts, batch.tokens = static_cast<std::int64_t>(logits.size()) / c.experts, batch.logits = logits;
+    std::vector<std::uint8_t> counted;
+    if (!c.mask.empty()) {
+      const auto& mask = a.at(c.mask).integers;
+      for (std::int64_t t = 0; t < batch.tokens; ++t) counted.push_back(mask[static_cast<std::size_t>(t) % mask.size()] != 0);
+      batch.counted = counted;
+    }
+    std::vector<float> earlier, gradient(logits.size());
+    if (!c.earlier.empty()) earlier = floats(a.at(c.earlier));
+    const Routed routed = route_batch(router, capacity, batch);
+    EXPECT_NEAR(loss.value({batch, routed, router, earlier, earlier.empty() ? 0 : 1}, gradient), c.value, 1e-5 * c.value);
+    if (c.gradient.empty()) return;
+    const std::vector<float> expected = floats(a.at(c.gradient));
+    float largest = 0;
+    for (const float g : expected) largest = std::max(largest, std::abs(g));
+    for (std::size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(gradient[i], expected[i], 1e-5 * largest) << i;
+  }
+};
+
+// The values are the scalars of the cases' descriptions.
+TEST_F(Losses, OfTheFrameworks) {
+  const std::string raw = "topk: {renormalise: false}";
+  agrees({"ds_top1_cf1.0_e16", raw, "dropless", "balance: {count: first}", 1, 16, 1.2370123863220215, "grad_aux_loss"});
+  agrees({"ds_top2_cf0.5_e8", raw, "dropless", "balance: {count: first}", 2, 8, 1.1244829893112183, "grad_aux_loss"});
+  agrees({"ds_topk_probs_cf1.0_e64k6", raw, "dropless", "balance", 6, 64, 1.2571276426315308, "grad_aux_loss"});
+  agrees({"deepseekv2_gate_seq_aux", raw, "dropless", "balance: {sequences: 4, coefficient: 0.003}", 6, 64, 0.003544171340763569});
+  agrees({"fastmoe_gshard_e16", "topk", "dropless", "balance: {count: first}", 2, 16, 1.5520200682276588});
+  agrees({"flaxformer_k1_cf1.25_e8", raw, "dropless", "balance: {sequences: 4}", 1, 8, 1.149781584739685});
+  agrees({"flaxformer_k1_cf1.25_e8", raw, "dropless", "z", 1, 8, 8.228351593017578});
+  agrees({"hf_load_balancing_loss", raw, "dropless", "balance: {over: tokens}", 4, 16, 4.441705703735352, "grad_unmasked"});
+  agrees({"hf_load_balancing_loss", raw, "dropless", "balance: {over: tokens}", 4, 16, 4.427984714508057, "grad_masked", "", "attention_mask"});
+  agrees({"mcore_aux_softmax_e16k2", raw, "dropless", "balance: {count: plain, coefficient: 0.01}", 2, 16, 0.014017432928085327, "grad_aux_loss"});
+  agrees({"mcore_aux_softmax_e16k2", raw, "dropless", "balance: {count: plain, coefficient: 0.01, sequences: 4, layout: position_major}", 2, 16, 0.014287248253822327, "grad_seq_aux_loss"});
+  agrees({"mcore_aux_softmax_e16k2", raw, "dropless", "balance: {count: plain, coefficient: 0.01}", 2, 16, 0.012113422155380249, "grad_global_aux_loss", "global_previous_tokens_per_expert"});
+  agrees({"mcore_aux_softmax_e16k2", raw, "dropless", "z: {coefficient: 0.001}", 2, 16, 0.011784515343606472, "grad_z_loss"});
+  agrees({"megablocks_cf1.25_e60k4", "topk", "dropless", "balance", 4, 60, 1.0784627199172974});
+  agrees({"stmoe_top2_cf1.25_e8", "topk", "mesh_tf: {factor: 1.25, group: 64}", "balance: {count: kept_first, sequences: 4}", 2, 8, 0.9774457216262817});
+  agrees({"stmoe_top2_cf1.25_e8", "topk", "dropless", "z", 2, 8, 7.928263187408447});
+  agrees({"tutel_cf1.25_e60k4", "topk", "dropless", "balance: {count: first}", 4, 60, 1.4989827871322632});
+  agrees({"tutel_dynamic_limit_e16k2", "topk", "dropless", "balance: {count: first}", 2, 16, 1.2187163829803467});
+  agrees({"vmoe_k2_cf0.5_e8_bpr", raw, "dropless", "balance: {count: first}", 2, 8, 1.2109030552208422});
+  agrees({"vmoe_k2_cf0.5_e8_bpr", raw, "dropless", "importance: {of: scores}", 2, 8, 0.13587888684219251});
+}
+
+std::vector<float> random_logits(int tokens, int experts, std::uint64_t seed, double spread = 1) {
+  std::vector<float> logits;
+  Rng rng(seed, Stream::test);
+  for (int i = 0; i < tokens * experts; ++i) logits.push_back(static_cast<float>(spread * rng.normal()));
+  return logits;
+}
+
+/// dL/dlogits by central differences, L in double of float32 weights; a logit that changes a choice when moved gives nothing to compare.
+void expect_gradient(const std::string& what, std::vector<float> logits, int experts, const std::function<double(const GateBatch&)>& value, const std::function<std::vector<std::int32_t>(const GateBatch&)>& choices,
+                     const std::vector<float>& gradient, bool training) {
+  SCOPED_TRACE(what);
+  GateBatch batch;
+  batch.experts = experts, batch.tokens = static_cast<std::int64_t>(logits.size()) / experts, batch.logits = logits, batch.training = training;
+  const auto chosen = choices(batch);
+  double largest = 1e-3;
+  for (const float g : gradient) largest = std::max(largest, std::abs(double{g}));
+  int compared = 0;
+  for (std::size_t i = 0; i < logits.size(); i += 7) {
+    const float before = logits[i], step = 1.0F / 64;
+    logits[i] = before + step;
+    const double up = value(batch);
+    const bool same = choices(batch) == chosen;
+    logits[i] = before - step;
+    const double down = value(batch);
+    const bool both = same && choices(batch) == chosen;
+    logits[i] = before;
+    if (!both) continue;
+    ++compared;
+    ASSERT_NEAR(gradient[i], (up - down) / (2 * double{step}), 5e-3 * largest) << i;
+  }
+  EXPECT_GT(compared, 10);
+}
+
+TEST(RouteBackward, IsTheDerivativeOfWhatTheCombineTakes) {
+  constexpr int kExperts = 16;
+  for (const auto& [router_yaml, capacity_yaml] : std::vector<std::pair<std::string, std::string>>{
+           {"topk", "dropless"},
+           {"topk: {renormalise: false}", "megatron: {factor: 0.75}"},
+           {"topk: {renormalise: false}", "deepspeed: {factor: 0.5}"},
+           {"topk: {renormalise: false, scale: 2}", "nllb"},
+           {"topk: {score: softmax_after, scale: 3}", "tutel: {factor: 1}"},
+           {"topk: {score: sigmoid}", "dropless"},
+           {"topk: {score: sqrt_softplus, scale: 1.5}", "dropless"},
+           {"topk: {norm: 2}", "dropless"},
+           {"topk: {jitter: 0.1}", "dropless"},
+           {"grouped_topk: {groups: 4, groups_kept: 2, scale: 2.5}", "dropless"},
+           {"noisy_topk", "dropless"},
+           {"gshard: {second: mesh}", "dropless"},
+           {"zero_experts: {zero: 4}", "dropless"},
+           {"phimoe: {jitter: 1}", "dropless"},
+           {"top_p: {p: 0.6}", "dropless"}}) {
+    Shape shape;
+    shape.experts = router_yaml.starts_with("zero") ? kExperts - 4 : kExperts, shape.top_k = 2, shape.ranks = shape.nodes = 1;
+    const Router router = part_from_yaml(builtin_routers(), router_yaml, &shape);
+    const Capacity capacity = part_from_yaml(builtin_capacities(), capacity_yaml, &shape);
+    const std::vector<float> logits = random_logits(24, kExperts, 5);
+    GateBatch batch;
+    batch.experts = kExperts, batch.tokens = 24, batch.logits = logits, batch.training = true;
+    const Routed routed = route_batch(router, capacity, batch);
+    std::vector<float> d(routed.weight.size()), gradient(logits.size());
+    Rng rng(9, Stream::test);
+    for (float& x : d) x = static_cast<float>(rng.normal());
+    route_backward(router, capacity, batch, routed, d, gradient);
+    expect_gradient(
+        router_yaml + ", " + capacity_yaml, logits, kExperts,
+        [&](const GateBatch& b) {
+          const Routed r = route_batch(router, capacity, b);
+          double sum = 0;
+          for (std::size_t i = 0; i < d.size(); ++i) sum += double{d[i]} * double{r.weight_after[i]};
+          return sum;
+        },
+        [&](const GateBatch& b) {
+          Routed r = route_batch(router, capacity, b);
+          for (std::size_t i = 0; i < r.expert.size(); ++i)
+            if (!r.kept[i]) r.expert[i] = -2;
+          return r.expert;
+        },
+        gradient, true);
+  }
+}
+
+TEST(Loss, GradientsAreDerivatives) {
+  constexpr int kExperts = 16;
+  Shape shape;
+  shape.experts = kExperts, shape.top_k = 2, shape.ranks = shape.nodes = 1;
+  const Capacity capacity = part_from_yaml(builtin_capacities(), "megatron: {factor: 1}", &shape);
+  for (const std::string yaml : {"balance", "balance: {score: sigmoid, count: kept, over: counted}", "balance: {sequences: 4, layout: position_major}", "z", "importance", "importance: {of: scores}", "load",
+                                 "load: {threshold: all, noise: 0.5}"}) {
+    const std::string gate = yaml.find("noise") != std::string::npos ? "topk: {score: softmax_after, noise: 0.5}" : "noisy_topk";
+    const Router router = part_from_yaml(builtin_routers(), gate, &shape);
+    const Loss loss = part_from_yaml(builtin_losses(), yaml, &shape);
+    const std::vector<float> logits = random_logits(24, kExperts, 6);
+    GateBatch batch;
+    batch.experts = kExperts, batch.tokens = 24, batch.logits = logits, batch.training = true;
+    const auto value = [&](const GateBatch& b) {
+      const Routed r = route_batch(router, capacity, b);
+      return loss.value({b, r, router}, {});
+    };
+    std::vector<float> gradient(logits.size());
+    const Routed routed = route_batch(router, capacity, batch);
+    EXPECT_EQ(loss.value({batch, routed, router}, gradient), value(batch)) << yaml;
+    expect_gradient(yaml, logits, kExperts, value, [&](const GateBatch& b) {
+      const Routed r = route_batch(router, capacity, b);
+      std::vector<std::int32_t> all = r.expert;
+      // The next one behind the chosen is a threshold, too.
+      Shape three = shape;
+      three.top_k = 3;
+      const Routed wider = route_batch(part_from_yaml(builtin_routers(), gate, &three), {}, b);
+      all.insert(all.end(), wider.expert.begin(), wider.expert.end());
+      for (const auto k : r.kept) all.push_back(k);
+      return all;
+    }, gradient, true);
+  }
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ GateRule rule_of(const TopkGate& gate, int experts, int top_k) {
 
 bool is_fast(const TopkGate& gate) {
   const bool grouped = gate.groups_kept < gate.groups;
-  return gate.jitter == 0 && gate.noise == 0 && gate.weighing.norm == 1 && gate.weighing.score != Weighing::Score::sqrt_softplus && !(grouped && (gate.masked_zero || gate.group_best > 2));
+  return gate.jitter == 0 && gate.noise == 0 && gate.weighing.nothing.empty() && gate.weighing.norm == 1 && gate.weighing.score != Weighing::Score::sqrt_softplus && !(grouped && (gate.masked_zero || gate.group_best > 2));
 }
 
 }  // namespace

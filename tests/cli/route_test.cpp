@@ -1,0 +1,83 @@
+// epsim route, as a user calls it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "base/npz.h"
+#include "tests/support/program.h"
+
+namespace epsim {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::run_program;
+using testing::Workspace;
+
+/// Four tokens that prefer experts 0, 0, 0 and 1 of three.
+std::string logits_file(const Workspace& space) {
+  NpzWriter npz;
+  npz.add("logits", {4, 3}, std::vector<float>{2, 1, 0, 2, 0, 1, 3, 1, 0, 0, 2, 1});
+  return space.write("logits.npz", npz.bytes());
+}
+
+TEST(RouteVerb, WritesChoicesAndWhatCapacityKeeps) {
+  const Workspace space("epsim_route");
+  const std::string out = (space.root / "out.npz").string();
+  const Outcome r = run_program({"route", "--logits", logits_file(space), "--set", "top_k=1", "--set", "router={topk: {renormalise: false}}", "--set", "capacity={megatron: {factor: 3/2}}", "--set",
+                                 "losses=[balance, z: {coefficient: 0.5}]", "--out", out});
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("4 tokens, 3 experts, 4 choices, 3 kept, 1 dropped\ncapacity of an expert: 2\nbalance: "));
+  const auto arrays = read_npz(read_text(out));
+  EXPECT_THAT(arrays.at("expert_ids").integers, ElementsAre(0, 0, 0, 1));
+  EXPECT_THAT(arrays.at("kept").integers, ElementsAre(1, 0, 1, 1)) << "the last of two equal weights goes";
+  EXPECT_THAT(arrays.at("position").integers, ElementsAre(0, -1, 1, 0));
+  EXPECT_THAT(arrays.at("capacity").integers, ElementsAre(2));
+  EXPECT_EQ(arrays.at("weights_after").floats[1], 0);
+  EXPECT_GT(arrays.at("weights").floats[1], 0.6);
+  EXPECT_EQ(arrays.at("grad_z").shape, (std::vector<std::int64_t>{4, 3}));
+}
+
+TEST(RouteVerb, ComputesLogitsOfAGate) {
+  const Workspace space("epsim_route");
+  NpzWriter npz;
+  npz.add("x", {2, 2}, std::vector<float>{1, 2, 3, 4});
+  npz.add("gate_weight", {2, 2}, std::vector<float>{1, 0, 1, 1});
+  const std::string out = (space.root / "out.npz").string();
+  const Outcome r = run_program({"route", "--logits", space.write("x.npz", npz.bytes()), "--set", "top_k=1", "--out", out});
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(read_npz(read_text(out)).at("logits").floats, ElementsAre(1, 3, 3, 7));
+}
+
+TEST(RouteVerb, RefusesWhatItCannotUseAndWritesNothing) {
+  const Workspace space("epsim_route");
+  const std::string file = logits_file(space), out = (space.root / "out.npz").string();
+  const auto refusal = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "route");
+    arguments.insert(arguments.end(), {"--out", out});
+    const Outcome r = run_program(arguments);
+    EXPECT_EQ(r.status, 2) << r.err;
+    EXPECT_FALSE(std::filesystem::exists(out));
+    return r.err;
+  };
+  EXPECT_THAT(refusal({"--logits", file}), HasSubstr("needs `top_k`"));
+  EXPECT_THAT(refusal({"--logits", file, "--set", "top_k=4"}), HasSubstr("top_k is 4, but there are 3 experts"));
+  EXPECT_THAT(refusal({"--logits", file, "--set", "top_k=1", "--set", "router=topkk"}), HasSubstr("did you mean `topk`?"));
+  EXPECT_THAT(refusal({"--logits", file, "--set", "top_k=1", "--set", "losses=balence"}), HasSubstr("did you mean `balance`?"));
+  EXPECT_THAT(refusal({"--logits", file, "--set", "top_k=1", "--set", "capasity=megatron"}), HasSubstr("did you mean `capacity`?"));
+  EXPECT_THAT(refusal({"--logits", file, "--set", "top_k=1", "--set", "ranks=3"}), HasSubstr("3 ranks do not divide 4 tokens"));
+  const std::string whole = testing::bytes_of(file);
+  for (std::size_t length = 0; length < whole.size(); length += 1 + whole.size() / 12)
+    EXPECT_THAT(refusal({"--logits", space.write("cut.npz", whole.substr(0, length)), "--set", "top_k=1"}), HasSubstr("cut.npz")) << length;
+  NpzWriter flat, infinite;
+  flat.add("logits", {4}, std::vector<float>{1, 2, 3, 4});
+  infinite.add("logits", {1, 2}, std::vector<float>{1, INFINITY});
+  EXPECT_THAT(refusal({"--logits", space.write("flat.npz", flat.bytes()), "--set", "top_k=1"}), HasSubstr("array `logits` has shape [4]"));
+  EXPECT_THAT(refusal({"--logits", space.write("inf.npz", infinite.bytes()), "--set", "top_k=1"}), HasSubstr("is not a finite number"));
+}
+
+}  // namespace
+}  // namespace epsim
