@@ -61,16 +61,17 @@ class Pass {
  public:
   Pass(const MoeLayer& layer, const LayerWeights& weights, const LayerTokens& tokens)
       : layer_(layer), s_(layer.shape), w_(weights), in_(tokens), tokens_(static_cast<std::int64_t>(tokens.x.size()) / s_.hidden), gated_(!weights.experts.w3.empty()) {
+    ensure(layer.router.idle_experts == 0, "every expert of a layer computes");
     ensure(s_.experts > 0 && sized(tokens_ * s_.hidden) == in_.x.size(), "a layer computes whole tokens");
-    ensure(w_.gate.size() == sized(s_.hidden * s_.columns()) && w_.experts.w1.size() == sized(s_.experts * s_.hidden * s_.ffn), "a layer has weights of its shape");
+    ensure(w_.gate.size() == sized(s_.hidden * s_.experts) && w_.experts.w1.size() == sized(s_.experts * s_.hidden * s_.ffn), "a layer has weights of its shape");
   }
 
   LayerForward forward() const {
     LayerForward f;
-    f.logits.resize(sized(tokens_ * s_.columns()));
-    multiply(RightSide(s_.hidden, s_.columns(), w_.gate.data(), false, Precision::fp32), in_.x.data(), tokens_, f.logits.data());
+    f.logits.resize(sized(tokens_ * s_.experts));
+    multiply(RightSide(s_.hidden, s_.experts, w_.gate.data(), false, Precision::fp32), in_.x.data(), tokens_, f.logits.data());
     if (!w_.linear_bias.empty())
-      for (std::int64_t t = 0; t < tokens_; ++t) add_to(f.logits.data() + t * s_.columns(), w_.linear_bias.data(), s_.columns());
+      for (std::int64_t t = 0; t < tokens_; ++t) add_to(f.logits.data() + t * s_.experts, w_.linear_bias.data(), s_.experts);
     f.routed = route_batch(layer_.router, layer_.capacity, gate_batch(layer_, in_, f.logits));
     f.dispatch = dispatch(f.routed);
     const std::vector<float> out = experts_forward(f), shared = shared_forward(f);
@@ -94,9 +95,9 @@ class Pass {
           if (const std::int64_t row = f.dispatch.row[sized(c)]; row >= 0) add_to(grad.x.data() + t * s_.hidden, dx.data() + row * s_.hidden, s_.hidden);
     });
     if (s_.shared_ffn > 0) shared_backward(f, dy, grad);
-    multiply(RightSide(s_.columns(), s_.hidden, w_.gate.data(), true, Precision::fp32), dlogits.data(), tokens_, grad.x.data(), true);
-    sum_outer_products(in_.x.data(), s_.hidden, dlogits.data(), s_.columns(), tokens_, grad.weights.gate.data(), Precision::fp32);
-    if (!w_.linear_bias.empty()) sum_rows(nullptr, dlogits.data(), s_.columns(), tokens_, grad.weights.linear_bias.data());
+    multiply(RightSide(s_.experts, s_.hidden, w_.gate.data(), true, Precision::fp32), dlogits.data(), tokens_, grad.x.data(), true);
+    sum_outer_products(in_.x.data(), s_.hidden, dlogits.data(), s_.experts, tokens_, grad.weights.gate.data(), Precision::fp32);
+    if (!w_.linear_bias.empty()) sum_rows(nullptr, dlogits.data(), s_.experts, tokens_, grad.weights.linear_bias.data());
     return grad;
   }
 
@@ -222,9 +223,9 @@ class Pass {
 }  // namespace
 
 std::vector<LayerTensor> tensors(const LayerShape& s, LayerWeights& w) {
-  const std::int64_t e = s.experts, c = s.columns(), h = s.hidden, f = s.ffn, q = s.shared_ffn;
-  return {{"gate", {h, c}, &w.gate},
-          {"linear_bias", {c}, &w.linear_bias},
+  const std::int64_t e = s.experts, h = s.hidden, f = s.ffn, q = s.shared_ffn;
+  return {{"gate", {h, e}, &w.gate},
+          {"linear_bias", {e}, &w.linear_bias},
           {"w1", {e, h, f}, &w.experts.w1},
           {"w3", {e, h, f}, &w.experts.w3},
           {"w2", {e, f, h}, &w.experts.w2},
@@ -249,7 +250,7 @@ LayerWeights zeros_like(const LayerWeights& weights) {
 GateBatch gate_batch(const MoeLayer& layer, const LayerTokens& tokens, std::span<const float> logits) {
   GateBatch batch = tokens.batch;
   batch.tokens = static_cast<std::int64_t>(tokens.x.size()) / layer.shape.hidden;
-  batch.experts = layer.shape.columns();
+  batch.experts = layer.shape.experts;
   batch.logits = logits;
   return batch;
 }

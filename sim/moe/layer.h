@@ -12,8 +12,8 @@ namespace epsim {
 
 /// The trainable numbers of an MoE layer, or their gradients, by the names that .npz files give them. Empty: the layer has none.
 struct LayerWeights {
-  std::vector<float> gate;         ///< [hidden][columns]
-  std::vector<float> linear_bias;  ///< [columns], added to the gate's logits
+  std::vector<float> gate;         ///< [hidden][experts]
+  std::vector<float> linear_bias;  ///< [experts], added to the gate's logits
   ExpertWeights experts;           ///< of all experts, one after another
   ExpertWeights shared;            ///< of the shared expert, which every token goes to
   std::vector<float> shared_gate;  ///< [hidden]: the shared expert's result is weighed by sigmoid(x shared_gate) (Qwen2-MoE); else by 1
@@ -23,13 +23,11 @@ struct LayerWeights {
 struct LayerShape {
   std::int64_t hidden = 0, ffn = 0;
   int experts = 0;
-  int idle_experts = 0;  ///< columns of the gate behind those of the experts: a choice of one computes nothing and adds nothing
   std::int64_t shared_ffn = 0;  ///< width of the shared expert; 0: there is none. Several shared experts are one of their summed width
   Activation activation = Activation::swiglu;
   bool weigh_input = false;  ///< a choice gives FFN(weight x), as in Llama 4, instead of weight FFN(x)
   Precision precision = Precision::fp32;  ///< of the experts' matrix products; the gate is always float32
 
-  int columns() const { return experts + idle_experts; }
   FfnShape expert() const { return {hidden, ffn, activation, precision}; }
   FfnShape shared() const { return {hidden, shared_ffn, activation, precision}; }
 };
@@ -61,7 +59,7 @@ struct LayerTokens {
 /// What a layer gave, and what its backward pass needs to know.
 struct LayerForward {
   std::vector<float> y;       ///< [T][hidden]
-  std::vector<float> logits;  ///< [T][columns]
+  std::vector<float> logits;  ///< [T][experts]
   Routed routed;
   Dispatch dispatch;
   std::vector<float> g, u;                ///< [rows][ffn] of the dispatched rows

@@ -42,7 +42,7 @@ class Reader {
     const std::int64_t tokens = arrays_.at("x").shape[0];
     take("x", {tokens, s.hidden}, out_.x);
     if (arrays_.contains("r")) take("r", {tokens, s.hidden}, out_.r);
-    if (arrays_.contains("bias")) take("bias", {s.columns()}, out_.bias);
+    if (arrays_.contains("bias")) take("bias", {s.experts}, out_.bias);
     for (const LayerTensor& t : tensors(s, out_.weights))
       if (arrays_.contains(t.name)) take(t.name, t.shape, *t.values);
     const auto pair = [&](const char* one, const char* other) {
@@ -77,17 +77,12 @@ class Reader {
 
   void read_sizes() {
     LayerShape& s = out_.shape;
-    std::int64_t columns = 0;
     if (const Sizes* x = shape_of("x", "[tokens,hidden]", 2)) s.hidden = (*x)[1];
     if (const Sizes* gate = shape_of("gate", "[hidden,experts]", 2)) {
-      if ((*gate)[1] > kMostExperts) fail(fmt::format("array `gate` has {} columns; there may be {}", (*gate)[1], kMostExperts));
-      columns = (*gate)[1];
+      if ((*gate)[1] > kMostExperts) fail(fmt::format("array `gate` has {} experts; there may be {}", (*gate)[1], kMostExperts));
+      s.experts = static_cast<int>(std::min((*gate)[1], kMostExperts));
     }
-    if (const Sizes* w1 = shape_of("w1", "[experts,hidden,ffn]", 3)) {
-      if (columns > 0 && (*w1)[0] > columns) fail(fmt::format("array `w1` has {} experts, but `gate` only {} columns", (*w1)[0], columns));
-      s.experts = static_cast<int>(std::min((*w1)[0], kMostExperts)), s.ffn = (*w1)[2];
-      s.idle_experts = static_cast<int>(columns) - s.experts;
-    }
+    if (const Sizes* w1 = shape_of("w1", "[experts,hidden,ffn]", 3)) s.ffn = (*w1)[2];
     shape_of("w2", "[experts,ffn,hidden]", 3);
     if (arrays_.contains("shared_w1"))
       if (const Sizes* w1 = shape_of("shared_w1", "[hidden,width]", 2)) s.shared_ffn = (*w1)[1];

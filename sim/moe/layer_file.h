@@ -9,14 +9,14 @@
 
 namespace epsim {
 
-/// A layer and its tokens, as `epsim layer` reads them from an .npz file: x [T,hidden], gate [hidden,columns], w1 [experts,hidden,ffn], w2 [experts,ffn,hidden] and any other array of
+/// A layer and its tokens, as `epsim layer` reads them from an .npz file: x [T,hidden], gate [hidden,experts], w1 [experts,hidden,ffn], w2 [experts,ffn,hidden] and any other array of
 /// `tensors`; and r [T,hidden], the gradient to y, without which there is no backward pass. Lengths of 1 in a shape may be left out or added.
 struct LayerFile {
   LayerShape shape;  ///< the sizes; the rest is not the file's to say
   LayerWeights weights;
   std::vector<float> x, r;
   std::map<std::string, std::vector<std::int64_t>> shapes;  ///< as the file spells them, of the arrays that are used
-  std::vector<float> bias;          ///< [columns], from an array `bias`: added to scores for choosing only; empty: there is none
+  std::vector<float> bias;          ///< [experts], from an array `bias`: added to scores for choosing only; empty: there is none
   std::vector<std::string> unused;  ///< names of arrays that are neither read nor written by `epsim layer`
 };
 

@@ -9,6 +9,7 @@
 
 #include "base/npz.h"
 #include "base/rng.h"
+#include "policies/loss.h"
 #include "sim/moe/layer_file.h"
 #include "tests/support/moe_oracle.h"
 #include "tests/support/part_from_yaml.h"
@@ -231,15 +232,17 @@ struct Block {
   std::string name, router, capacity;
   int top_k;
   Activation activation;
+  std::string loss;
 };
 
 TEST(MoeLayer, GivesWhatFrameworksGive) {
   const std::string folder = test_data() + "/moe_blocks/";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no " << folder;
   for (const Block& b : std::vector<Block>{
-           {"block_mixtral_e8k2", "topk", "dropless", 2, Activation::swiglu},
-           {"block_deepseekv3_e32k4_g8t4", "grouped_topk: {groups: 8, groups_kept: 4, masked: zero, scale: 2.5}", "dropless", 4, Activation::swiglu},
-           {"block_megatron_drop_probs_cf1.0", "topk: {score: softmax_after}", "megatron: {factor: 1}", 2, Activation::swiglu},
+           {"block_mixtral_e8k2", "topk", "dropless", 2, Activation::swiglu, ""},
+           {"block_deepseekv3_e32k4_g8t4", "grouped_topk: {groups: 8, groups_kept: 4, masked: zero, scale: 2.5}", "dropless", 4, Activation::swiglu, ""},
+           {"block_megatron_drop_probs_cf1.0", "topk: {score: softmax_after}", "megatron: {factor: 1}", 2, Activation::swiglu, ""},
+           {"block_deepspeed_top2_gelu_cf0.75", "topk: {renormalise: false}", "deepspeed: {factor: 0.75}", 2, Activation::gelu, "balance: {count: first, coefficient: 2}"},
        }) {
     SCOPED_TRACE(b.name);
     const auto file = read_text(folder + b.name + ".npz");
@@ -254,7 +257,10 @@ TEST(MoeLayer, GivesWhatFrameworksGive) {
     LayerTokens tokens{in.x, {}};
     tokens.batch.bias = in.bias;
     const LayerForward f = forward(layer, in.weights, tokens);
-    LayerGradients grad = backward(layer, in.weights, tokens, f, in.r);
+    std::vector<float> dlogits(b.loss.empty() ? 0 : f.logits.size());
+    const GateBatch batch = gate_batch(layer, tokens, f.logits);
+    if (!b.loss.empty()) testing::part_from_yaml(builtin_losses(), b.loss, &shape).value({batch, f.routed, layer.router}, dlogits);
+    LayerGradients grad = backward(layer, in.weights, tokens, f, in.r, dlogits);
     const auto results = read_npz(std::make_shared<SourceText>(SourceText{"results", layer_results(in, f, &grad)})), expected = read_npz(file);
     int compared = 0;
     for (const auto& [name, array] : results)
