@@ -76,6 +76,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::compare(app, catalogs, result);
   verb::advise(app, catalogs, result);
   verb::place(app, catalogs, result);
+  verb::layer(app, catalogs, result);
   verb::import(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
   verb::topo(app, catalogs, result);

@@ -28,6 +28,7 @@ void run(CLI::App& app, const Catalogs& catalogs, int& result);
 void execute(CLI::App& app, const Catalogs& catalogs, int& result);
 void import(CLI::App& app, const Catalogs& catalogs, int& result);
 void place(CLI::App& app, const Catalogs& catalogs, int& result);
+void layer(CLI::App& app, const Catalogs& catalogs, int& result);
 void alltoall(CLI::App& app, const Catalogs& catalogs, int& result);
 void compare(CLI::App& app, const Catalogs& catalogs, int& result);
 void advise(CLI::App& app, const Catalogs& catalogs, int& result);

@@ -1,0 +1,154 @@
+// moe_table [--quick]: experts forwards and backwards against oneDNN's own products of the same shapes in the same run, and the speed of routing. One core. Prints Markdown (tools/bench moe).
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+#include <dnnl.hpp>
+#include <functional>
+#include <string_view>
+
+#include "base/rng.h"
+#include "policies/routed.h"
+#include "sim/moe/ffn.h"
+
+namespace epsim {
+namespace {
+
+using Memory = dnnl::memory;
+
+struct Sizes {
+  std::int64_t hidden, ffn, rows;
+};
+
+std::vector<float> random_values(std::int64_t count) {
+  Rng rng(1, Stream::test, static_cast<std::uint64_t>(count));
+  std::vector<float> v(static_cast<std::size_t>(count));
+  for (float& x : v) x = static_cast<float>(2 * rng.uniform() - 1);
+  return v;
+}
+
+/// Seconds that the core worked for us: waiting for it does not count.
+double processor_time() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+double seconds_of(const std::function<void()>& work) {
+  const double start = processor_time();
+  work();
+  return processor_time() - start;
+}
+
+/// Fastest times of several pieces of work, which take turns so that a slow moment of the machine meets all of them.
+std::vector<double> fastest(const std::vector<std::function<void()>>& works, int turns) {
+  std::vector<double> best(works.size(), 1e9);
+  for (const auto& work : works) work();
+  for (int t = 0; t < turns; ++t)
+    for (std::size_t i = 0; i < works.size(); ++i) best[i] = std::min(best[i], seconds_of(works[i]));
+  return best;
+}
+
+/// oneDNN's product [m][inner] x [inner][n] in one call, the left side turned where `turned`, the right side packed before where it is weights.
+class WholeProduct {
+ public:
+  WholeProduct(std::int64_t m, std::int64_t inner, std::int64_t n, bool turned, bool weights, Precision precision) : cpu_(dnnl::engine::kind::cpu, 0), stream_(cpu_) {
+    const auto type = precision == Precision::bf16 ? Memory::data_type::bf16 : Memory::data_type::f32;
+    const Memory::desc left({m, inner}, type, turned ? Memory::format_tag::ba : Memory::format_tag::ab);
+    const Memory::desc right({inner, n}, type, weights ? Memory::format_tag::any : Memory::format_tag::ab), out({m, n}, Memory::data_type::f32, Memory::format_tag::ab);
+    const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(left, right, out), cpu_);
+    run_ = dnnl::matmul(desc);
+    left_ = Memory(desc.src_desc(), cpu_), right_ = Memory(desc.weights_desc(), cpu_), out_ = Memory(desc.dst_desc(), cpu_);
+    for (Memory* memory : {&left_, &right_}) std::fill_n(static_cast<char*>(memory->get_data_handle()), memory->get_desc().get_size(), char{0x3e});  // 0.19 in either format
+  }
+  void operator()() {
+    run_.execute(stream_, {{DNNL_ARG_SRC, left_}, {DNNL_ARG_WEIGHTS, right_}, {DNNL_ARG_DST, out_}});
+    stream_.wait();
+  }
+
+ private:
+  dnnl::engine cpu_;
+  dnnl::stream stream_;
+  dnnl::matmul run_;
+  Memory left_, right_, out_;
+};
+
+void time_experts(const Sizes& z, Precision precision, int turns) {
+  const auto [h, f, n] = z;
+  const FfnShape shape{h, f, Activation::swiglu, precision};
+  ExpertWeights weights, gradients;
+  weights.w1 = random_values(h * f), weights.w3 = random_values(h * f), weights.w2 = random_values(h * f);
+  gradients = weights;
+  const FfnView view = view_of(weights, shape, 0);
+  const std::vector<float> x = random_values(n * h), dy = random_values(n * h), scale(static_cast<std::size_t>(n), 0.5F);
+  std::vector<float> g(static_cast<std::size_t>(n * f)), u(g), a(g), dg(g), du(g), y(x), dx(x), dscale(scale);
+  const FfnRows rows{n, x.data(), dy.data(), scale.data(), g.data(), u.data(), a.data(), dg.data(), du.data(), dx.data(), dscale.data()};
+  const auto in_blocks = [n = n](auto&& work) {  // as a layer does
+    for (std::int64_t first = 0; first < n; first += 128) work(first, std::min<std::int64_t>(128, n - first));
+  };
+  Ffn expert(shape, view);
+  FfnBackward backward(shape, view);
+  const auto go_forward = [&, h = h, f = f] {
+    in_blocks([&](std::int64_t first, std::int64_t count) { expert.forward(x.data() + first * h, count, g.data() + first * f, u.data() + first * f, y.data() + first * h); });
+  };
+  const auto go_backward = [&] {
+    in_blocks([&](std::int64_t first, std::int64_t count) { backward.backward(rows.part(first, count, shape)); });
+    for (const FfnMatrix m : {FfnMatrix::w1, FfnMatrix::w3, FfnMatrix::w2}) weight_gradient(shape, rows, m, slice_of(gradients, shape, 0));
+  };
+  WholeProduct to_ffn(n, h, f, false, true, precision), to_hidden(n, f, h, false, true, precision), sum(h, n, f, true, false, precision), sum2(f, n, h, true, false, precision);
+  const std::vector<double> best = fastest({go_forward, go_backward, [&] { to_ffn(), to_ffn(), to_hidden(); }, [&] { to_ffn(), to_hidden(), to_hidden(), sum(), sum(), sum2(); },
+                                            [&] { expert = Ffn(shape, view); }, [&] { backward = FfnBackward(shape, view); }},
+                                           turns);
+  const double flops = 6e-9 * static_cast<double>(n) * static_cast<double>(h) * static_cast<double>(f);
+  fmt::print("| {} x {} | {} | {} | {:.0f} | {:.0f} % | {:.0f} % | {:.0f} | {:.0f} % | {:.0f} % |\n", h, f, n, name_of(precision), flops / best[0], 100 * best[2] / best[0],
+             100 * best[2] / (best[0] + best[4]), 2 * flops / best[1], 100 * best[3] / best[1], 100 * best[3] / (best[1] + best[5]));
+}
+
+void time_routing(const char* name, const char* router_yaml, const char* capacity_yaml, int turns) {
+  constexpr int kExperts = 256, kTopK = 8;
+  constexpr std::int64_t kTokens = 4096;
+  Shape shape;
+  shape.experts = kExperts, shape.top_k = kTopK, shape.ranks = shape.nodes = 1;
+  Diagnostics problems;
+  const auto setting = [](const char* yaml) { return parse_yaml(std::make_shared<SourceText>(SourceText{"bench", yaml})); };
+  const Router router = builtin_routers().make(setting(router_yaml), problems, &shape);
+  const Capacity capacity = builtin_capacities().make(setting(capacity_yaml), problems, &shape);
+  problems.check();
+  const std::vector<float> logits = random_values(kTokens * kExperts);
+  GateBatch batch;
+  batch.tokens = kTokens, batch.experts = kExperts, batch.logits = logits;
+  Routed routed;
+  std::vector<float> dlogits(logits.size());
+  const std::vector<double> best =
+      fastest({[&] { routed = route_batch(router, capacity, batch); }, [&] { route_backward(router, capacity, batch, routed, routed.weight, dlogits); }}, turns);
+  const double choices = static_cast<double>(kTokens * kTopK) / 1e6;
+  fmt::print("| {} | {:.1f} | {:.1f} |\n", name, choices / best[0], choices / best[1]);
+}
+
+}  // namespace
+}  // namespace epsim
+
+int main(int count, char** arguments) {
+  using epsim::Precision;
+  const bool quick = count == 2 && std::string_view(arguments[1]) == "--quick";
+  if (count > 1 && !quick) {
+    fmt::print(stderr, "usage: moe_table [--quick]\n");
+    return 2;
+  }
+  setenv("EPSIM_THREADS", "1", 1);
+  omp_set_num_threads(1);
+  const int turns = quick ? 3 : 15;
+  fmt::print(
+      "Experts on one core: GFLOP/s, and the share of what oneDNN's own products of the same shapes reach in the same run, without and with packing the weights anew\n"
+      "(oneDNN's are packed before, and compute no activation).\n\n"
+      "| hidden x ffn | rows | format | forward | of oneDNN | with packing | backward | of oneDNN | with packing |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  for (const Precision precision : {Precision::fp32, Precision::bf16})
+    for (const epsim::Sizes& z : {epsim::Sizes{256, 512, 64}, {256, 512, 512}, {512, 1024, 64}, {512, 1024, 512}, {512, 1024, 2048}, {1024, 2048, 512}})
+      if (!quick || z.hidden < 512) epsim::time_experts(z, precision, turns);
+  fmt::print("\nRouting on one core, 4,096 tokens, top-8 of 256 experts, million choices a second.\n\n| router | forward | backward |\n| --- | --- | --- |\n");
+  epsim::time_routing("topk", "topk", "dropless", turns);
+  epsim::time_routing("grouped_topk, 4 of 8 groups", "grouped_topk: {groups: 8, groups_kept: 4}", "dropless", turns);
+  epsim::time_routing("topk, capacity 1 by probability", "topk", "megatron: {factor: 1}", turns);
+}

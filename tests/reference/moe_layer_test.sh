@@ -1,0 +1,47 @@
+#!/bin/sh
+# moe_layer_test.sh EPSIM EXPERIMENT FOLDER: what `epsim layer` and `epsim execute --dump` write is what NumPy computes from the formulas. Exit status 77 without NumPy.
+set -eu
+epsim=$1 experiment=$2 folder=$3
+here=$(cd "$(dirname "$0")" && pwd)
+python=
+for candidate in python3 /usr/bin/python3; do
+  if "$candidate" -c 'import numpy' 2>/dev/null; then python=$candidate && break; fi
+done
+[ -n "$python" ] || { echo "skipped: no Python with NumPy"; exit 77; }
+rm -rf "$folder"
+mkdir -p "$folder"
+"$python" - "$folder" <<'EOF'
+import sys
+import numpy as np
+
+rng = np.random.default_rng(1)
+T, E, h, f, q = 90, 6, 24, 20, 14
+sizes = dict(x=(T, h), r=(T, h), gate=(h, E), linear_bias=(E,), w1=(E, h, f), w3=(E, h, f), w2=(E, f, h), b1=(E, f), b3=(E, f), b2=(E, h), shared_w1=(h, q), shared_w3=(h, q), shared_w2=(q, h), shared_gate=(h, 1))
+arrays = {name: (rng.standard_normal(size) * 0.4).astype(np.float32) for name, size in sizes.items()}
+np.savez(f"{sys.argv[1]}/all.npz", **arrays)
+for name in ("w3", "b3", "shared_w3"):
+    del arrays[name]
+np.savez(f"{sys.argv[1]}/ungated.npz", **arrays)
+EOF
+compare() {
+  file=$1
+  shift
+  settings=
+  for setting in "$@"; do
+    case $setting in score=*) settings="$settings --set router.$setting" ;; *) settings="$settings --set $setting" ;; esac
+  done
+  echo "$file $*"
+  # shellcheck disable=SC2086
+  "$epsim" layer --inputs "$folder/$file.npz" --set top_k=3 --set 'capacity={megatron: {factor: 1}}' $settings --out "$folder/out.npz" >/dev/null
+  "$python" "$here/moe_layer.py" "$folder/$file.npz" "$folder/out.npz" "$@"
+}
+compare all activation=swiglu score=softmax_after
+compare all activation=clamped_swiglu score=softmax_after
+compare all activation=swiglu weigh=input score=softmax_after
+for activation in gelu gelu_tanh relu; do
+  compare all activation=$activation score=softmax_after
+  compare ungated activation=$activation score=softmax_after
+done
+OMPI_MCA_ess_singleton_isolated=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "$epsim" execute "$experiment" --repeat 1 --dump "$folder" >/dev/null 2>&1
+"$python" "$here/moe_layer.py" "$folder/dump.npz"
+rm -rf "$folder"
