@@ -136,7 +136,7 @@ Routing rehomed(const Routing& whole, const Survivors& s, Changes::Tokens tokens
     }
   }
   Routing out;
-  out.experts = whole.experts, out.top_k = whole.top_k, out.first_token = {0};
+  out.experts = whole.experts, out.top_k = whole.top_k, out.may_choose_fewer = whole.may_choose_fewer, out.first_token = {0};
   out.expert.reserve(whole.expert.size()), out.weight.reserve(whole.weight.size());
   for (const std::vector<Block>& of_rank : blocks) {
     for (const Block& b : of_rank) {
