@@ -16,6 +16,8 @@ struct Preset {
   std::string_view type = {};    ///< the model's type, where the configuration is spelt in keys of our own: its sizes are those of the paper or the publisher's configuration
 };
 
+constexpr std::string_view kDense = "dense:";
+
 constexpr Preset kPresets[] = {
     {"mixtral-8x7b", R"({"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
       "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2, "vocab_size": 32000, "tie_word_embeddings": false, "torch_dtype": "bfloat16"})"},
@@ -176,7 +178,20 @@ std::optional<Model> model_preset(const std::string& name) {
   return model;
 }
 
+Model dense_twin(const Model& model) {
+  Model m = model;
+  const double layers = static_cast<double>(m.moe_layers.size()), gate = static_cast<double>(m.hidden) * m.num_experts, idle = (m.num_experts - m.top_k) * m.expert_params();
+  m.name = std::string(kDense) + model.name;
+  m.expert_ffn = m.top_k * m.expert_ffn + m.shared_ffn, m.shared_ffn = 0;
+  m.num_experts = m.top_k = m.expert_groups = 1;
+  m.router = parse_yaml(std::make_shared<SourceText>(SourceText{m.name, "topk"}));
+  m.total_params -= layers * (idle + gate);
+  m.active_params -= layers * gate, m.active_params_no_embedding -= layers * gate;
+  return m;
+}
+
 Model load_model(const std::string& name_or_path, const Location& at) {
+  if (name_or_path.starts_with(kDense)) return dense_twin(load_model(name_or_path.substr(kDense.size()), at));
   if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json"))
     return import_hf_config(read_text(resolve_path(name_or_path, at), std::size_t{1} << 24));
   if (std::optional<Model> preset = model_preset(name_or_path)) return *std::move(preset);

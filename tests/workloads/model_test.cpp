@@ -44,6 +44,20 @@ std::string with(std::string json, const std::string& from, const std::string& t
   return json.replace(json.find(from), from.size(), to);
 }
 
+// Of DeepSeek-V3: 8 experts of 2,048 and a shared one of as much.
+TEST(Model, DenseTwinDoesTheSameFlops) {
+  const Model moe = load_model("deepseek-v3", {}), twin = load_model("dense:deepseek-v3", {});
+  EXPECT_EQ(twin.name, "dense:deepseek-v3");
+  EXPECT_EQ(twin.expert_ffn, 9 * 2048);
+  EXPECT_EQ(twin.shared_ffn, 0);
+  EXPECT_EQ(twin.num_experts, 1);
+  EXPECT_EQ(twin.top_k, 1);
+  EXPECT_DOUBLE_EQ(twin.expert_params(), 9 * moe.expert_params());
+  EXPECT_DOUBLE_EQ(moe.total_params - twin.total_params, 58 * (248 * moe.expert_params() + 7168.0 * 256));
+  EXPECT_DOUBLE_EQ(moe.active_params - twin.active_params, 58 * 7168.0 * 256);
+  EXPECT_THROW(load_model("dense:deepseek-v4", {}), InputError);
+}
+
 TEST(Model, PresetsEqualTheirConfigurationFiles) {
   const std::string folder = test_data() + "/configs";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no " << folder;
