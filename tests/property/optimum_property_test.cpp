@@ -10,6 +10,7 @@
 #include "sim/engine.h"
 #include "tests/support/network_rig.h"
 #include "tests/support/random_case.h"
+#include "tests/support/schedules.h"
 
 namespace epsim {
 namespace {
@@ -73,6 +74,27 @@ std::vector<Placement> placements_like(const Plan& plan, const Demand& demand, R
       if (count[local[s]] > 1) --count[local[s]], local[s] = static_cast<std::uint16_t>(e), ++count[e];
   all.push_back(Placement::from_experts(std::move(local), plan.placement.first_slot, plan.routing.experts));
   return all;
+}
+
+// Two ranks that compute what the other sends, in chunks: entering, computing and leaving go beside each other, so their sum bounds nothing; without chunks it does.
+TEST(OptimumProperty, ChunksOverlapWhatARankDoesInTurn) {
+  const Topology t = testing::star(2, 1e9, Time{10'000});
+  const ComputeModel compute = testing::nanoseconds();
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 4;
+  Routing routing;
+  routing.experts = 2, routing.top_k = 1, routing.first_token = {0, 1000, 2000};
+  for (int i = 0; i < 2000; ++i) routing.expert.push_back(i < 1000 ? 1 : 0), routing.weight.push_back(1);
+  const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 1}, {0, 1, 2}, 2), part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr)), t);
+  for (const int chunks : {1, 8}) {
+    const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct: {chunks: " + std::to_string(chunks) + "}", static_cast<const Shape*>(nullptr));
+    const OptimumBounds bounds = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t));
+    const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("ideal"), compute, Precision::bf16).end.seconds();
+    EXPECT_GE(end, bounds.layer_s.value) << chunks << " chunks: " << bounds.layer_s.because;
+    if (chunks == 1) {
+      EXPECT_EQ(bounds.layer_s.because, "busiest rank") << "or all in turn, which is the same here";
+    }
+  }
 }
 
 // I6 for all placements at once: no placement, replica rule, exchange or network beats the bounds that were made without looking at the placement.
