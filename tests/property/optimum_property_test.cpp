@@ -76,24 +76,23 @@ std::vector<Placement> placements_like(const Plan& plan, const Demand& demand, R
   return all;
 }
 
-// Two ranks that compute what the other sends, in chunks: entering, computing and leaving go beside each other, so their sum bounds nothing; without chunks it does.
+// Two ranks that compute half of what the other's tokens want, in chunks: entering, computing and leaving go beside each other, so their sum bounds nothing; without chunks it does.
 TEST(OptimumProperty, ChunksOverlapWhatARankDoesInTurn) {
   const Topology t = testing::star(2, 1e9, Time{10'000});
-  const ComputeModel compute = testing::nanoseconds();
+  ComputeModel compute = testing::nanoseconds();
+  compute.reduce_seconds = [](const Device&, double) { return 0.0; };
   Pricing pricing;
   pricing.hidden = 8, pricing.expert_ffn = 4;
   Routing routing;
   routing.experts = 2, routing.top_k = 1, routing.first_token = {0, 1000, 2000};
-  for (int i = 0; i < 2000; ++i) routing.expert.push_back(i < 1000 ? 1 : 0), routing.weight.push_back(1);
+  for (int i = 0; i < 2000; ++i) routing.expert.push_back(static_cast<std::uint16_t>(i % 2)), routing.weight.push_back(1);
   const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 1}, {0, 1, 2}, 2), part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr)), t);
   for (const int chunks : {1, 8}) {
     const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct: {chunks: " + std::to_string(chunks) + "}", static_cast<const Shape*>(nullptr));
     const OptimumBounds bounds = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t));
     const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("ideal"), compute, Precision::bf16).end.seconds();
     EXPECT_GE(end, bounds.layer_s.value) << chunks << " chunks: " << bounds.layer_s.because;
-    if (chunks == 1) {
-      EXPECT_EQ(bounds.layer_s.because, "busiest rank") << "or all in turn, which is the same here";
-    }
+    EXPECT_GE(bounds.layer_s.value, (chunks == 1 ? 1 - 1e-7 : 0.9) * end) << chunks << " chunks: " << bounds.layer_s.because;
   }
 }
 
