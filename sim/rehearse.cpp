@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "sim/moe/buffers.h"
+#include "sim/moe/two_passes.h"
 
 namespace epsim {
 namespace {
@@ -17,11 +17,11 @@ struct Action {
 
 class Rehearsal {
  public:
-  Rehearsal(const Plan& plan, const Schedule& schedule, const std::vector<RankRows>& rows, const ExpertBank& experts, const std::vector<float>& x)
-      : plan_(plan), schedule_(schedule), rows_(rows), experts_(experts), ranks_(schedule.ranks) {
-    const std::int64_t h = experts.hidden();
+  /// `tokens` are the vectors [T][width] of the plan's tokens.
+  Rehearsal(const Plan& plan, const Schedule& schedule, const std::vector<RankRows>& rows, const std::vector<float>& tokens, std::int64_t width, CallWork work)
+      : schedule_(schedule), rows_(rows), work_(std::move(work)), ranks_(schedule.ranks) {
     for (int r = 0; r < ranks_; ++r)
-      buffers_.emplace_back(rows[r], h, std::vector<float>(x.begin() + plan.routing.first_token[r] * h, x.begin() + plan.routing.first_token[r + 1] * h));
+      buffers_.emplace_back(rows[r], width, std::vector<float>(tokens.begin() + plan.routing.first_token[r] * width, tokens.begin() + plan.routing.first_token[r + 1] * width));
     next_.resize(schedule.phases.size());
     for (std::size_t p = 0; p < schedule.phases.size(); ++p) {
       // What only paces (`after_sent`) is not waited for: orders without it must be right, too.
@@ -30,7 +30,7 @@ class Rehearsal {
       left_.emplace_back(ranks_, 0);
     }
     for (std::size_t p = 0; p < schedule.phases.size(); ++p)
-      for (int r = 0; r < ranks_; ++r) left_[p][r] = work(static_cast<int>(p), Rank(r));
+      for (int r = 0; r < ranks_; ++r) left_[p][r] = steps(static_cast<int>(p), Rank(r));
     for (std::size_t p = 0; p < schedule.phases.size(); ++p)
       for (Rank r : ids<Rank>(ranks_)) {
         if (schedule.phases[p].after.empty()) begin(static_cast<int>(p), r);
@@ -38,7 +38,7 @@ class Rehearsal {
       }
   }
 
-  void play(Rng& order) {
+  std::vector<float> play(Rng& order) {
     while (!ready_.empty()) {
       std::swap(ready_[order.below(ready_.size())], ready_.back());
       const Action a = ready_.back();
@@ -47,9 +47,6 @@ class Rehearsal {
     }
     for (std::size_t p = 0; p < left_.size(); ++p)
       for (int r = 0; r < ranks_; ++r) ensure(left_[p][r] == 0 && blocked_[p][r] == 0, "every phase of a schedule can be reached");
-  }
-
-  std::vector<float> result() const {
     std::vector<float> y;
     for (const RankBuffers& b : buffers_) {
       const auto rows = b.buffer(static_cast<int>(schedule_.phases.size()) - 1);
@@ -62,7 +59,7 @@ class Rehearsal {
   const RankRows::PhaseRows& rows(int phase, Rank r) const { return rows_[r].phases[static_cast<std::size_t>(phase)]; }
 
   /// Steps that make the phase complete on a rank: messages to it, its calls, or its one reduce.
-  int work(int phase, Rank r) const {
+  int steps(int phase, Rank r) const {
     const RankRows::PhaseRows& p = rows(phase, r);
     switch (schedule_.phases[static_cast<std::size_t>(phase)].kind) {
       case Phase::Kind::kernel: return static_cast<int>(p.slots.size());
@@ -77,7 +74,7 @@ class Rehearsal {
     if (schedule_.phases[static_cast<std::size_t>(phase)].kind == Phase::Kind::transfer) {
       for (std::size_t m = 0; m < p.sends.size(); ++m) ready_.push_back({phase, r, static_cast<std::int64_t>(m)});
     } else {
-      for (int i = 0; i < work(phase, r); ++i) ready_.push_back({phase, r, i});
+      for (int i = 0; i < steps(phase, r); ++i) ready_.push_back({phase, r, i});
     }
   }
 
@@ -93,7 +90,7 @@ class Rehearsal {
   void perform(const Action& a) {
     switch (schedule_.phases[static_cast<std::size_t>(a.phase)].kind) {
       case Phase::Kind::kernel:
-        buffers_[a.rank].play_kernel(rows_[a.rank], a.phase, static_cast<std::size_t>(a.other), plan_.placement, experts_);
+        buffers_[a.rank].play_kernel(rows_[a.rank], {a.rank, a.phase, static_cast<std::size_t>(a.other), rows(a.phase, a.rank).slots[static_cast<std::size_t>(a.other)]}, work_);
         return finish_one(a.phase, a.rank);
       case Phase::Kind::reduce:
         buffers_[a.rank].play_reduce(rows_[a.rank], a.phase);
@@ -111,10 +108,9 @@ class Rehearsal {
     finish_one(a.phase, to);
   }
 
-  const Plan& plan_;
   const Schedule& schedule_;
   const std::vector<RankRows>& rows_;
-  const ExpertBank& experts_;
+  CallWork work_;
   int ranks_;
   std::vector<RankBuffers> buffers_;
   std::vector<std::vector<int>> next_;     // [phase] phases that wait for it
@@ -126,9 +122,33 @@ class Rehearsal {
 }  // namespace
 
 std::vector<float> rehearse(const Plan& plan, const Schedule& schedule, const std::vector<RankRows>& rows, const ExpertBank& experts, const std::vector<float>& x, Rng& order) {
-  Rehearsal rehearsal(plan, schedule, rows, experts, x);
-  rehearsal.play(order);
-  return rehearsal.result();
+  return Rehearsal(plan, schedule, rows, x, experts.hidden(), forward_work(plan.placement, experts)).play(order);
+}
+
+PlanGradients rehearse_backward(const Plan& plan, const Schedule& schedule, const std::vector<RankRows>& rows, bool shared_expert, const ExpertBank& experts, const std::vector<float>& x,
+                                const std::vector<float>& r, Rng& order) {
+  TwoPasses passes(plan, experts);
+  Rehearsal(plan, schedule, rows, x, experts.hidden(), passes.forward()).play(order);
+  std::vector<float> numbers;
+  for (const Rank home : ids<Rank>(plan.ranks()))
+    for (const float number : token_numbers(plan, home)) numbers.push_back(number);
+  Rehearsal(plan, schedule, rows, numbers, 1, passes.number()).play(order);
+
+  PlanGradients gradients;
+  gradients.x = Rehearsal(plan, schedule, rows, r, experts.hidden(), passes.backward()).play(order);
+  gradients.d_weight.resize(plan.slot.size());
+  passes.write_d_weight(gradients.d_weight);
+  for (const std::vector<Slot>& slots : plan.placement.slots_of_expert) {
+    std::vector<std::vector<float>> parts;
+    for (const Slot slot : slots) parts.push_back(passes.of_slot(slot));
+    gradients.experts.push_back(add_replicas(parts));
+  }
+  if (shared_expert) {
+    std::vector<std::vector<float>> parts;
+    for (const Rank home : ids<Rank>(plan.ranks())) parts.push_back(passes.of_shared(home));
+    gradients.shared = add_replicas(parts);
+  }
+  return gradients;
 }
 
 }  // namespace epsim

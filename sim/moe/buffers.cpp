@@ -5,6 +5,12 @@
 
 namespace epsim {
 
+int expert_of(const PlayedCall& call, const Placement& placement) { return call.slot.valid() ? placement.expert_of_slot[call.slot] : kSharedExpert; }
+
+CallWork forward_work(const Placement& placement, const ExpertBank& experts) {
+  return [&](const PlayedCall& call, std::span<const float> in, std::span<float> out) { experts.forward(expert_of(call, placement), in, out); };
+}
+
 RankBuffers::RankBuffers(const RankRows& rows, std::int64_t hidden, std::vector<float> home_tokens) : hidden_(hidden) {
   buffers_.push_back(std::move(home_tokens));
   for (std::size_t p = 0; p < rows.phases.size(); ++p)
@@ -21,13 +27,12 @@ void RankBuffers::gather(std::span<const RowRef> refs, std::span<float> out) con
   for (std::size_t i = 0; i < refs.size(); ++i) std::ranges::copy(row(refs[i]), out.begin() + static_cast<std::ptrdiff_t>(i) * hidden_);
 }
 
-void RankBuffers::play_kernel(const RankRows& rows, int phase, std::size_t call, const Placement& placement, const ExpertBank& experts) {
-  const RankRows::PhaseRows& p = rows.phases[static_cast<std::size_t>(phase)];
-  const std::int64_t first = p.input_first[call], n = p.input_first[call + 1] - first;
+void RankBuffers::play_kernel(const RankRows& rows, const PlayedCall& call, const CallWork& work) {
+  const RankRows::PhaseRows& p = rows.phases[static_cast<std::size_t>(call.phase)];
+  const std::int64_t first = p.input_first[call.call], n = p.input_first[call.call + 1] - first;
   std::vector<float> in(static_cast<std::size_t>(n * hidden_));
   gather(std::span(p.input).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n)), in);
-  const int expert = p.slots[call].valid() ? placement.expert_of_slot[p.slots[call]] : kSharedExpert;
-  experts.forward(expert, in, buffer(phase).subspan(static_cast<std::size_t>(first * hidden_), in.size()));
+  work(call, in, buffer(call.phase).subspan(static_cast<std::size_t>(first * hidden_), in.size()));
 }
 
 void RankBuffers::play_reduce(const RankRows& rows, int phase) {

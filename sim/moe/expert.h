@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -19,19 +20,29 @@ class ExpertBank {
  public:
   explicit ExpertBank(std::int64_t hidden) : hidden_(hidden) {}
 
+  /// The passes that an expert is packed for.
+  enum class Passes { forward, both };
   /// Packs an expert's weights for use; replaces those of the same id.
-  void add(int expert, std::int64_t ffn, const ExpertWeights& weights);
+  void add(int expert, std::int64_t ffn, const ExpertWeights& weights, Passes passes = Passes::forward);
   void remove(int expert);
   bool holds(int expert) const;
   std::int64_t hidden() const { return hidden_; }
+  std::int64_t ffn(int expert) const { return held(expert).ffn; }
+  FfnShape shape(int expert) const { return {hidden_, ffn(expert), Activation::swiglu, Precision::fp32}; }
   /// Computes rows [n][hidden] with an expert it holds. `out` has the same size and may not overlap `rows`.
   void forward(int expert, std::span<const float> rows, std::span<float> out) const;
+  /// The same, which also gives x w1 and x w3, [n][ffn] each, for `backward`.
+  void forward(int expert, std::span<const float> rows, std::span<float> out, std::span<float> g, std::span<float> u) const;
+  /// Computes the gradients of rows, with an expert that was packed for both passes.
+  void backward(int expert, const FfnRows& rows) const;
 
  private:
   struct Held {
     std::int64_t ffn;
     Ffn expert;
+    std::optional<FfnBackward> backward;
   };
+  const Held& held(int expert) const;
   std::int64_t hidden_;
   std::map<int, Held> experts_;
 };

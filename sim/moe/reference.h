@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "policies/schedule.h"
-#include "sim/moe/expert.h"
+#include "sim/moe/expert_rows.h"
 
 namespace epsim {
 
@@ -13,8 +13,19 @@ struct Reference {
   std::vector<float> y_plain;  ///< [T][hidden], added in plain choice order
 };
 
-/// `tree` gives the group keys of a home rank's copy on a slot, and `by_key` the order of groups (Exchange::tree, tree_by_key); `load` must make `experts` hold an expert, which is removed again when its rows are done, so that memory holds one at a time.
-Reference reference(const Plan& plan, const std::function<std::vector<std::int32_t>(Rank home, Slot)>& tree, bool by_key, bool shared_expert, const std::vector<float>& x, ExpertBank& experts,
-                    const std::function<void(int expert)>& load);
+/// The order in which an exchange adds a token's copies, for one plan.
+struct AddingOrder {
+  std::function<std::vector<std::int32_t>(Rank home, Slot)> keys;  ///< the group keys of a home rank's copy on a slot
+  bool by_key = false;  ///< groups are added in order of their keys
+};
+/// All three must outlive what it gives.
+AddingOrder adding_order(const Exchange& exchange, const Plan& plan, const Topology& topology);
+
+/// `load` must make `experts` hold an expert, which is removed again when its rows are done, so that memory holds one at a time.
+Reference reference(const Plan& plan, const AddingOrder& order, bool shared_expert, const std::vector<float>& x, ExpertBank& experts, const std::function<void(int expert)>& load);
+
+/// The gradients of sum(y * r), `r` being [T][hidden], computed serially from the plan alone; `load` packs for both passes.
+PlanGradients reference_backward(const Plan& plan, const AddingOrder& order, bool shared_expert, const std::vector<float>& x, const std::vector<float>& r, ExpertBank& experts,
+                                 const std::function<void(int expert)>& load);
 
 }  // namespace epsim

@@ -5,7 +5,7 @@
 
 #include "base/npz.h"
 #include "sim/moe/expert.h"
-#include "sim/mpi/execute.h"
+#include "sim/mpi/layer_data.h"
 
 namespace epsim {
 namespace {
@@ -14,7 +14,30 @@ namespace fs = std::filesystem;
 
 Location named(const std::string& path) { return {std::make_shared<SourceText>(SourceText{path, {}}), 0, 0}; }
 
-void append(std::vector<float>& to, const std::vector<float>& from) { to.insert(to.end(), from.begin(), from.end()); }
+void append(std::vector<float>& to, std::span<const float> from) { to.insert(to.end(), from.begin(), from.end()); }
+
+/// w1, w3 and w2 of some experts, each one behind another, from those of each expert behind one another.
+void add_gradients(NpzWriter& npz, const std::string& prefix, const std::vector<std::vector<float>>& experts, std::vector<std::int64_t> in, std::vector<std::int64_t> out) {
+  std::vector<float> w1, w3, w2;
+  for (const std::vector<float>& all : experts) {
+    const std::size_t n = all.size() / 3;
+    const std::span<const float> e(all);
+    append(w1, e.first(n)), append(w3, e.subspan(n, n)), append(w2, e.last(n));
+  }
+  npz.add(prefix + "w1", in, std::span<const float>(w1));
+  npz.add(prefix + "w3", in, std::span<const float>(w3));
+  npz.add(prefix + "w2", std::move(out), std::span<const float>(w2));
+}
+
+void add_gradients(NpzWriter& npz, const Experiment& e, const Plan& plan, const ExecutedGradients& g) {
+  const std::int64_t tokens = plan.routing.tokens(), experts = plan.routing.experts, h = e.execute_hidden, f = e.execute_ffn;
+  npz.add("r", {tokens, h}, std::span<const float>(g.r));
+  npz.add("dx", {tokens, h}, std::span<const float>(g.of_plan.x));
+  npz.add("d_weight", {tokens, plan.routing.top_k}, std::span<const float>(g.of_plan.d_weight));
+  add_gradients(npz, "d", g.of_plan.experts, {experts, h, f}, {experts, f, h});
+  if (const std::int64_t s = execute_pricing(e).shared_ffn; s > 0) add_gradients(npz, "dshared_", {g.of_plan.shared}, {h, s}, {s, h});
+  if (!g.gate.empty()) npz.add("dgate", {h, experts}, std::span<const float>(g.gate));
+}
 
 }  // namespace
 
@@ -26,7 +49,7 @@ void check_dump_folder(const std::string& folder) {
   fs::remove(probe, error);
 }
 
-void write_dump(const std::string& folder, const Experiment& e, const Plan& plan, const std::vector<float>& x, const std::vector<float>& y) {
+void write_dump(const std::string& folder, const Experiment& e, const Plan& plan, const std::vector<float>& x, const std::vector<float>& y, const ExecutedGradients* gradients) {
   const std::int64_t tokens = plan.routing.tokens(), k = plan.routing.top_k, experts = plan.routing.experts, h = e.execute_hidden, f = e.execute_ffn;
   NpzWriter npz;
   npz.add("x", {tokens, h}, std::span<const float>(x));
@@ -61,6 +84,7 @@ void write_dump(const std::string& folder, const Experiment& e, const Plan& plan
   npz.add("home", {tokens}, std::span<const std::int32_t>(home));
   npz.add("physical_to_logical", {static_cast<std::int64_t>(physical.size())}, std::span<const std::int32_t>(physical));
   npz.add("y", {tokens, h}, std::span<const float>(y));
+  if (gradients) add_gradients(npz, e, plan, *gradients);
 
   const fs::path file = fs::path(folder) / "dump.npz", part = fs::path(folder) / ".dump.npz.part";
   const std::string bytes = npz.bytes();

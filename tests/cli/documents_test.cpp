@@ -45,13 +45,13 @@ std::set<std::string> keys_of(const Json& object, const std::set<std::string>& n
 
 TEST(Documents, HaveEveryKeyOfExecute) {
   const Workspace space("epsim_documents");
-  Json out = run_json({"execute", kRoot + "/examples/execute.yaml", "--repeat", "1", "--dump", space.root.string()});
+  Json out = run_json({"execute", kRoot + "/examples/execute.yaml", "--backward", "--repeat", "1", "--dump", space.root.string()});
   std::set<std::string> expected = documented("execute");
   for (const auto& [key, unused] : out["layers"][0].items()) EXPECT_TRUE(key == "layer" || out.contains(key)) << key;
   EXPECT_EQ(expected.erase("layers[]"), 1U);
   EXPECT_EQ(expected.erase("layers[].layer"), 1U);
   out.erase("layers");
-  EXPECT_EQ(keys_of(out, {"measured", "simulated"}), expected);
+  EXPECT_EQ(keys_of(out, {"measured", "simulated", "backward"}), expected);
 
   std::set<std::string> arrays;
   for (const auto& [name, unused] : read_npz(read_text((space.root / "dump.npz").string()))) arrays.insert(name);

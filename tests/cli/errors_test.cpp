@@ -162,5 +162,15 @@ TEST_F(BadInput, AnOutputThatCannotBeWrittenIsRefused) {
   EXPECT_EQ(std::distance(fs::directory_iterator(path("made/out")), {}), 6);
 }
 
+// What `execute` does not play forwards as the framework does has no gradients either.
+TEST_F(BadInput, BackwardOfWhatIsNotExecuted) {
+  const std::string file = std::string(EPSIM_SOURCE_DIR) + "/examples/execute.yaml";
+  const auto backward = [&](const std::string& setting) { return refusal({"execute", file, "--backward", "--set", setting}); };
+  EXPECT_THAT(backward("capacity=megablocks"), AllOf(HasSubstr("capacity=megablocks"), HasSubstr("without padding")));
+  EXPECT_THAT(backward("capacity={megablocks: {form: moe, factor: 1}}"), AllOf(HasSubstr("before anything is sent"), HasSubstr("without padding")));
+  EXPECT_THAT(backward("router={zero_experts: {zero: 2}}"), AllOf(HasSubstr("zero_experts"), HasSubstr("all of whose experts compute")));
+  EXPECT_THAT(backward("source={zipf: {tokens: 16777216}}"), HasSubstr("fewer than 16777216 tokens"));
+}
+
 }  // namespace
 }  // namespace epsim

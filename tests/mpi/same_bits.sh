@@ -12,6 +12,8 @@ for n in ${PROCESSES:-1 2 3 5 8}; do
   # The word is looked for as JSON writers put it, with or without a space.
   grep -qE '"bit_identical": ?true' "$out.json" || { cat "$out.json"; echo "FAILED with $n processes: not the reference's bits"; exit 1; }
   grep -qE '"rows_match_plan": ?true' "$out.json" || { cat "$out.json"; echo "FAILED with $n processes: rows on the wire are not the plan's"; exit 1; }
+  # Of each pass, where there are two.
+  ! grep -qE '"(bit_identical|rows_match_plan)": ?false' "$out.json" || { cat "$out.json"; echo "FAILED with $n processes: backwards not the reference's bits, or not the plan's rows"; exit 1; }
   cmp "$folder/n1/dump.npz" "$out/dump.npz" || { echo "FAILED: $n processes wrote other bytes than one process"; exit 1; }
 done
 rm -rf "$folder"

@@ -1,4 +1,4 @@
-// I7: a rehearsal in any legal order equals the serial reference bit for bit, for every exchange; I2: rows follow the exchange's own law.
+// I7: a rehearsal in any legal order, of either pass, equals the serial reference bit for bit, for every exchange; I2: rows follow the exchange's own law.
 #include "sim/rehearse.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <stdexcept>
 
 #include "sim/moe/reference.h"
 #include "tests/support/random_case.h"
@@ -19,11 +20,11 @@ using testing::RandomCase;
 
 constexpr std::int64_t kHidden = 8, kFfn = 16;
 
-void load(int expert, ExpertBank& bank) { bank.add(expert, kFfn, make_expert_weights(1, 0, expert, kHidden, kFfn)); }
+void load(int expert, ExpertBank& bank) { bank.add(expert, kFfn, make_expert_weights(1, 0, expert, kHidden, kFfn), ExpertBank::Passes::both); }
 
-std::vector<float> vectors(std::int64_t tokens) {
+std::vector<float> vectors(std::int64_t tokens, std::uint64_t seed = 5) {
   std::vector<float> x(static_cast<std::size_t>(tokens * kHidden));
-  for (std::int64_t t = 0; t < tokens; ++t) token_vector(5, t, std::span(x).subspan(static_cast<std::size_t>(t * kHidden), kHidden));
+  for (std::int64_t t = 0; t < tokens; ++t) token_vector(seed, t, std::span(x).subspan(static_cast<std::size_t>(t * kHidden), kHidden));
   return x;
 }
 
@@ -47,7 +48,7 @@ TEST_F(Rehearse, ThousandRandomRehearsalsEqualTheReference) {
     const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
     Rng order(seed, Stream::test, 1);
     const std::vector<float> y = rehearse(c.plan, schedule, rows, bank_, x, order);
-    const Reference expected = reference(c.plan, [&](Rank home, Slot s) { return exchange.tree(c.plan, c.topology, home, s); }, exchange.tree_by_key, c.shared_expert, x, scratch_, [&](int e) { load(e, scratch_); });
+    const Reference expected = reference(c.plan, adding_order(exchange, c.plan, c.topology), c.shared_expert, x, scratch_, [&](int e) { load(e, scratch_); });
     ASSERT_EQ(y.size(), expected.y.size());
     ASSERT_EQ(std::memcmp(y.data(), expected.y.data(), y.size() * sizeof(float)), 0);
     for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected.y_plain[i], 1e-5 * (1 + std::abs(y[i])));
@@ -59,6 +60,56 @@ TEST_F(Rehearse, ThousandRandomRehearsalsEqualTheReference) {
   EXPECT_GT(dropped, 1000);
   EXPECT_GT(replicas, 1000);
   EXPECT_GT(crossing, 10000);
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0; }
+
+TEST_F(Rehearse, BackwardRehearsalsEqualTheReference) {
+  std::int64_t dropped = 0, replicas = 0, shared = 0;
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    const RandomCase c(seed);
+    const std::string& text = exchange_variants()[seed % exchange_variants().size()];
+    SCOPED_TRACE(fmt::format("seed {} {}", seed, text));
+    const Exchange exchange = c.exchange(text);
+    const std::vector<float> x = vectors(c.plan.routing.tokens()), r = vectors(c.plan.routing.tokens(), 6);
+    const Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
+    const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
+    Rng order(seed, Stream::test, 3);
+    const PlanGradients got = rehearse_backward(c.plan, schedule, rows, c.shared_expert, bank_, x, r, order);
+    const PlanGradients expected = reference_backward(c.plan, adding_order(exchange, c.plan, c.topology), c.shared_expert, x, r, scratch_, [&](int e) { load(e, scratch_); });
+    ASSERT_TRUE(same_bits(got.x, expected.x));
+    ASSERT_TRUE(same_bits(got.d_weight, expected.d_weight));
+    ASSERT_EQ(got.experts.size(), expected.experts.size());
+    for (std::size_t e = 0; e < got.experts.size(); ++e) ASSERT_TRUE(same_bits(got.experts[e], expected.experts[e])) << "expert " << e;
+    ASSERT_TRUE(same_bits(got.shared, expected.shared));
+    dropped += c.plan.drops.choices;
+    replicas += c.plan.placement.slots() - c.plan.routing.experts;
+    shared += c.shared_expert;
+  }
+  EXPECT_GT(dropped, 1000);
+  EXPECT_GT(replicas, 1000);
+  EXPECT_GT(shared, 50);
+}
+
+// Rows are told apart by their tokens' numbers, so a row that comes too early cannot go unnoticed backwards either.
+TEST_F(Rehearse, ForgottenDependencyStopsTheBackwardPass) {
+  int caught = 0;
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    const RandomCase c(seed);
+    const Exchange exchange = c.exchange("hierarchical");
+    Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
+    for (Phase& p : schedule.phases)
+      if (p.name == "experts") p.after = {0};  // forgets the rows that the gateways forward
+    const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
+    Rng order(seed, Stream::test, 1);
+    const std::vector<float> x = vectors(c.plan.routing.tokens());
+    try {
+      rehearse_backward(c.plan, schedule, rows, c.shared_expert, bank_, x, x, order);
+    } catch (const std::logic_error&) {
+      ++caught;
+    }
+  }
+  EXPECT_GT(caught, 10);
 }
 
 // A schedule whose dependencies are too weak must show: rows that were not there yet are NaN.

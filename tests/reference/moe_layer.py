@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Recomputes an MoE layer with NumPy, in double precision and from the formulas, and compares.
 
-moe_layer.py DUMP.npz                      what `epsim execute --dump` wrote: y from x, the experts and the choices
+moe_layer.py DUMP.npz [KEY=VALUE]...       what `epsim execute --dump` wrote: y from x, the experts and the choices, and with --backward the gradients
 moe_layer.py INPUTS.npz OUT.npz [KEY=VALUE]...  what `epsim layer` read and wrote: y, and the gradients of sum(y * r) that do not pass the router
 
 Keys: activation (swiglu), weigh (output). Gradients through the router (dgate, dlinear_bias and their share of dx) are
@@ -74,7 +74,8 @@ class Expert:
         return y, dx, grads
 
 
-def layer(inputs, ids, weights, chosen_weights, kept, options):
+def layer(inputs, given, weights, options):
+    ids, kept, chosen_weights = given["expert_ids"], given["kept"], given["weights"]
     name, on_input = options.get("activation", "swiglu"), options.get("weigh", "output") == "input"
     a = {k: v.astype(np.float64) for k, v in inputs.items() if v.dtype.kind == "f"}
     x = a["x"]
@@ -116,7 +117,9 @@ def layer(inputs, ids, weights, chosen_weights, kept, options):
         out["dlinear_bias"] = dlogits.sum(0)
         out["dx"] += dlogits @ a["gate"].T
     else:
-        del out["dx"]
+        if "dgate" in given or "d_weight" not in given:
+            del out["dx"]
+    out["d_weight"] = dweight
     return out
 
 
@@ -128,7 +131,7 @@ def main():
     inputs = dict(np.load(arguments[0]))
     given = dict(np.load(arguments[-1]))
     weights = given.get("weights_after", given["weights"])
-    ours = layer(inputs, given["expert_ids"], weights, given["weights"], given["kept"], options)
+    ours = layer(inputs, given, weights, options)
     worst = {}
     for name, value in ours.items():
         if name in given and (name == "y" or "r" in inputs):
