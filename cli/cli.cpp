@@ -77,6 +77,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::advise(app, catalogs, result);
   verb::place(app, catalogs, result);
   verb::layer(app, catalogs, result);
+  verb::train(app, catalogs, result);
   verb::import(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
   verb::topo(app, catalogs, result);

@@ -29,6 +29,7 @@ void execute(CLI::App& app, const Catalogs& catalogs, int& result);
 void import(CLI::App& app, const Catalogs& catalogs, int& result);
 void place(CLI::App& app, const Catalogs& catalogs, int& result);
 void layer(CLI::App& app, const Catalogs& catalogs, int& result);
+void train(CLI::App& app, const Catalogs& catalogs, int& result);
 void alltoall(CLI::App& app, const Catalogs& catalogs, int& result);
 void compare(CLI::App& app, const Catalogs& catalogs, int& result);
 void advise(CLI::App& app, const Catalogs& catalogs, int& result);

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 
 #include <fmt/format.h>
+
+#include "analysis/plot/drawing.h"
 
 namespace epsim {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 constexpr double kPlotHeight = 320, kLeft = 78, kRight = 24, kGroupGap = 30, kMinPlotWidth = 560;
 constexpr double kWideBar = 46, kNarrowBar = 18;
 constexpr int kManyBars = 24;  ///< more bars than this are drawn narrow, with upright labels
-constexpr std::string_view kInk = "#222222", kFaint = "#5c5c5c", kGrid = "#e3e3e3", kDropInk = "#a03c00";
+constexpr std::string_view kDropInk = "#a03c00";
 
 struct Part {
   std::string_view name, colour;
@@ -22,25 +23,6 @@ constexpr Part kParts[] = {{"dispatch", "#0072b2", &LayerTimeFigure::Bar::dispat
                            {"compute", "#e69f00", &LayerTimeFigure::Bar::compute_s},
                            {"combine", "#56b4e9", &LayerTimeFigure::Bar::combine_s},
                            {"waiting for weights", "#cc79a7", &LayerTimeFigure::Bar::waited_s}};
-
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    }
-  }
-  return out;
-}
-
-/// Width of a text in pixels, near enough for a sans-serif font.
-double width_of(std::string_view text, double size) {
-  return 0.56 * size * static_cast<double>(std::count_if(text.begin(), text.end(), [](unsigned char c) { return (c & 0xC0) != 0x80; }));
-}
 
 /// Breaks a label at spaces into lines that fit a width where they can.
 std::vector<std::string> wrap(const std::string& text, double width, double size) {
@@ -69,35 +51,8 @@ Unit unit_for(double longest_s) {
   return {"ns", 1e-9};
 }
 
-/// A round step of which about five reach `top`.
-double tick_step(double top) {
-  const double raw = top / 5, power = std::pow(10, std::floor(std::log10(raw)));
-  for (const double round : {1.0, 2.0, 2.5, 5.0})
-    if (raw <= round * power * (1 + 1e-9)) return round * power;
-  return 10 * power;
-}
-
 /// Three significant digits, no exponent.
 std::string short_number(double v) { return fmt::format("{:.{}f}", v, v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2); }
-
-class Drawing {
- public:
-  template <class... Args>
-  void add(fmt::format_string<Args...> format, Args&&... args) {
-    fmt::format_to(std::back_inserter(body_), format, std::forward<Args>(args)...);
-    body_ += '\n';
-  }
-  void text(double x, double y, std::string_view anchor, double size, std::string_view colour, std::string_view content, std::string_view more = "") {
-    add(R"(<text x="{:.1f}" y="{:.1f}" text-anchor="{}" font-size="{:g}" fill="{}"{}>{}</text>)", x, y, anchor, size, colour, more, escape(content));
-  }
-  void upright(double x, double y, std::string_view anchor, double size, std::string_view colour, std::string_view content) {
-    text(x, y, anchor, size, colour, content, fmt::format(R"svg( transform="rotate(-90 {:.1f} {:.1f})")svg", x, y));
-  }
-  const std::string& body() const { return body_; }
-
- private:
-  std::string body_;
-};
 
 /// Where everything goes.
 struct Layout {
@@ -246,12 +201,7 @@ std::string to_svg(const LayerTimeFigure& figure) {
     double y = l.base + 4 + l.bar_labels;
     for (const std::string& line : l.group_lines[g]) d.text(l.group_left[g] + l.group_width[g] / 2, y += 17, "middle", 12.5, kInk, line);
   }
-  return fmt::format(R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0:.0f} {1:.0f}" width="{0:.0f}" height="{1:.0f}" role="img" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif">
-<title>{2}</title>
-<rect width="100%" height="100%" fill="#ffffff"/>
-{3}</svg>
-)",
-                     l.width, l.height, escape(figure.title), d.body());
+  return d.svg(l.width, l.height, figure.title);
 }
 
 }  // namespace epsim

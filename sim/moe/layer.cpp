@@ -27,10 +27,15 @@ std::vector<Block> blocks_of(std::int64_t rows, int expert = 0, std::int64_t beg
   return blocks;
 }
 
-std::vector<Block> blocks_of(const Dispatch& d) {
+/// The experts that this process computes.
+struct Mine {
+  std::int64_t first, last;
+};
+
+std::vector<Block> blocks_of(const Dispatch& d, Mine mine) {
   std::vector<Block> blocks;
-  for (std::size_t e = 0; e + 1 < d.first.size(); ++e)
-    for (const Block& b : blocks_of(d.first[e + 1] - d.first[e], static_cast<int>(e), d.first[e])) blocks.push_back(b);
+  for (std::int64_t e = mine.first; e < mine.last; ++e)
+    for (const Block& b : blocks_of(d.first[sized(e) + 1] - d.first[sized(e)], static_cast<int>(e), d.first[sized(e)])) blocks.push_back(b);
   return blocks;
 }
 
@@ -44,11 +49,12 @@ void multiply(const RightSide& right, const float* left, std::int64_t rows, floa
   for_each(blocks_of(rows), [&](const Block& b) { right.multiply(left + b.first * right.inner(), b.count, out + b.first * right.outer(), add); });
 }
 
-/// The experts that have rows, packed.
+/// The experts of ours that have rows, packed.
 template <class Packed>
-std::vector<Packed> pack(const LayerShape& s, const ExpertWeights& weights, const Dispatch& d) {
+std::vector<Packed> pack(const LayerShape& s, const ExpertWeights& weights, const Dispatch& d, Mine mine) {
   std::vector<Packed> experts(sized(s.experts));
-  parallel_for(s.experts, [&](std::int64_t e) {
+  parallel_for(mine.last - mine.first, [&](std::int64_t i) {
+    const std::int64_t e = mine.first + i;
     if (d.first[sized(e)] < d.first[sized(e) + 1]) experts[sized(e)] = Packed(s.expert(), view_of(weights, s.expert(), e));
   });
   return experts;
@@ -60,7 +66,8 @@ float sigmoid(float x) { return static_cast<float>(1 / (1 + std::exp(-double{x})
 class Pass {
  public:
   Pass(const MoeLayer& layer, const LayerWeights& weights, const LayerTokens& tokens)
-      : layer_(layer), s_(layer.shape), w_(weights), in_(tokens), tokens_(static_cast<std::int64_t>(tokens.x.size()) / s_.hidden), gated_(!weights.experts.w3.empty()) {
+      : layer_(layer), s_(layer.shape), w_(weights), in_(tokens), tokens_(static_cast<std::int64_t>(tokens.x.size()) / s_.hidden), gated_(!weights.experts.w3.empty()),
+        mine_(layer.block ? Mine{layer.block->first, layer.block->last} : Mine{0, layer.shape.experts}) {
     ensure(layer.router.idle_experts == 0, "every expert of a layer computes");
     ensure(s_.experts > 0 && sized(tokens_ * s_.hidden) == in_.x.size(), "a layer computes whole tokens");
     ensure(w_.gate.size() == sized(s_.hidden * s_.experts) && w_.experts.w1.size() == sized(s_.experts * s_.hidden * s_.ffn), "a layer has weights of its shape");
@@ -102,6 +109,11 @@ class Pass {
   }
 
  private:
+  /// Fills in what other processes computed of some rows.
+  void complete(const LayerForward& f, std::vector<float>& rows, std::int64_t width) const {
+    if (layer_.block) layer_.block->complete(rows, width, f.dispatch.first);
+  }
+
   float weight_of(const LayerForward& f, std::int64_t row) const { return f.routed.weight_after[sized(f.dispatch.choice[sized(row)])]; }
   std::int64_t token_of(const LayerForward& f, std::int64_t row) const { return f.dispatch.choice[sized(row)] / f.routed.top_k; }
 
@@ -115,15 +127,16 @@ class Pass {
 
   std::vector<float> experts_forward(LayerForward& f) const {
     const std::int64_t rows = f.dispatch.rows();
-    const std::vector<Ffn> experts = pack<Ffn>(s_, w_.experts, f.dispatch);
+    const std::vector<Ffn> experts = pack<Ffn>(s_, w_.experts, f.dispatch, mine_);
     f.g.resize(sized(rows * s_.ffn));
     f.u.resize(gated_ ? f.g.size() : 0);
     std::vector<float> out(sized(rows * s_.hidden));
-    for_each(blocks_of(f.dispatch), [&](const Block& b) {
+    for_each(blocks_of(f.dispatch, mine_), [&](const Block& b) {
       std::vector<float> x(sized(b.count * s_.hidden));
       gather(f, b, in_.x.data(), true, x.data());
       experts[sized(b.expert)].forward(x.data(), b.count, f.g.data() + b.first * s_.ffn, gated_ ? f.u.data() + b.first * s_.ffn : nullptr, out.data() + b.first * s_.hidden);
     });
+    complete(f, out, s_.hidden);
     return out;
   }
 
@@ -161,33 +174,31 @@ class Pass {
   std::vector<float> experts_backward(const LayerForward& f, std::span<const float> dy, std::vector<float>& dweight, ExpertWeights& gradients) const {
     const FfnShape shape = s_.expert();
     const std::int64_t rows = f.dispatch.rows();
-    std::vector<float> x(sized(rows * s_.hidden)), dyr(x.size()), dx(x.size()), a(f.g.size()), dg(f.g.size()), du(f.u.size()), scale, dscale;
+    std::vector<float> x(sized(rows * s_.hidden)), dyr(x.size()), dx(x.size()), a(f.g.size()), dg(f.g.size()), du(f.u.size()), scale, dscale(sized(rows));
     if (!s_.weigh_input) {
-      scale.resize(sized(rows)), dscale.resize(sized(rows));
+      scale.resize(sized(rows));
       for (std::int64_t row = 0; row < rows; ++row) scale[sized(row)] = weight_of(f, row);
     }
     const auto or_null = [](auto& v) { return v.empty() ? nullptr : v.data(); };
-    const FfnRows all{rows, x.data(), dyr.data(), or_null(scale), f.g.data(), or_null(f.u), a.data(), dg.data(), or_null(du), dx.data(), or_null(dscale)};
+    const FfnRows all{rows, x.data(), dyr.data(), or_null(scale), f.g.data(), or_null(f.u), a.data(), dg.data(), or_null(du), dx.data(), s_.weigh_input ? nullptr : or_null(dscale)};
     {
-      const std::vector<FfnBackward> experts = pack<FfnBackward>(s_, w_.experts, f.dispatch);
-      for_each(blocks_of(f.dispatch), [&](const Block& b) {
+      const std::vector<FfnBackward> experts = pack<FfnBackward>(s_, w_.experts, f.dispatch, mine_);
+      for_each(blocks_of(f.dispatch, mine_), [&](const Block& b) {
         gather(f, b, in_.x.data(), true, x.data() + b.first * s_.hidden);
         gather(f, b, dy.data(), false, dyr.data() + b.first * s_.hidden);
         experts[sized(b.expert)].backward(all.part(b.first, b.count, shape));
-        for (std::int64_t row = b.first; row < b.first + b.count; ++row) {
-          float& dw = dweight[sized(f.dispatch.choice[sized(row)])];
-          float* mine = dx.data() + row * s_.hidden;
-          if (!s_.weigh_input) {
-            dw = dscale[sized(row)];
-          } else {
-            dw = dot(mine, in_.x.data() + token_of(f, row) * s_.hidden, s_.hidden);
-            scale_by(mine, weight_of(f, row), s_.hidden);
-          }
+        for (std::int64_t row = b.first; s_.weigh_input && row < b.first + b.count; ++row) {
+          float* of_row = dx.data() + row * s_.hidden;
+          dscale[sized(row)] = dot(of_row, in_.x.data() + token_of(f, row) * s_.hidden, s_.hidden);
+          scale_by(of_row, weight_of(f, row), s_.hidden);
         }
       });
     }
-    parallel_for(3 * s_.experts, [&](std::int64_t i) {
-      const std::int64_t e = i / 3, first = f.dispatch.first[sized(e)];
+    complete(f, dx, s_.hidden);
+    complete(f, dscale, 1);
+    for (std::int64_t row = 0; row < rows; ++row) dweight[sized(f.dispatch.choice[sized(row)])] = dscale[sized(row)];
+    parallel_for(3 * (mine_.last - mine_.first), [&](std::int64_t i) {
+      const std::int64_t e = mine_.first + i / 3, first = f.dispatch.first[sized(e)];
       weight_gradient(shape, all.part(first, f.dispatch.first[sized(e) + 1] - first, shape), static_cast<FfnMatrix>(i % 3), slice_of(gradients, shape, e));
     });
     return dx;
@@ -218,6 +229,7 @@ class Pass {
   const LayerTokens& in_;
   std::int64_t tokens_;
   bool gated_;
+  Mine mine_;
 };
 
 }  // namespace

@@ -1,5 +1,7 @@
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,11 +45,19 @@ std::vector<LayerTensor> tensors(const LayerShape& shape, LayerWeights& weights)
 /// Zeros, as many as the weights are.
 LayerWeights zeros_like(const LayerWeights& weights);
 
+/// The experts that one of several processes computes, all of which have all tokens and do the rest of the layer alike. Bits do not depend on who computes which expert.
+struct ExpertBlock {
+  int first = 0, last = 0;  ///< experts [first, last)
+  /// Fills in what other processes computed: values of `width` to a row, where rows [first_row[e], first_row[e + 1]) are expert e's. All processes call it together.
+  std::function<void(std::span<float> values, std::int64_t width, std::span<const std::int64_t> first_row)> complete;
+};
+
 /// A Mixture-of-Experts layer: y = the sum over a token's kept choices of weight FFN(x), in choice order, and then the shared expert's result.
 struct MoeLayer {
   LayerShape shape;
   Router router;
   Capacity capacity;
+  std::optional<ExpertBlock> block;  ///< none: this process computes all experts. Else only their weights are used, and only their gradients are given
 };
 
 /// The tokens of a batch that a layer computes.

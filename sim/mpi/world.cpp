@@ -47,9 +47,12 @@ struct World::Requests::Handles {
   std::vector<bool> receives;
 };
 
+bool World::launcher_present() {
+  return std::ranges::any_of(std::initializer_list<const char*>{"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "SLURM_STEP_NUM_TASKS"}, [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
 World::World(int& argc, char**& argv) {
-  // MPI_Init may set these itself, so they are looked at before.
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "SLURM_STEP_NUM_TASKS"}) launched_ = launched_ || std::getenv(name);
+  launched_ = launcher_present();  // MPI_Init may set the variables itself
   MPI_Init(&argc, &argv);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);

@@ -22,6 +22,8 @@ class World {
   bool root() const { return rank_ == 0; }
   /// Whether a launcher (mpirun, srun) started this process.
   bool launched() const { return launched_; }
+  /// The same, before there is a World: a verb that also runs alone then does without MPI.
+  static bool launcher_present();
   static std::string library();  ///< name and version of the MPI library
 
   void barrier();

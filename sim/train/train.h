@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sim/train/record.h"
+#include "sim/train/training.h"
+
+namespace epsim {
+
+/// Everything that the next step depends on, and what was recorded.
+struct TrainState {
+  int step = 0;  ///< steps done
+  TextModelWeights weights, mean, square;  ///< AdamW's means of the gradients and of their squares
+  std::vector<std::vector<float>> bias;    ///< [layers][experts]; empty where no loss keeps one
+  std::vector<StepRecord> records;
+  std::vector<std::int64_t> choices, kept;  ///< [steps][layers][experts]
+};
+TrainState begin_training(const Training& training);
+
+/// One step: a batch forwards and backwards, and AdamW's update. Where the model computes a block of the experts, weights of others are not updated, until `gather_experts`.
+void step(const Training& training, TrainState& state);
+
+/// What the held-out text shows.
+struct Evaluation {
+  double loss = 0;        ///< cross entropy, nats a byte
+  double similarity = 0;  ///< of experts: mean cosine between two experts' outputs for the same token, over pairs, tokens and layers; 0 with one expert
+};
+Evaluation evaluate(const Training& training, const TrainState& state);
+
+/// Gives every process the experts' numbers that others computed.
+void gather_experts(const Training& training, TrainState& state);
+
+/// Choices of held-out text as the .npz of `source: trace`; all tokens in whole batches, up to `trace_tokens`. Empty where the router leaves choices open or nothing is wanted.
+std::string held_out_trace(const Training& training, const TrainState& state);
+
+/// Trainable numbers, and those of them that one token computes with; a gate of one expert, which changes nothing, is not counted.
+struct ParameterCount {
+  std::int64_t all = 0, active = 0;
+};
+ParameterCount count_parameters(const Training& training);
+
+}  // namespace epsim
