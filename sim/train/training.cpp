@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "sim/train/record.h"
+#include "workloads/import/recording.h"
 
 namespace epsim {
 namespace {
