@@ -137,7 +137,7 @@ std::vector<std::pair<std::string, Setting>> read_variants(const Setting& root, 
   std::vector<std::pair<std::string, Setting>> variants;
   if (!wish->is_map() || wish->entries.empty()) problems.add(wish->at, "`variants` must be a map of a name to the settings that it changes");
   for (const Setting::Entry& e : wish->entries) {
-    if (e.key.find_first_of("/\\") != std::string::npos || e.key.starts_with('.') || e.key.empty()) problems.add(e.at, "a variant's name becomes a folder's: no slashes, and no dot in front");
+    if (e.key.find_first_of("/\\,\"\n") != std::string::npos || e.key.starts_with('.') || e.key.empty()) problems.add(e.at, "a variant's name becomes a folder's and stands in tables: no slashes, commas, quotes or line ends, and no dot in front");
     if (!e.value.is_map() && e.value.kind != Setting::Kind::null) problems.add(e.value.at, fmt::format("expected the settings that `{}` changes as {{key: value}}", e.key));
     for (const std::string& key : kOfAll)
       if (e.value.find(key)) problems.add(e.value.find(key)->at, fmt::format("`{}` is for all variants alike", key));
