@@ -255,17 +255,28 @@ int mixings(const Problem& problem) {
   return static_cast<int>(std::min<std::int64_t>(4, kTokens / std::max<std::int64_t>(1, tokens)));
 }
 
+/// Whether an answer takes no more slots and moves than there may be.
+bool fits(const Problem& problem, const Answer& answer, const Settings& settings) {
+  const std::vector<std::int32_t> first = spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks);
+  for (std::size_t l = 0; l < answer.size(); ++l)
+    if (!affordable(problem, l, answer[l], settings) || !table_of(answer[l], first)) return false;
+  return true;
+}
+
+/// What a way says to a problem, where `seeds` are the policies' answers; where it has none that fits, what the search says.
+Answer answer_by(const std::string& way, const Problem& problem, const std::map<std::string, Answer>& seeds, const Settings& settings) {
+  if (way == kMixed) return search(mixed(problem, std::max(1, mixings(problem))), seeds, settings);
+  if (const auto of_policy = seeds.find(way); of_policy != seeds.end() && fits(problem, of_policy->second, settings)) return of_policy->second;
+  return search(problem, seeds, settings);
+}
+
 /// What each way to an answer says to a problem.
 std::map<std::string, Answer> ways(const Problem& problem, const Settings& settings) {
-  std::map<std::string, Answer> seeds = answers(problem, settings);
+  const std::map<std::string, Answer> seeds = answers(problem, settings);
   std::map<std::string, Answer> all = seeds;
-  all.emplace(kSearch, search(problem, seeds, settings));
-  if (const int times = mixings(problem); times > 0) all.emplace(kMixed, search(mixed(problem, times), seeds, settings));
-  std::erase_if(all, [&](const auto& way) {
-    for (std::size_t l = 0; l < way.second.size(); ++l)
-      if (!affordable(problem, l, way.second[l], settings) || !table_of(way.second[l], spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks))) return true;
-    return false;
-  });
+  std::erase_if(all, [&](const auto& way) { return !fits(problem, way.second, settings); });
+  all.emplace(kSearch, answer_by(kSearch, problem, seeds, settings));
+  if (mixings(problem) > 0) all.emplace(kMixed, answer_by(kMixed, problem, seeds, settings));
   return all;
 }
 
@@ -273,11 +284,13 @@ std::map<std::string, Answer> ways(const Problem& problem, const Settings& setti
 std::string best_way(const Problem& problem, const Settings& settings) {
   std::map<std::string, double> seconds;
   std::map<std::string, std::size_t> answered;
+  Settings quick = settings;  // one refinement is enough to tell the ways apart
+  quick.refined = std::min<std::int64_t>(settings.refined, 1);
   for (std::size_t fold = 0; fold < kFolds; ++fold) {
     const auto [seen, unseen] = fold_of(problem, fold, kFolds);
     std::vector<Problem> judges = {unseen};
     if (const int times = mixings(unseen); times > 0) judges.push_back(mixed(unseen, times));
-    for (const auto& [name, answer] : ways(seen, settings)) {
+    for (const auto& [name, answer] : ways(seen, quick)) {
       std::vector<double> of_layer(answer.size());
       parallel_for(static_cast<std::int64_t>(answer.size()), [&, &placed = answer](std::int64_t l) {
         for (const Problem& judge : judges) of_layer[static_cast<std::size_t>(l)] += judge.layer_seconds(static_cast<std::size_t>(l), placed[static_cast<std::size_t>(l)]);
@@ -333,9 +346,7 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   policy.place = [settings](const Problem& problem) {
     const bool can_tell = problem.batch_seconds && !problem.tokens.empty() && std::ranges::all_of(problem.tokens, [](const auto& batches) { return batches.size() >= 2 * kFolds; });
     if (!settings.generalise || !can_tell) return search(problem, answers(problem, settings), settings);
-    const std::string best = best_way(problem, settings);
-    std::map<std::string, Answer> all = ways(problem, settings);
-    return std::move(all.at(all.contains(best) ? best : kSearch));
+    return answer_by(best_way(problem, settings), problem, answers(problem, settings), settings);
   };
   return policy;
 }

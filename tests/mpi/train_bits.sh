@@ -1,5 +1,5 @@
 #!/bin/sh
-# train_bits.sh EPSIM FILE FOLDER OPTION...: `train` writes the same bytes with 1, 2, 3 and 4 processes, and goes on from a checkpoint with another number of them to the same bytes, after kill -9.
+# train_bits.sh EPSIM FILE FOLDER OPTION...: `train` writes the same bytes with 1, 2, 3 and 4 processes, and goes on from a checkpoint with another number of them to the same bytes, after kill -9. (I5)
 set -eu
 epsim=$1 file=$2 folder=$3
 shift 3
