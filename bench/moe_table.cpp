@@ -7,9 +7,11 @@
 #include <ctime>
 #include <dnnl.hpp>
 #include <functional>
+#include <numeric>
 #include <string_view>
 
 #include "base/rng.h"
+#include "policies/plan.h"
 #include "policies/routed.h"
 #include "sim/moe/ffn.h"
 
@@ -127,6 +129,45 @@ void time_routing(const char* name, const char* router_yaml, const char* capacit
   fmt::print("| {} | {:.1f} | {:.1f} |\n", name, choices / best[0], choices / best[1]);
 }
 
+/// Scores or choices that lie ready in the cache, routed, counted, limited and planned with contiguous experts on 64 ranks, in million choices a second.
+void time_planning(const char* name, Source::Yields yields, const char* router_yaml, const char* capacity_yaml, int turns) {
+  constexpr int kExperts = 256, kTopK = 8, kRanks = 64;
+  constexpr std::int64_t kTokens = 16'384, kReady = 512;
+  Diagnostics problems;
+  Shape shape;
+  shape.experts = kExperts, shape.top_k = kTopK, shape.ranks = kRanks, shape.nodes = 8;
+  const auto setting = [](const std::string& yaml) { return parse_yaml(std::make_shared<SourceText>(SourceText{"bench", yaml})); };
+  const Router router = builtin_routers().make(setting(router_yaml), problems, &shape);
+  const Capacity capacity = builtin_capacities().make(setting(capacity_yaml), problems, &shape);
+  const ReplicaRule replica = builtin_replica_rules().make(setting("nearest"), problems, &shape);
+  const Topology topology = builtin_clusters().make(setting("rail_fat_tree: {nodes: 8, ranks_per_node: 8, device: h800}"), problems);
+  problems.check();
+  Source source;
+  source.yields = yields;
+  source.first_token = token_blocks(kTokens, kRanks);
+  const std::vector<float> ready = random_values(32 * kExperts);
+  source.scores = [&](int, std::int64_t, std::int64_t, std::span<float> scores) { std::copy_n(ready.begin(), scores.size(), scores.begin()); };
+  std::vector<std::uint16_t> chosen(kReady * kTopK);
+  for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i] = static_cast<std::uint16_t>((i % kTopK * 32 + i * i % 31) % kExperts);
+  source.choices = [&](int, std::int64_t first, std::int64_t count, std::span<std::uint16_t> experts, std::span<float>) {
+    for (std::int64_t t = 0; t < count; t += kReady)
+      std::copy_n(chosen.begin() + (first + t) % kReady * kTopK, std::min(count - t, kReady - (first + t) % kReady) * kTopK, experts.begin() + t * kTopK);
+  };
+  std::vector<std::uint16_t> expert_of_slot(kExperts);
+  std::vector<std::int32_t> first_slot;
+  std::iota(expert_of_slot.begin(), expert_of_slot.end(), std::uint16_t{0});
+  for (int r = 0; r <= kRanks; ++r) first_slot.push_back(r * kExperts / kRanks);
+  Routing routing = make_routing(source, kExperts, kTopK, router);
+  std::int64_t copies = 0;
+  const std::vector<double> best = fastest({[&] {
+                                             route(source, router, 0, 0, 0, kRanks, routing);
+                                             const Plan plan = make_plan(0, routing, capacity, Placement::from_experts(expert_of_slot, first_slot, kExperts), replica, topology);
+                                             copies += plan.copies(0, 0);
+                                           }},
+                                           turns);
+  fmt::print("| {} | {:.1f} |\n", name, static_cast<double>(kTokens * kTopK) / 1e6 / best[0]);
+}
+
 }  // namespace
 }  // namespace epsim
 
@@ -151,4 +192,10 @@ int main(int count, char** arguments) {
   epsim::time_routing("topk", "topk", "dropless", turns);
   epsim::time_routing("grouped_topk, 4 of 8 groups", "grouped_topk: {groups: 8, groups_kept: 4}", "dropless", turns);
   epsim::time_routing("topk, capacity 1 by probability", "topk", "megatron: {factor: 1}", turns);
+  fmt::print("\nRouting, capacity and plan of 16,384 tokens, top-8 of 256 experts, on 64 ranks, in million choices a second.\n\n| from | speed |\n| --- | --- |\n");
+  epsim::time_planning("scores, topk", epsim::Source::Yields::scores, "topk", "dropless", turns);
+  epsim::time_planning("scores, topk, capacity 1", epsim::Source::Yields::scores, "topk", "megatron: {factor: 1}", turns);
+  epsim::time_planning("scores, grouped_topk, 4 of 8 groups", epsim::Source::Yields::scores, "grouped_topk: {groups: 8, groups_kept: 4}", "dropless", turns);
+  epsim::time_planning("choices", epsim::Source::Yields::choices, "topk", "dropless", turns);
+  epsim::time_planning("choices, capacity 1 in token order", epsim::Source::Yields::choices, "topk", "fastmoe: {factor: 1}", turns);
 }
