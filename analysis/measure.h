@@ -76,7 +76,7 @@ struct LayerMetrics {
 double gap(double value, double bound);
 /// `cuts`: of the experiment's machine, found once for all layers (policies/optimum.h).
 LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const MachineCuts& cuts);
-inline LayerMetrics measure(const Experiment& experiment, const LayerRun& run) { return measure(experiment, run, cuts_of(experiment.topology)); }
+inline LayerMetrics measure(const Experiment& experiment, const LayerRun& run) { return measure(experiment, run, cuts_of(experiment.topology, experiment.exchange)); }
 
 /// Batches after which weights that moved have paid for themselves: what a move cost (waiting, and slowing the layer) over what a batch gains by it, in the mean over all moves that had to be paid for. Nothing where
 /// none had to, infinite where moving gains nothing.

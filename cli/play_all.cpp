@@ -62,7 +62,7 @@ std::vector<RunMetrics> play_all(const std::vector<Experiment>& experiments) {
     std::vector<MachineCuts> cuts;
     std::vector<Run*> shown;
     for (const std::size_t m : members) shown.push_back(runs.emplace_back(std::make_unique<Run>(experiments[m])).get());
-    for (const std::size_t m : members) cuts.push_back(cuts_of(experiments[m].topology));
+    for (const std::size_t m : members) cuts.push_back(cuts_of(experiments[m].topology, experiments[m].exchange));
     fit(first, shown);
     Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k, first.router);
     for (int batch = first.eval.first; batch < first.eval.last; ++batch)

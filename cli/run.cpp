@@ -35,7 +35,7 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
   }
 
   RunMetrics metrics;
-  const MachineCuts cuts = cuts_of(experiment.topology);
+  const MachineCuts cuts = cuts_of(experiment.topology, experiment.exchange);
   Time offset;
   const bool progress = isatty(STDERR_FILENO) != 0 && experiment.layers.size() * static_cast<std::size_t>(experiment.eval.count()) > 1;
   run(experiment, options.bins > 0 ? Timeline::Detail::flow : Timeline::Detail::rank, [&](LayerRun& layer) {

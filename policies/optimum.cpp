@@ -21,6 +21,9 @@ void raise(Certificate& bound, double value, std::string_view because) {
   if (value > bound.value) bound = {value, because};
 }
 
+constexpr int kHomes = 16;            // of an expert that its wait is reckoned with, the farthest
+constexpr std::int64_t kSplits = 1024;  // copies of an expert up to which all ways to split them are tried
+
 /// The sum of the `count` largest.
 std::int64_t largest(std::vector<std::int64_t> values, std::int64_t count) {
   const auto n = std::min(values.size(), static_cast<std::size_t>(count));
@@ -82,6 +85,10 @@ class Optimum {
   Optimum(const Demand& d, const Topology& topology, const MachineCuts& cuts) : d_(d), topology_(topology), cuts_(cuts) {
     ensure(static_cast<int>(d.slots.size()) == topology.ranks() && (d.shared_seconds.empty() || d.shared_seconds.size() == d.slots.size()) && (d.speed.empty() || d.speed.size() == d.slots.size()),
            "a demand is for the ranks of the machine");
+    for (std::size_t r = 0; r < d.slots.size(); ++r) {
+      slots_ += d.slots[r], serving_ += d.slots[r] > 0 ? 1 : 0;
+      if (d.slots[r] > 0) fastest_ = std::max(fastest_, speed(r)), slowest_ = std::min(slowest_, speed(r)), speeds_ += speed(r);
+    }
     loads_.resize(static_cast<std::size_t>(d.kept.columns));
     for (std::int64_t r = 0; r < d.kept.rows; ++r)
       for (std::int64_t e = 0; e < d.kept.columns; ++e) loads_[static_cast<std::size_t>(e)] += d.kept(r, e);
@@ -232,7 +239,87 @@ class Optimum {
     return (compute + slowest * (ways(dispatch_.row_bytes, least(cuts_.latency_in), least(cuts_.far_in), in, of_dispatch) + ways(combine_.row_bytes, least(cuts_.latency_out), least(cuts_.far_out), out, of_combine))) / speeds;
   }
 
-  void layer(OptimumBounds& out) const {
+  /// Seconds that the results or rows of one expert need to get into (or out of) a rank: `nearest` homes come last in `homes`.
+  double flow(std::int64_t e, std::size_t server, std::span<const std::int32_t> homes, const Matrix<double>& ways, double row_bytes, double rate) const {
+    if (row_bytes <= 0) return 0;
+    double seconds = 0, rows = 0;
+    int looked_at = 0;
+    for (const std::int32_t h : homes) {
+      const std::int64_t here = kept_by_expert_(e, h);
+      if (here == 0 || static_cast<std::size_t>(h) == server) continue;
+      rows += static_cast<double>(here);
+      seconds = std::max(seconds, ways(h, static_cast<std::int64_t>(server)) + rows * row_bytes / rate);
+      if (++looked_at == kHomes) break;  // others could only make it longer
+    }
+    return seconds;
+  }
+  /// What each expert with copies waits for at least, before it is computed and after, on whatever rank it lies whole; ascending.
+  std::vector<double> waits() {
+    const std::int64_t ranks = d_.kept.rows, experts = d_.kept.columns;
+    kept_by_expert_ = Matrix<std::int64_t>(experts, ranks);
+    for (std::int64_t r = 0; r < ranks; ++r)
+      for (std::int64_t e = 0; e < experts; ++e) kept_by_expert_(e, r) = d_.kept(r, e);
+    std::vector<double> least(static_cast<std::size_t>(experts), kInfinity);
+    std::vector<std::int32_t> far(static_cast<std::size_t>(ranks)), far_back;
+    for (std::size_t s = 0; s < ranks_.size(); ++s) {
+      if (d_.slots[s] == 0) continue;
+      const auto at = static_cast<std::int64_t>(s);
+      std::iota(far.begin(), far.end(), 0);
+      far_back = far;
+      std::ranges::stable_sort(far, std::greater(), [&](std::int32_t h) { return cuts_.there(h, at); });
+      std::ranges::stable_sort(far_back, std::greater(), [&](std::int32_t h) { return cuts_.back(h, at); });
+      for (std::int64_t e = 0; e < experts; ++e)
+        if (loads_[static_cast<std::size_t>(e)] > 0)
+          least[static_cast<std::size_t>(e)] = std::min(least[static_cast<std::size_t>(e)], flow(e, s, far, cuts_.there, static_cast<double>(d_.dispatch_row), ranks_[s].in) +
+                                                                                                flow(e, s, far_back, cuts_.back, static_cast<double>(d_.combine_row), ranks_[s].out));
+    }
+    std::erase(least, kInfinity);
+    std::ranges::sort(least);
+    return least;
+  }
+  /// Seconds that one more replica of an expert adds to all that ranks compute, at least.
+  double replica_seconds() const {
+    const std::int64_t most = *std::ranges::max_element(loads_);
+    if (most > kSplits) return 0;
+    std::vector<double> of(static_cast<std::size_t>(most) + 1);
+    for (std::int64_t n = 1; n <= most; ++n) of[static_cast<std::size_t>(n)] = d_.expert_seconds(n);
+    double least = most < 2 ? kInfinity : of[1];
+    for (std::size_t n = 2; n < of.size(); ++n)
+      for (std::size_t part = 1; 2 * part <= n; ++part) least = std::min(least, of[part] + of[n - part] - of[n]);
+    return std::max(0.0, least);
+  }
+  void raise_by_waits(Certificate& bound) {
+    const std::vector<double> wait = waits();
+    const auto active = static_cast<std::int64_t>(wait.size()), spare = slots_ - static_cast<std::int64_t>(loads_.size());
+    const double one_row = d_.expert_seconds(1) / fastest_;
+
+    const std::int64_t calls = (active + serving_ - 1) / serving_;
+    const std::int64_t waiting = calls > 1 ? calls * (active - (calls - 1) * serving_) : active - spare;
+    if (waiting > 0) {
+      const bool may_call_more = *std::ranges::max_element(d_.slots) > calls;
+      const double in_turn = static_cast<double>(calls) * one_row + wait[static_cast<std::size_t>(waiting - 1)];
+      raise(bound, may_call_more ? std::min(in_turn, static_cast<double>(calls + 1) * one_row) : in_turn, "calls and waits");
+    }
+
+    double compute = 0;
+    for (const std::int64_t load : loads_) compute += load > 0 ? d_.expert_seconds(load) : 0;
+    const double replica = replica_seconds();
+    for (std::int64_t shorter = 0; shorter < active; ++shorter) {
+      const double each = slowest_ * wait[static_cast<std::size_t>(shorter)];
+      const auto all = [&](double extra) { return compute + extra * replica + each * std::max(0.0, static_cast<double>(serving_ - shorter) - 2 * extra); };
+      const double to_none = std::clamp(static_cast<double>(serving_ - shorter) / 2, 0.0, static_cast<double>(spare));
+      // With fewer ranks in use the mean only rises as long as what is shared is not negative.
+      const auto shared = [&](double extra) { return compute + extra * replica - each * (static_cast<double>(shorter) + 2 * extra); };
+      const double least = std::min(shared(0), shared(to_none)) >= 0 ? std::min(all(0), all(to_none)) : compute;
+      raise(bound, least / speeds_, "waits in turn");
+    }
+  }
+
+  void layer(OptimumBounds& out) {
+    if (d_.experts_wait && sources_known_ && total_ > 0 && cuts_.there.rows == d_.kept.rows) raise_by_waits(out.layer_s);
+    layer_without_waits(out);
+  }
+  void layer_without_waits(OptimumBounds& out) const {
     Certificate& bound = out.layer_s;
     for (std::size_t r = 0; r < d_.slots.size(); ++r) raise(bound, shares(r), "shared expert");
     if (total_ == 0) return;
@@ -289,6 +376,9 @@ class Optimum {
   const MachineCuts& cuts_;
   std::vector<std::int64_t> loads_;  // [E]
   double total_ = 0;
+  std::int64_t slots_ = 0, serving_ = 0;  // serving: ranks that have slots
+  double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0;
+  Matrix<std::int64_t> kept_by_expert_;  // [E][R]
   bool sources_known_ = false;
   std::vector<Place> ranks_, nodes_;
   Traffic dispatch_, combine_;
@@ -330,7 +420,37 @@ std::vector<double> far_latencies(const Topology& topology, bool into) {
 
 }  // namespace
 
-MachineCuts cuts_of(const Topology& topology) {
+/// The latency of the way between each two ranks, hop by hop the shorter of both directions: results may come back along it.
+Matrix<double> ways(const Topology& topology, const Exchange& exchange, const MachineCuts& cuts) {
+  const std::int64_t ranks = topology.ranks();
+  Matrix<double> there(ranks, ranks);
+  const auto any = [&](Rank s, Rank d) {
+    const double near = std::max(cuts.latency_out[s], cuts.latency_in[d]);
+    return topology.node_of(s) == topology.node_of(d) ? near : std::max({near, cuts.far_out[s], cuts.far_in[d]});
+  };
+  const Journey journey = exchange.journey ? exchange.journey(topology) : Journey{};
+  parallel_for(ranks, [&](std::int64_t i) {
+    const Rank s(i);
+    std::vector<bool> known(static_cast<std::size_t>(ranks));
+    known[static_cast<std::size_t>(i)] = true;
+    std::vector<Rank> open;
+    for (const Rank d : ids<Rank>(ranks)) {
+      if (!exchange.journey) {
+        if (s != d) there(i, d.value) = any(s, d);
+        continue;
+      }
+      for (Rank at = d; !known[static_cast<std::size_t>(at)]; at = journey.last(s, at).from) open.push_back(at);
+      for (; !open.empty(); open.pop_back()) {
+        const Rank at = open.back(), from = journey.last(s, at).from;
+        there(i, at.value) = there(i, from.value) + std::min(topology.latency(from, at), topology.latency(at, from)).seconds();
+        known[static_cast<std::size_t>(at)] = true;
+      }
+    }
+  });
+  return there;
+}
+
+MachineCuts cuts_of(const Topology& topology, const Exchange& exchange) {
   const auto ranks = static_cast<std::size_t>(topology.ranks()), nodes = static_cast<std::size_t>(topology.nodes());
   MachineCuts cuts;
   cuts.rank_out.assign(ranks, 0), cuts.rank_in.assign(ranks, 0);
@@ -352,6 +472,10 @@ MachineCuts cuts_of(const Topology& topology) {
   }
   cuts.latency_out = std::move(first), cuts.latency_in = std::move(last);
   cuts.far_out = far_latencies(topology, false), cuts.far_in = far_latencies(topology, true);
+  cuts.there = ways(topology, exchange, cuts);
+  cuts.back = cuts.there;
+  for (std::int64_t h = 0; h < cuts.back.rows; ++h)
+    for (std::int64_t s = 0; s < cuts.back.columns; ++s) cuts.back(h, s) = std::min(cuts.there(h, s), cuts.there(s, h));
   cuts.node_out.assign(nodes, kInfinity), cuts.node_in.assign(nodes, kInfinity);
   if (nodes < 2) return cuts;
   parallel_for(static_cast<std::int64_t>(nodes), [&](std::int64_t n) {

@@ -7,14 +7,15 @@
 
 namespace epsim {
 
-/// What bounds must know of a machine, found once: how fast bytes can leave and enter each rank and each node, over all links together, and how long they are under way at least.
+/// What bounds must know of a machine and of an exchange on it, found once: how fast bytes can leave and enter each rank and each node, over all links together, and how long they are under way at least.
 struct MachineCuts {
   std::vector<double> rank_out, rank_in;          ///< [R] bytes/s of a rank's own links
   std::vector<double> node_out, node_in;          ///< [N] bytes/s of the narrowest cut between a node and all others (topology/bisection.h); infinite where there is one node
   std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
   std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
+  Matrix<double> there, back;                     ///< [R][R] seconds of latency, home rank by serving rank: of a row on the exchange's own way, hop after hop, and of its result
 };
-MachineCuts cuts_of(const Topology& topology);
+MachineCuts cuts_of(const Topology& topology, const Exchange& exchange);
 
 /// One batch of one layer, as every placement with these slots meets it.
 struct Demand {
@@ -56,6 +57,11 @@ struct OptimumBounds {
 /// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds;
 /// - `all in turn`: the mean over ranks of entering, computing (one call an expert) and leaving. Experts that are not replicated and that several ranks' (nodes') tokens want lie on some number of ranks at least, and each of these waits
 ///   for a row from another rank (node) and sends one back; what ranks cannot keep enters and leaves them besides;
+/// - `waits in turn`: the mean over ranks of computing and of what an expert that is not replicated waits for (below), on every rank that has one; a rank without one needs experts that are replicated, and each replica that is used costs a call
+///   more (which is what reading the weights again takes);
+/// - `calls and waits`: A experts that tokens want are A calls of one row at least, so some rank of R makes q = ceil(A / R) calls. Were none of the experts of such ranks alone on its rank, more would have to be replicated than the calls that
+///   this adds allow; so one of them also waits, or some rank makes q + 1 calls.
+///   What an expert that is not replicated waits for, wherever it is: its rank's experts begin when the row with the longest way has come, and all others that its links can let in no sooner; so do its results leave.
 /// - `pigeonhole`: experts that the slots beyond one each cannot replicate lie whole on one rank, so some rank computes as much as packing them needs (policies/load_bound.h, in seconds); those that tokens of two ranks want wait for a
 ///   row and send one besides;
 /// - `home rank`, `home node`, `serving nodes`: the stage bound with what must come before or after it: a call of one row, and a row's way.

@@ -326,7 +326,7 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   if (!p.usable()) return policy;
   std::vector<std::string> names;
   for (const std::string& name : builtin_placements().names())
-    if (name != kSelf && name != "force_balanced") names.push_back(name);
+    if (name != kSelf && name != "force_balanced" && name != "least_load") names.push_back(name);
   if (seeds == "all") {
     settings.seeds = names;
   } else {

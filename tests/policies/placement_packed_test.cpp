@@ -47,6 +47,21 @@ TEST(SmartMoe, AdoptsOnlyWhatLowersTheLargestLoad) {
   EXPECT_EQ(experts_of_ranks(placed("smartmoe", problem)[0]), (Experts{{0, 1, 5}, {2, 3, 4}})) << "6 and 6, not 7 and 5";
 }
 
+TEST(LeastLoad, HasTheLowestFullestRankOfAll) {
+  // Twelve experts of DeepSeek's EPLB example on 8 ranks of two slots: EPLB's own fullest rank is higher. Optima by enumeration (least_load_test.cpp).
+  const Loads loads = {90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86};
+  const Problem problem = problem_of_loads({loads}, 8);
+  EXPECT_NEAR(largest(loads_of_ranks(placed("least_load: {slots: 16}", problem)[0], loads)), 136, 1e-9);
+  EXPECT_GT(largest(loads_of_ranks(placed("eplb: {slots: 16}", problem)[0], loads)), 136);
+  const Placement free = placed("least_load: {slots: 16, split: free}", problem)[0];
+  EXPECT_EQ(free.share.size(), 16U);
+}
+
+TEST(LeastLoad, DoesNotCallAnythingElseTheOptimum) {
+  const Problem problem = problem_of_loads({{20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27}}, 8);
+  EXPECT_THAT(input_error([&] { placed("least_load: {slots: 16, split: free, nodes: 1}", problem); }), HasSubstr("not proven"));
+}
+
 TEST(Lplb, DuplicatesByTheCubesTable) {
   // 16 experts of falling load: longest first deals 0 to 7 to ranks 0 to 7 and 15 to 8 back, so that rank r holds r and 15 - r.
   Loads loads;

@@ -89,10 +89,37 @@ TEST(OptimumProperty, ChunksOverlapWhatARankDoesInTurn) {
   const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 1}, {0, 1, 2}, 2), part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr)), t);
   for (const int chunks : {1, 8}) {
     const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct: {chunks: " + std::to_string(chunks) + "}", static_cast<const Shape*>(nullptr));
-    const OptimumBounds bounds = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t));
+    const OptimumBounds bounds = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t, exchange));
     const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("ideal"), compute, Precision::bf16).end.seconds();
     EXPECT_GE(end, bounds.layer_s.value) << chunks << " chunks: " << bounds.layer_s.because;
     EXPECT_GE(bounds.layer_s.value, (chunks == 1 ? 1 - 1e-7 : 0.9) * end) << chunks << " chunks: " << bounds.layer_s.because;
+  }
+}
+
+// Eight experts that all four ranks want, on two slots a rank: whatever lies where, some rank makes two calls, waits for the rows of three others and sends as many back. Spare slots change nothing, as a replica costs a call more.
+TEST(OptimumProperty, SpareSlotsSpareNeitherCallsNorWaits) {
+  const Topology t = testing::star(4, 1e9, Time{10'000});
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 4;
+  ComputeModel compute = testing::nanoseconds();
+  compute.kernel_seconds = [](const Device&, const KernelCall&, Precision) { return 1e-6; };
+  compute.reduce_seconds = [](const Device&, double) { return 0.0; };
+  Routing routing;
+  routing.experts = 8, routing.top_k = 1, routing.first_token = {0, 8, 16, 24, 32};
+  for (int i = 0; i < 32; ++i) routing.expert.push_back(static_cast<std::uint16_t>(i % 8)), routing.weight.push_back(1);
+  const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct", static_cast<const Shape*>(nullptr));
+  const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), "nearest", static_cast<const Shape*>(nullptr));
+  for (const Placement& placement : {Placement::from_experts({0, 1, 2, 3, 4, 5, 6, 7}, {0, 2, 4, 6, 8}, 8), Placement::from_experts({0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7}, {0, 4, 8, 12, 16}, 8)}) {
+    const Plan plan = make_plan(0, routing, Capacity{}, placement, rule, t);
+    const Certificate bound = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t, exchange)).layer_s;
+    // Two links of 10 ns each way, three rows of 16 bytes at 1 GB/s in and out. Without spare slots all rows of a rank count.
+    const double calls_and_waits = 2e-6 + 2 * (20e-9 + 3 * 16e-9);
+    if (placement.slots() == 8)
+      EXPECT_GT(bound.value, calls_and_waits);
+    else
+      EXPECT_NEAR(bound.value, calls_and_waits, 1e-12) << bound.because;
+    const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("ideal"), compute, Precision::bf16).end.seconds();
+    EXPECT_GE(end, bound.value);
   }
 }
 
@@ -113,7 +140,7 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
     const std::string& name = testing::exchange_variants()[seed % testing::exchange_variants().size()];
     const Exchange exchange = c.exchange(name);
     const Demand demand = demand_of(c.plan, exchange, c.topology, pricing, compute);
-    const OptimumBounds bounds = optimum_bounds(demand, c.topology, cuts_of(c.topology));
+    const OptimumBounds bounds = optimum_bounds(demand, c.topology, cuts_of(c.topology, exchange));
     Rng rng(seed, Stream::test, 44);
     for (const Placement& placement : placements_like(c.plan, demand, rng)) {
       const std::string& rule_name = rules[rng.below(rules.size())];
@@ -140,7 +167,7 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   EXPECT_GT(dispatch, 0.99);
   EXPECT_GT(combine, 0.99);
   EXPECT_GT(layer, 0.9);
-  for (const char* because : {"busiest rank", "computing", "all in turn", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+  for (const char* because : {"busiest rank", "computing", "all in turn", "waits in turn", "calls and waits", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
 }
 
 }  // namespace

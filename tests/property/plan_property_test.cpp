@@ -16,7 +16,8 @@ using testing::part_from_yaml;
 // I1, I4
 TEST(PlanProperty, EqualsATokenLevelCount) {
   const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
-  const std::vector<std::string> policies = builtin_placements().names();
+  std::vector<std::string> policies = builtin_placements().names();
+  std::erase(policies, "least_load");  // takes seconds a case
   for (std::uint64_t seed = 0; seed < 200; ++seed) {
     const testing::RandomProblem c(seed, 1, true);
     const Routing& routing = *c.problem.tokens[0][0];
