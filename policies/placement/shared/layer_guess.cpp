@@ -9,7 +9,7 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kTokens = 1 << 13;      // looked at for where rows go; of more, every n-th
+constexpr std::int64_t kTokens = 1 << 11;      // looked at for where rows go; of more, every n-th
 constexpr std::size_t kCostTable = 1 << 14;
 constexpr double kSpread = 0.02;               // of the whole load, beside the fullest: shows the way where the fullest does not change
 
