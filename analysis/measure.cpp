@@ -20,6 +20,19 @@ void measure_spread(const Reach& reach, LayerMetrics& m) {
   m.distinct_nodes_per_token = sum(reach.nodes.cells) / tokens;
 }
 
+/// Tokens whose kept copies are of both experts: [E][E]. Empty where counting them would take longer than simulating.
+Matrix<std::int64_t> together(const Plan& plan) {
+  constexpr std::int64_t kMostPairs = 4'000'000;
+  const std::int64_t k = plan.routing.top_k, tokens = plan.routing.tokens();
+  if (tokens * k * k > kMostPairs) return {};
+  Matrix<std::int64_t> pairs(plan.routing.experts, plan.routing.experts);
+  for (std::int64_t t = 0; t < tokens * k; t += k)
+    for (std::int64_t i = t; i < t + k; ++i)
+      for (std::int64_t j = t; j < t + k; ++j)
+        if (i != j && plan.slot[i] >= 0 && plan.slot[j] >= 0) ++pairs(plan.routing.expert[i], plan.routing.expert[j]);
+  return pairs;
+}
+
 /// The layer as every placement with the same slots meets it.
 Demand demand_of(const Experiment& e, const LayerRun& run) {
   const Plan& plan = run.plan;
@@ -31,6 +44,7 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
     for (const Slot s : ids<Slot>(plan.placement.slots())) d.kept(r, plan.placement.expert_of_slot[s]) += plan.copies(r, s);
   for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r]);
   d.top_k = plan.routing.top_k;
+  d.together = together(plan);
   d.dispatch_row_for = e.exchange.dispatch_row_for, d.combine_row_for = e.exchange.combine_row_for;
   d.dispatch_row = e.pricing.dispatch_row(), d.combine_row = e.pricing.combine_row();
   const auto seconds = [&e](std::int64_t rows, std::int64_t ffn) {

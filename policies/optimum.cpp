@@ -200,66 +200,29 @@ class Optimum {
     return seconds.empty() ? 0 : packing_bound(std::move(seconds), static_cast<int>(ranks)).value / fastest;
   }
 
-  /// Ranks that must hold one of the experts that `counts` names and that the slots beyond one each cannot replicate.
-  template <class Counts>
-  double ranks_with(Counts&& counts) const {
-    std::int64_t named = 0, slots = 0, most = 0, ranks = 0;
-    for (std::size_t e = 0; e < loads_.size(); ++e) named += counts(e) ? 1 : 0;
-    for (const std::int32_t s : d_.slots) slots += s, most = std::max<std::int64_t>(most, s), ranks += s > 0;
-    const std::int64_t alone = named - std::max<std::int64_t>(0, slots - static_cast<std::int64_t>(loads_.size()));
-    return alone > 0 ? static_cast<double>(std::min(ranks, (alone + most - 1) / most)) : 0;
-  }
-
-  /// The mean over ranks, by their speeds, of what each does in turn.
-  double all_in_turn() const {
-    const auto experts = static_cast<std::size_t>(d_.kept.columns);
-    std::vector<int> homes(experts), home_nodes(experts), last_node(experts, -1);
-    for (std::int64_t r = 0; r < d_.kept.rows; ++r)
-      for (std::size_t e = 0; e < experts; ++e) {
-        if (d_.kept(r, static_cast<std::int64_t>(e)) == 0) continue;
-        const int node = topology_.node_of(Rank(r)).value;
-        ++homes[e];
-        if (node != last_node[e]) ++home_nodes[e], last_node[e] = node;
-      }
-    const double with_others = ranks_with([&](std::size_t e) { return homes[e] > 1; }), with_far = ranks_with([&](std::size_t e) { return home_nodes[e] > 1; });
-    double keeps = 0, slowest = kInfinity, speeds = 0, compute = 0, in = 0, out = 0, of_dispatch = 1, of_combine = 1;
-    const auto least = [](const std::vector<double>& v) { return *std::ranges::min_element(v); };
-    for (std::size_t r = 0; r < ranks_.size(); ++r) {
-      keeps += static_cast<double>(ranks_[r].keeps);
-      slowest = std::min(slowest, speed(r)), speeds += speed(r);
-      in = std::max(in, ranks_[r].in), out = std::max(out, ranks_[r].out);
-      of_dispatch = std::max(of_dispatch, dispatch_.copies_at_rank(ranks_[r])), of_combine = std::max(of_combine, combine_.copies_at_rank(ranks_[r]));
-    }
-    for (const std::int64_t load : loads_) compute += load > 0 ? d_.expert_seconds(load) : 0;
-    const double foreign = std::max(0.0, total_ - keeps);
-    const auto ways = [&](double row_bytes, double latency, double far, double rate, double copies_of_row) {
-      if (row_bytes <= 0) return 0.0;
-      return std::max(with_others * latency + foreign / copies_of_row * row_bytes / rate, with_far > 0 ? with_far * (far + row_bytes / rate) : 0.0);
-    };
-    return (compute + slowest * (ways(dispatch_.row_bytes, least(cuts_.latency_in), least(cuts_.far_in), in, of_dispatch) + ways(combine_.row_bytes, least(cuts_.latency_out), least(cuts_.far_out), out, of_combine))) / speeds;
-  }
-
-  /// Seconds that the results or rows of one expert need to get into (or out of) a rank: `nearest` homes come last in `homes`.
-  double flow(std::int64_t e, std::size_t server, std::span<const std::int32_t> homes, const Matrix<double>& ways, double row_bytes, double rate) const {
-    if (row_bytes <= 0) return 0;
+  /// Seconds until the rows of one expert have come from its homes to a rank, or its results have gone back: `homes` begins with the farthest. Without bytes: until the first has.
+  double flow(std::int64_t e, std::size_t server, std::span<const std::int32_t> homes, const Matrix<double>& ways, double row_seconds) const {
     double seconds = 0, rows = 0;
     int looked_at = 0;
     for (const std::int32_t h : homes) {
       const std::int64_t here = kept_by_expert_(e, h);
       if (here == 0 || static_cast<std::size_t>(h) == server) continue;
       rows += static_cast<double>(here);
-      seconds = std::max(seconds, ways(h, static_cast<std::int64_t>(server)) + rows * row_bytes / rate);
+      seconds = std::max(seconds, ways(h, static_cast<std::int64_t>(server)) + rows * row_seconds);
       if (++looked_at == kHomes) break;  // others could only make it longer
     }
     return seconds;
   }
-  /// What each expert with copies waits for at least, before it is computed and after, on whatever rank it lies whole; ascending.
-  std::vector<double> waits() {
+  /// What experts with copies wait for at least, before they are computed and after, on whatever rank they lie whole.
+  struct Waits {
+    std::vector<double> in_all, latency;  ///< ascending: with the time that their rows take, and without
+  };
+  Waits waits() {
     const std::int64_t ranks = d_.kept.rows, experts = d_.kept.columns;
     kept_by_expert_ = Matrix<std::int64_t>(experts, ranks);
     for (std::int64_t r = 0; r < ranks; ++r)
       for (std::int64_t e = 0; e < experts; ++e) kept_by_expert_(e, r) = d_.kept(r, e);
-    std::vector<double> least(static_cast<std::size_t>(experts), kInfinity);
+    Waits least{std::vector<double>(static_cast<std::size_t>(experts), kInfinity), std::vector<double>(static_cast<std::size_t>(experts), kInfinity)};
     std::vector<std::int32_t> far(static_cast<std::size_t>(ranks)), far_back;
     for (std::size_t s = 0; s < ranks_.size(); ++s) {
       if (d_.slots[s] == 0) continue;
@@ -268,13 +231,20 @@ class Optimum {
       far_back = far;
       std::ranges::stable_sort(far, std::greater(), [&](std::int32_t h) { return cuts_.there(h, at); });
       std::ranges::stable_sort(far_back, std::greater(), [&](std::int32_t h) { return cuts_.back(h, at); });
-      for (std::int64_t e = 0; e < experts; ++e)
-        if (loads_[static_cast<std::size_t>(e)] > 0)
-          least[static_cast<std::size_t>(e)] = std::min(least[static_cast<std::size_t>(e)], flow(e, s, far, cuts_.there, static_cast<double>(d_.dispatch_row), ranks_[s].in) +
-                                                                                                flow(e, s, far_back, cuts_.back, static_cast<double>(d_.combine_row), ranks_[s].out));
+      const auto both = [&](std::int64_t e, double bytes) {
+        const double there = d_.dispatch_row > 0 ? flow(e, s, far, cuts_.there, bytes * dispatch_.row_bytes / ranks_[s].in) : 0;
+        return there + (d_.combine_row > 0 ? flow(e, s, far_back, cuts_.back, bytes * combine_.row_bytes / ranks_[s].out) : 0);
+      };
+      for (std::size_t e = 0; e < loads_.size(); ++e) {
+        if (loads_[e] == 0) continue;
+        least.in_all[e] = std::min(least.in_all[e], both(static_cast<std::int64_t>(e), 1));
+        least.latency[e] = std::min(least.latency[e], both(static_cast<std::int64_t>(e), 0));
+      }
     }
-    std::erase(least, kInfinity);
-    std::ranges::sort(least);
+    for (std::vector<double>* w : {&least.in_all, &least.latency}) {
+      std::erase(*w, kInfinity);
+      std::ranges::sort(*w);
+    }
     return least;
   }
   /// Seconds that one more replica of an expert adds to all that ranks compute, at least.
@@ -283,40 +253,84 @@ class Optimum {
     if (most > kSplits) return 0;
     std::vector<double> of(static_cast<std::size_t>(most) + 1);
     for (std::int64_t n = 1; n <= most; ++n) of[static_cast<std::size_t>(n)] = d_.expert_seconds(n);
-    double least = most < 2 ? kInfinity : of[1];
+    double least = most < 2 ? 1.0 : of[1];  // a single copy cannot be split: any large number
     for (std::size_t n = 2; n < of.size(); ++n)
       for (std::size_t part = 1; 2 * part <= n; ++part) least = std::min(least, of[part] + of[n - part] - of[n]);
     return std::max(0.0, least);
   }
+  /// Seconds that an expert's rows keep the links of ranks busy, both ways, by the number of its replicas, from 1: all its copies but those that its replicas' ranks have themselves, and but those that share a row with another
+  /// copy there; of each pair of experts that share rows, either is credited with a half (`by_pairs`), or every row stands for as many copies as it can.
+  std::vector<double> row_seconds(std::size_t e, bool by_pairs) const {
+    const auto experts = static_cast<std::size_t>(d_.kept.columns), most = static_cast<std::size_t>(std::min(serving_, 1 + slots_ - d_.kept.columns));
+    const auto partners = static_cast<std::size_t>(dispatch_.rank_slots - 1);
+    std::vector<std::int64_t> homes(kept_by_expert_.row(static_cast<std::int64_t>(e)).begin(), kept_by_expert_.row(static_cast<std::int64_t>(e)).end()), shared;
+    std::ranges::sort(homes, std::greater());
+    if (by_pairs) {
+      shared.assign(d_.together.row(static_cast<std::int64_t>(e)).begin(), d_.together.row(static_cast<std::int64_t>(e)).end());
+      shared[e] = 0;
+      std::ranges::sort(shared, std::greater());
+    }
+    double in = 0, out = 0;
+    for (const Place& r : ranks_) in = std::max(in, r.in), out = std::max(out, r.out);
+    std::vector<double> seconds;
+    auto foreign = static_cast<double>(loads_[e]);
+    double pairs = 0;
+    for (std::size_t a = 1; a <= std::max<std::size_t>(1, most); ++a) {
+      foreign -= static_cast<double>(a <= homes.size() ? homes[a - 1] : 0);
+      for (std::size_t i = (a - 1) * partners; by_pairs && i < std::min(a * partners, experts); ++i) pairs += static_cast<double>(shared[i]);
+      const auto rows = [&](const Traffic& t) {
+        if (t.row_for == RowFor::copy) return foreign;
+        return by_pairs ? std::max(0.0, foreign - pairs / 2) : foreign / static_cast<double>(std::max<std::int64_t>(1, std::min<std::int64_t>(dispatch_.rank_slots, d_.top_k)));
+      };
+      seconds.push_back((dispatch_.row_bytes > 0 ? rows(dispatch_) * dispatch_.row_bytes / in : 0) + (combine_.row_bytes > 0 ? rows(combine_) * combine_.row_bytes / out : 0));
+    }
+    return seconds;
+  }
   void raise_by_waits(Certificate& bound) {
-    const std::vector<double> wait = waits();
-    const auto active = static_cast<std::int64_t>(wait.size()), spare = slots_ - static_cast<std::int64_t>(loads_.size());
+    const Waits wait = waits();
+    const auto active = static_cast<std::int64_t>(wait.in_all.size()), spare = slots_ - static_cast<std::int64_t>(loads_.size());
     const double one_row = d_.expert_seconds(1) / fastest_;
 
     const std::int64_t calls = (active + serving_ - 1) / serving_;
     const std::int64_t waiting = calls > 1 ? calls * (active - (calls - 1) * serving_) : active - spare;
     if (waiting > 0) {
       const bool may_call_more = *std::ranges::max_element(d_.slots) > calls;
-      const double in_turn = static_cast<double>(calls) * one_row + wait[static_cast<std::size_t>(waiting - 1)];
+      const double in_turn = static_cast<double>(calls) * one_row + wait.in_all[static_cast<std::size_t>(waiting - 1)];
       raise(bound, may_call_more ? std::min(in_turn, static_cast<double>(calls + 1) * one_row) : in_turn, "calls and waits");
     }
 
     double compute = 0;
-    for (const std::int64_t load : loads_) compute += load > 0 ? d_.expert_seconds(load) : 0;
+    std::vector<std::vector<double>> by_pairs, by_rows;
+    for (std::size_t e = 0; e < loads_.size(); ++e) {
+      if (loads_[e] == 0) continue;
+      compute += d_.expert_seconds(loads_[e]);
+      by_rows.push_back(row_seconds(e, false));
+      if (d_.together.rows > 0) by_pairs.push_back(row_seconds(e, true));
+    }
     const double replica = replica_seconds();
+    // The least over numbers of replicas, expert by expert, where one more costs so much.
+    const auto sum = [&](const std::vector<std::vector<double>>& rows, double each) {
+      double all = compute;
+      for (const std::vector<double>& of : rows) {
+        double least = kInfinity;
+        for (std::size_t a = 0; a < of.size(); ++a) least = std::min(least, static_cast<double>(a) * each + slowest_ * of[a]);
+        all += least;
+      }
+      return all;
+    };
+    const auto with_rows = [&](double each) { return by_pairs.empty() ? sum(by_rows, each) : std::max(sum(by_rows, each), sum(by_pairs, each)); };
+    raise(bound, with_rows(replica) / speeds_, "all in turn");
     for (std::int64_t shorter = 0; shorter < active; ++shorter) {
-      const double each = slowest_ * wait[static_cast<std::size_t>(shorter)];
-      const auto all = [&](double extra) { return compute + extra * replica + each * std::max(0.0, static_cast<double>(serving_ - shorter) - 2 * extra); };
-      const double to_none = std::clamp(static_cast<double>(serving_ - shorter) / 2, 0.0, static_cast<double>(spare));
-      // With fewer ranks in use the mean only rises as long as what is shared is not negative.
-      const auto shared = [&](double extra) { return compute + extra * replica - each * (static_cast<double>(shorter) + 2 * extra); };
-      const double least = std::min(shared(0), shared(to_none)) >= 0 ? std::min(all(0), all(to_none)) : compute;
-      raise(bound, least / speeds_, "waits in turn");
+      const double each = wait.latency[static_cast<std::size_t>(shorter)];
+      if (shorter > 0 && each == wait.latency[static_cast<std::size_t>(shorter - 1)]) continue;
+      // Ranks that are not in use have nothing to wait for; what is to be shared, if it is not negative, is then more for each of the others.
+      const double shared = with_rows(replica - 2 * fastest_ * each) - fastest_ * each * static_cast<double>(shorter);
+      if (shared >= 0) raise(bound, each + shared / speeds_, "all in turn");
     }
   }
 
   void layer(OptimumBounds& out) {
-    if (d_.experts_wait && sources_known_ && total_ > 0 && cuts_.there.rows == d_.kept.rows) raise_by_waits(out.layer_s);
+    if (d_.experts_wait && sources_known_ && total_ > 0) raise_by_waits(out.layer_s);
     layer_without_waits(out);
   }
   void layer_without_waits(OptimumBounds& out) const {
@@ -348,8 +362,6 @@ class Optimum {
       };
       raise(bound, way(dispatch_, cuts_.latency_in, &Place::in) + computing + way(combine_, cuts_.latency_out, &Place::out), "pigeonhole");
     }
-
-    if (d_.experts_wait) raise(bound, all_in_turn(), "all in turn");
 
     // What precedes or follows a stage at a home: the way of one row of the other stage, and a call of one row somewhere.
     const double one_row = d_.expert_seconds(1) / fastest;

@@ -22,6 +22,7 @@ struct Demand {
   Matrix<std::int64_t> kept;          ///< [R][E] copies to compute by home rank and expert
   std::vector<std::int32_t> slots;    ///< [R]
   int top_k = 1;                      ///< a token names at most so many different experts
+  Matrix<std::int64_t> together;      ///< [E][E] tokens with copies of both experts; empty: not known
   RowFor dispatch_row_for = RowFor::token, combine_row_for = RowFor::token;  ///< of the exchange
   Bytes dispatch_row = 0, combine_row = 0;
   /// Seconds of one expert over rows, 1 or more. Must not fall with rows, and one call must not take longer than two with the same rows between them; both hold of `roofline`.
@@ -55,10 +56,9 @@ struct OptimumBounds {
 /// path's latency.
 /// - `busiest rank`: entering, computing and leaving one after another on one rank, spread over ranks as above, or with the load bound on the rank that is quickest with it;
 /// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds;
-/// - `all in turn`: the mean over ranks of entering, computing (one call an expert) and leaving. Experts that are not replicated and that several ranks' (nodes') tokens want lie on some number of ranks at least, and each of these waits
-///   for a row from another rank (node) and sends one back; what ranks cannot keep enters and leaves them besides;
-/// - `waits in turn`: the mean over ranks of computing and of what an expert that is not replicated waits for (below), on every rank that has one; a rank without one needs experts that are replicated, and each replica that is used costs a call
-///   more (which is what reading the weights again takes);
+/// - `all in turn`: the mean over ranks of entering, computing (one call an expert), leaving and waiting. On a rank with an expert that is not replicated it waits at least as that expert must (below). Rows that enter and leave are all
+///   copies but those that the serving ranks' own tokens have and those that share a row with another copy, of which a rank has as many pairs as its experts have tokens in common (`together`). A replica spares rows, and perhaps two
+///   ranks their wait, but is a call more, which takes as long as reading the weights again; so the least over numbers of replicas is taken, expert by expert.
 /// - `calls and waits`: A experts that tokens want are A calls of one row at least, so some rank of R makes q = ceil(A / R) calls. Were none of the experts of such ranks alone on its rank, more would have to be replicated than the calls that
 ///   this adds allow; so one of them also waits, or some rank makes q + 1 calls.
 ///   What an expert that is not replicated waits for, wherever it is: its rank's experts begin when the row with the longest way has come, and all others that its links can let in no sooner; so do its results leave.

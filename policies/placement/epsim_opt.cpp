@@ -22,6 +22,7 @@ constexpr double kWorthIt = 0.998;  ///< a gain below this share is taken: small
 
 struct Settings {
   std::int64_t slots = 0;             ///< 0: one an expert
+  std::int64_t rank_slots = 0;        ///< places of each rank; 0: the slots are spread evenly
   std::int64_t moves = 0;             ///< tried on each placement that is improved
   std::int64_t refined = 0;           ///< placements of others that are improved
   std::optional<std::int64_t> budget; ///< experts that may move between ranks, a layer
@@ -29,6 +30,13 @@ struct Settings {
   bool generalise = true;             ///< whether batches that are not shown count
   Shape shape;
 };
+
+std::int64_t slots_of(const Problem& problem, const Settings& settings) { return settings.slots ? settings.slots : problem.experts; }
+
+/// First place of each rank: [R+1]. There may be more places than slots.
+std::vector<std::int32_t> places_of(const Problem& problem, const Settings& settings) {
+  return spread_slots(settings.rank_slots ? settings.rank_slots * problem.ranks : slots_of(problem, settings), problem.ranks);
+}
 
 /// The experts of each place, kEmpty behind a rank's last slot; nothing where a rank has more slots than places.
 std::optional<std::vector<int>> table_of(const Placement& p, std::span<const std::int32_t> first) {
@@ -89,21 +97,23 @@ bool affordable(const Problem& problem, std::size_t layer, const Placement& p, c
 class Search {
  public:
   Search(const Problem& problem, std::size_t layer, const Settings& settings)
-      : problem_(problem), layer_(layer), settings_(settings), first_(spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks)) {}
+      : problem_(problem), layer_(layer), settings_(settings), first_(places_of(problem, settings)) {}
 
   Placement run(const std::map<std::string, Answer>& seeds) {
     std::vector<Candidate> candidates;
     for (const auto& [name, answer] : seeds) {
       const Placement& p = answer[layer_];
       std::optional<std::vector<int>> table = table_of(p, first_);
-      if (!table || !affordable(problem_, layer_, p, settings_)) continue;
+      if (!table || p.slots() > slots_of(problem_, settings_) || !affordable(problem_, layer_, p, settings_)) continue;
       if (std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.table == *table; })) continue;
       candidates.push_back({p, std::move(*table), 0});
     }
     if (candidates.empty()) {
-      std::vector<int> table(static_cast<std::size_t>(first_.back()));
-      for (std::size_t p = 0; p < table.size(); ++p) table[p] = static_cast<int>(p) % problem_.experts;
-      candidates.push_back({placement_of(table, first_, problem_.experts), table, 0});
+      const std::vector<std::int32_t> even = spread_slots(slots_of(problem_, settings_), problem_.ranks);
+      std::vector<int> experts(static_cast<std::size_t>(even.back()));
+      for (std::size_t p = 0; p < experts.size(); ++p) experts[p] = static_cast<int>(p) % problem_.experts;
+      const Placement in_order = placement_of(experts, even, problem_.experts);
+      candidates.push_back({in_order, *table_of(in_order, first_), 0});
     }
     leave_out_slow(candidates);
     choose_rows(candidates);
@@ -192,7 +202,7 @@ class Search {
         if (at_a != LayerGuess::kEmpty && guess.copies(at_a) < 2) continue;
         const int other = guess.experts()[rng.below(places)];
         const int expert = rng.below(8) == 0 ? LayerGuess::kEmpty : other;
-        if (expert == at_a || on_same_rank(guess, a, expert)) continue;
+        if (expert == at_a || on_same_rank(guess, a, expert) || (at_a == LayerGuess::kEmpty && filled(guess) >= slots_of(problem_, settings_))) continue;
         guess.put(a, expert);
         if (!keep(guess, now, threshold)) guess.put(a, at_a);
       } else {
@@ -214,6 +224,8 @@ class Search {
     now = changed;
     return true;
   }
+
+  static std::int64_t filled(const LayerGuess& guess) { return static_cast<std::int64_t>(guess.experts().size()) - std::ranges::count(guess.experts(), LayerGuess::kEmpty); }
 
   /// Whether the rank of a place holds an expert elsewhere than in that place: a second copy there helps nobody.
   bool on_same_rank(const LayerGuess& guess, int place, int expert) const {
@@ -257,9 +269,9 @@ int mixings(const Problem& problem) {
 
 /// Whether an answer takes no more slots and moves than there may be.
 bool fits(const Problem& problem, const Answer& answer, const Settings& settings) {
-  const std::vector<std::int32_t> first = spread_slots(settings.slots ? settings.slots : problem.experts, problem.ranks);
+  const std::vector<std::int32_t> first = places_of(problem, settings);
   for (std::size_t l = 0; l < answer.size(); ++l)
-    if (!affordable(problem, l, answer[l], settings) || !table_of(answer[l], first)) return false;
+    if (!affordable(problem, l, answer[l], settings) || !table_of(answer[l], first) || answer[l].slots() > slots_of(problem, settings)) return false;
   return true;
 }
 
@@ -317,6 +329,7 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   policy.or_less = true;
   Settings settings;
   settings.slots = read_slots(p, shape);
+  settings.rank_slots = p.integer("rank_slots", "experts that a rank has room for, so that ranks may hold unequal numbers of the `slots`", 0, 1, 1 << 20, "an even share of the slots");
   settings.moves = p.integer("moves", "changes tried on each placement that is improved", 20'000, 0, 1'000'000'000);
   settings.refined = p.integer("refined", "how many of the best placements of others are improved", 3, 0, 1'000);
   const std::int64_t budget = p.integer("budget", "experts of a layer that may move between ranks, counted from the placement in force", 0, 0, 1 << 30, "as many as it takes");
@@ -341,6 +354,8 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
       settings.seeds.push_back(name);
     }
   }
+  if (p.has("rank_slots") && shape && settings.rank_slots * shape->ranks < (settings.slots ? settings.slots : shape->experts))
+    p.error("rank_slots", fmt::format("{} on each of {} ranks are fewer than the {} slots", settings.rank_slots, shape->ranks, settings.slots ? settings.slots : shape->experts));
   if (!p.usable() || !shape) return policy;
   settings.shape = *shape;
   policy.place = [settings](const Problem& problem) {

@@ -47,6 +47,17 @@ TEST(SmartMoe, AdoptsOnlyWhatLowersTheLargestLoad) {
   EXPECT_EQ(experts_of_ranks(placed("smartmoe", problem)[0]), (Experts{{0, 1, 5}, {2, 3, 4}})) << "6 and 6, not 7 and 5";
 }
 
+TEST(EpsimOpt, GivesRanksUnequalNumbersWhereTheyHaveRoom) {
+  // With four experts a rank the hot one has three others beside it; where ranks have room for seven, it is alone.
+  const Loads loads = {100, 10, 10, 10, 10, 10, 10, 10};
+  const Problem problem = problem_of_loads({loads}, 2);
+  EXPECT_EQ(largest(loads_of_ranks(placed("epsim_opt", problem)[0], loads)), 130);
+  const Placement roomy = placed("epsim_opt: {rank_slots: 7}", problem)[0];
+  EXPECT_EQ(largest(loads_of_ranks(roomy, loads)), 100);
+  EXPECT_EQ(roomy.slots(), 8);
+  EXPECT_THAT(input_error([&] { placed("epsim_opt: {rank_slots: 3}", problem); }), HasSubstr("fewer than the 8 slots"));
+}
+
 TEST(LeastLoad, HasTheLowestFullestRankOfAll) {
   // Twelve experts of DeepSeek's EPLB example on 8 ranks of two slots: EPLB's own fullest rank is higher. Optima by enumeration (least_load_test.cpp).
   const Loads loads = {90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86};
