@@ -126,6 +126,25 @@ TEST(OptimumProperty, SpareSlotsSpareNeitherCallsNorWaits) {
   }
 }
 
+// Three of five experts are wanted at home only, where they wait for nothing: the rank with two calls may be one of these.
+TEST(OptimumProperty, ARankWithMostCallsNeedNotBeTheOneThatWaits) {
+  const Topology t = testing::star(4, 1e9, Time{10'000});
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 4;
+  ComputeModel compute = testing::nanoseconds();
+  compute.kernel_seconds = [](const Device&, const KernelCall&, Precision) { return 1e-6; };
+  compute.reduce_seconds = [](const Device&, double) { return 0.0; };
+  Routing routing;
+  routing.experts = 5, routing.top_k = 1, routing.first_token = {0, 4, 8, 12, 16};
+  for (const int e : {0, 1, 3, 4, 2, 2, 3, 4, 3, 4, 3, 4, 3, 4, 3, 4}) routing.expert.push_back(static_cast<std::uint16_t>(e)), routing.weight.push_back(1);
+  const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct", static_cast<const Shape*>(nullptr));
+  const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 1, 2, 3, 4}, {0, 2, 3, 4, 5}, 5), part_from_yaml(builtin_replica_rules(), "nearest", static_cast<const Shape*>(nullptr)), t);
+  const Certificate bound = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t, exchange)).layer_s;
+  const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("ideal"), compute, Precision::bf16).end.seconds();
+  EXPECT_NEAR(end, 2e-6, 1e-12);
+  EXPECT_NEAR(bound.value, 2e-6, 1e-12) << bound.because;
+}
+
 // I6 for all placements at once: no placement, replica rule, exchange or network beats the bounds that were made without looking at the placement.
 TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   const ComputeModel compute = part_from_yaml(builtin_computes(), "roofline");
