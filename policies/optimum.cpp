@@ -21,7 +21,8 @@ void raise(Certificate& bound, double value, std::string_view because) {
   if (value > bound.value) bound = {value, because};
 }
 
-constexpr int kHomes = 16;            // of an expert that its wait is reckoned with, the farthest
+constexpr std::int64_t kFarthest = 64;  // homes of a rank that are looked at for what an expert waits for there
+constexpr int kHomes = 8;               // of an expert that its wait is reckoned with, the farthest
 constexpr std::int64_t kSplits = 1024;  // copies of an expert up to which all ways to split them are tried
 
 /// The sum of the `count` largest.
@@ -200,18 +201,25 @@ class Optimum {
     return seconds.empty() ? 0 : packing_bound(std::move(seconds), static_cast<int>(ranks)).value / fastest;
   }
 
-  /// Seconds until the rows of one expert have come from its homes to a rank, or its results have gone back: `homes` begins with the farthest. Without bytes: until the first has.
-  double flow(std::int64_t e, std::size_t server, std::span<const std::int32_t> homes, const Matrix<double>& ways, double row_seconds) const {
-    double seconds = 0, rows = 0;
+  /// Seconds until rows have come to a rank, or results have gone back: all of them, and the one with the longest way.
+  struct Wait {
+    double all = 0, latency = 0;
+  };
+  /// Of one expert: `homes` begins with the farthest.
+  Wait wait_of(std::int64_t e, std::size_t server, std::span<const std::int32_t> homes, const Matrix<double>& ways, double row_seconds) const {
+    Wait wait;
+    double rows = 0;
     int looked_at = 0;
     for (const std::int32_t h : homes) {
       const std::int64_t here = kept_by_expert_(e, h);
       if (here == 0 || static_cast<std::size_t>(h) == server) continue;
+      const double way = ways(h, static_cast<std::int64_t>(server));
+      if (looked_at == 0) wait.latency = way;
       rows += static_cast<double>(here);
-      seconds = std::max(seconds, ways(h, static_cast<std::int64_t>(server)) + rows * row_seconds);
+      wait.all = std::max(wait.all, way + rows * row_seconds);
       if (++looked_at == kHomes) break;  // others could only make it longer
     }
-    return seconds;
+    return wait;
   }
   /// What experts with copies wait for at least, before they are computed and after, on whatever rank they lie whole.
   struct Waits {
@@ -223,22 +231,17 @@ class Optimum {
     for (std::int64_t r = 0; r < ranks; ++r)
       for (std::int64_t e = 0; e < experts; ++e) kept_by_expert_(e, r) = d_.kept(r, e);
     Waits least{std::vector<double>(static_cast<std::size_t>(experts), kInfinity), std::vector<double>(static_cast<std::size_t>(experts), kInfinity)};
-    std::vector<std::int32_t> far(static_cast<std::size_t>(ranks)), far_back;
     for (std::size_t s = 0; s < ranks_.size(); ++s) {
       if (d_.slots[s] == 0) continue;
       const auto at = static_cast<std::int64_t>(s);
-      std::iota(far.begin(), far.end(), 0);
-      far_back = far;
-      std::ranges::stable_sort(far, std::greater(), [&](std::int32_t h) { return cuts_.there(h, at); });
-      std::ranges::stable_sort(far_back, std::greater(), [&](std::int32_t h) { return cuts_.back(h, at); });
-      const auto both = [&](std::int64_t e, double bytes) {
-        const double there = d_.dispatch_row > 0 ? flow(e, s, far, cuts_.there, bytes * dispatch_.row_bytes / ranks_[s].in) : 0;
-        return there + (d_.combine_row > 0 ? flow(e, s, far_back, cuts_.back, bytes * combine_.row_bytes / ranks_[s].out) : 0);
-      };
+      const std::span<const std::int32_t> far = cuts_.farthest_there.row(at), far_back = cuts_.farthest_back.row(at);
       for (std::size_t e = 0; e < loads_.size(); ++e) {
         if (loads_[e] == 0) continue;
-        least.in_all[e] = std::min(least.in_all[e], both(static_cast<std::int64_t>(e), 1));
-        least.latency[e] = std::min(least.latency[e], both(static_cast<std::int64_t>(e), 0));
+        const auto expert = static_cast<std::int64_t>(e);
+        const Wait there = d_.dispatch_row > 0 ? wait_of(expert, s, far, cuts_.there, dispatch_.row_bytes / ranks_[s].in) : Wait{};
+        const Wait back = d_.combine_row > 0 ? wait_of(expert, s, far_back, cuts_.back, combine_.row_bytes / ranks_[s].out) : Wait{};
+        least.in_all[e] = std::min(least.in_all[e], there.all + back.all);
+        least.latency[e] = std::min(least.latency[e], there.latency + back.latency);
       }
     }
     for (std::vector<double>* w : {&least.in_all, &least.latency}) {
@@ -462,6 +465,19 @@ Matrix<double> ways(const Topology& topology, const Exchange& exchange, const Ma
   return there;
 }
 
+/// For each serving rank the home ranks with the longest ways, longest first: [R][at most kFarthest].
+Matrix<std::int32_t> farthest(const Matrix<double>& ways) {
+  Matrix<std::int32_t> homes(ways.columns, std::min(ways.rows, kFarthest));
+  parallel_for(ways.columns, [&](std::int64_t s) {
+    std::vector<std::int32_t> all(static_cast<std::size_t>(ways.rows));
+    std::iota(all.begin(), all.end(), 0);
+    const auto longer = [&](std::int32_t a, std::int32_t b) { return ways(a, s) != ways(b, s) ? ways(a, s) > ways(b, s) : a < b; };
+    std::partial_sort(all.begin(), all.begin() + homes.columns, all.end(), longer);
+    std::copy_n(all.begin(), homes.columns, homes.row(s).begin());
+  });
+  return homes;
+}
+
 MachineCuts cuts_of(const Topology& topology, const Exchange& exchange) {
   const auto ranks = static_cast<std::size_t>(topology.ranks()), nodes = static_cast<std::size_t>(topology.nodes());
   MachineCuts cuts;
@@ -488,6 +504,7 @@ MachineCuts cuts_of(const Topology& topology, const Exchange& exchange) {
   cuts.back = cuts.there;
   for (std::int64_t h = 0; h < cuts.back.rows; ++h)
     for (std::int64_t s = 0; s < cuts.back.columns; ++s) cuts.back(h, s) = std::min(cuts.there(h, s), cuts.there(s, h));
+  cuts.farthest_there = farthest(cuts.there), cuts.farthest_back = farthest(cuts.back);
   cuts.node_out.assign(nodes, kInfinity), cuts.node_in.assign(nodes, kInfinity);
   if (nodes < 2) return cuts;
   parallel_for(static_cast<std::int64_t>(nodes), [&](std::int64_t n) {

@@ -14,6 +14,7 @@ struct MachineCuts {
   std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
   std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
   Matrix<double> there, back;                     ///< [R][R] seconds of latency, home rank by serving rank: of a row on the exchange's own way, hop after hop, and of its result
+  Matrix<std::int32_t> farthest_there, farthest_back;  ///< [R][at most 64] by serving rank, the home ranks with the longest ways, longest first
 };
 MachineCuts cuts_of(const Topology& topology, const Exchange& exchange);
 
