@@ -110,20 +110,18 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   return done;
 }
 
-/// What stands in the way of a backward pass.
+}  // namespace
+
 void check_backward(const Experiment& e, Diagnostics& problems) {
   const auto at = [&](std::string_view kind) {
     const Setting* setting = e.resolved.find(kind);
     return setting ? setting->at : Location{};
   };
   if (e.capacity.on_arrival) problems.add(at("capacity"), "--backward needs a capacity that drops before anything is sent: of choices that are dropped on arrival rows travel that nothing is computed from, here or backwards");
-  if (e.capacity.pad || e.capacity.row_block > 1) problems.add(at("capacity"), "--backward needs a capacity without padding: rows that experts would compute with nothing in them are not executed");
   if (e.router.idle_experts > 0) problems.add(at("router"), "--backward needs a router all of whose experts compute: what the others add to a token, and pass back, is not executed");
   if (e.source.tokens() >= TwoPasses::kMostTokens)
     problems.add(at("source"), fmt::format("--backward takes fewer than {} tokens, whose numbers float32 can hold, and there are {}", TwoPasses::kMostTokens, e.source.tokens()));
 }
-
-}  // namespace
 
 void check_execution(const World& world, const Experiment& e, const ExecuteOptions& options) {
   const int ranks = e.topology.ranks();

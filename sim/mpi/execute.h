@@ -38,6 +38,9 @@ struct ExecuteOptions {
   bool backward = false;  ///< also plays the backward pass of sum(y * r) with seeded r
 };
 
+/// Reports what stands in the way of a backward pass.
+void check_backward(const Experiment& experiment, Diagnostics& problems);
+
 /// Throws InputError where there are more processes than plan ranks, a dump is wanted of more than one layer, this machine cannot hold the layer, or a backward pass is wanted of what
 /// has none here. All processes agree on it.
 void check_execution(const World& world, const Experiment& experiment, const ExecuteOptions& options);
