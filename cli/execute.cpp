@@ -1,14 +1,12 @@
-#include <cstdlib>
-#include <iostream>
-#include <optional>
+#include <algorithm>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "base/parallel.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/together.h"
 #include "sim/mpi/dump.h"
 #include "sim/mpi/execute.h"
 
@@ -91,49 +89,25 @@ void print_text(const Experiment& e, const World& world, const std::vector<Layer
 }
 
 int run_execute(const Options& options, const Catalogs& catalogs) {
-  static char name[] = "epsim";
-  static char* arguments[] = {name, nullptr};
-  int count = 1;
-  char** values = arguments;
-  setenv("EPSIM_THREADS", "1", 0);  // processes share the machine already
-  World world(count, values);
-  try {
-    Experiment experiment;
-    std::optional<InputError> problem;
-    try {
-      experiment = read_experiment(read_text(options.file), options.overrides, catalogs);
-      check_execution(world, experiment, options.execute);
-    } catch (const InputError& error) {
-      problem = error;
-    }
-    // Mostly every process finds the same; but a file may be unreadable for one of them alone, and then all must stop. The first that has something to say says it.
-    const double speaker = -world.max(problem ? -world.rank() : -world.size());
-    if (speaker == world.rank()) print_problems(*problem);
-    if (speaker < world.size()) return kBadInput;
-    bool dump_writable = true;
-    if (world.root() && !options.execute.dump.empty()) {
-      try {
-        check_dump_folder(options.execute.dump);
-      } catch (const InputError& error) {
-        print_problems(error);
-        dump_writable = false;
-      }
-    }
-    if (!world.all(dump_writable)) return kBadInput;
-    if (world.root()) print_notes(experiment);
-    if (world.root() && !world.launched())
-      fmt::print(stderr, "note: not started by mpirun, so one process hosts all {} plan ranks; try mpirun -n {} epsim execute ...\n", experiment.topology.ranks(), std::min(4, experiment.topology.ranks()));
-
-    const std::vector<LayerExecution> layers = execute(world, experiment, options.execute);
-    if (!world.root()) return kOk;
-    options.format == "json" ? print_json(experiment, world, layers) : print_text(experiment, world, layers);
-    return std::all_of(layers.begin(), layers.end(), proven) ? kOk : kCheckFailed;
-  } catch (const std::exception& error) {
-    // Others may be waiting for this process for ever: end them all.
-    fmt::print(stderr, "epsim: process {} of {} failed: {}\n", world.rank(), world.size(), error.what());
-    std::fflush(nullptr);
-    World::abort(kFailed);
-  }
+  Experiment experiment;
+  return run_together({
+      .read = [&](const World& world) {
+        experiment = read_experiment(read_text(options.file), options.overrides, catalogs);
+        check_execution(world, experiment, options.execute);
+      },
+      .prepare = [&] {
+        if (!options.execute.dump.empty()) check_dump_folder(options.execute.dump);
+      },
+      .work = [&](World& world) -> int {
+        if (world.root()) print_notes(experiment);
+        if (world.root() && !world.launched())
+          fmt::print(stderr, "note: not started by mpirun, so one process hosts all {} plan ranks; try mpirun -n {} epsim execute ...\n", experiment.topology.ranks(), std::min(4, experiment.topology.ranks()));
+        const std::vector<LayerExecution> layers = execute(world, experiment, options.execute);
+        if (!world.root()) return kOk;
+        options.format == "json" ? print_json(experiment, world, layers) : print_text(experiment, world, layers);
+        return std::all_of(layers.begin(), layers.end(), proven) ? kOk : kCheckFailed;
+      },
+  });
 }
 
 }  // namespace

@@ -14,17 +14,17 @@ constexpr auto kGather = "all-gather", kScatter = "reduce-scatter";
 auto at_once(Chunks chunks) {
   Steps steps(chunks);
   steps.needs_reach = true;
-  const auto by_chunk = [all = steps.chunk_experts](int first, int chunk) { return all ? first + chunk : first; };
+  const LikeExperts like_experts = steps.like_experts;
   const int gather = steps.add_chunks(Kind::transfer, Stage::dispatch, kGather, [](int) { return std::vector<int>{}; });
   steps.add_kernels([&](int c) { return std::vector{gather + c}; });
-  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{by_chunk(steps.experts, c)}; });
-  const int scatter = steps.add_chunks(Kind::transfer, Stage::combine, kScatter, [&](int c) { return std::vector{by_chunk(on_rank, c)}; });
+  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{like_experts(steps.experts, c)}; });
+  const int scatter = steps.add_chunks(Kind::transfer, Stage::combine, kScatter, [&](int c) { return std::vector{like_experts(on_rank, c)}; });
   const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(on_rank, steps.experts_steps()), steps_from(scatter, steps.chunks)})});
   const auto count_home = [=](const HomeCounts& h, Counter& counter) {
     counter.reduce(add, h.home, h.shared, h.tokens);
     for (const Rank r : ids<Rank>(h.topology.ranks())) {
       counter.transfer(gather + h.chunk, h.home, r, h.tokens);
-      counter.reduce(by_chunk(on_rank, h.chunk), r, h.copies[r], h.tokens);
+      counter.reduce(like_experts(on_rank, h.chunk), r, h.copies[r], h.tokens);
       counter.transfer(scatter + h.chunk, r, h.home, h.tokens);
       counter.reduce(add, h.home, h.reached[r], 0);
     }
@@ -36,7 +36,7 @@ auto at_once(Chunks chunks) {
       mine.clear();
       for (const Copy& c : token.copies)
         if (c.rank == r) mine.push_back({token.sink.expert(token.chunk, c, in), c.weight});
-      back.push_back(token.sink.transfer(scatter + token.chunk, r, token.home, token.sink.reduce(by_chunk(on_rank, token.chunk), r, mine)));
+      back.push_back(token.sink.transfer(scatter + token.chunk, r, token.home, token.sink.reduce(like_experts(on_rank, token.chunk), r, mine)));
     }
     for_each_group(token.copies, kAll, kRank, [&](Rank rank, auto) { terms.push_back({back[static_cast<std::size_t>(rank)], 1}); });
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
@@ -64,8 +64,8 @@ auto around(int ranks, Chunks cut) {
       steps.add({Kind::transfer, Stage::dispatch, of_chunk(fmt::format("{} {}", kGather, i + 1), c), i > 0 ? std::vector{gather(c, i - 1)} : std::vector<int>{},
                  paced(gather(c, i - 1), i == 0, gather(c - 1, i), c == 0)});
   steps.add_kernels([&](int c) { return steps_from(gather(c, 0), rounds); });
-  const auto by_chunk = [all = steps.chunk_experts](int first, int chunk) { return all ? first + chunk : first; };
-  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{by_chunk(steps.experts, c)}; });
+  const LikeExperts like_experts = steps.like_experts;
+  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{like_experts(steps.experts, c)}; });
   // From here, of each chunk: send 0, add 1, send 1, add 2, ... send R - 2; and the last sum.
   const int ring = on_rank + steps.experts_steps(), of_a_chunk = std::max(0, 2 * rounds - 1);
   const auto send = [=](int c, int i) { return ring + c * of_a_chunk + 2 * i; };
@@ -73,8 +73,8 @@ auto around(int ranks, Chunks cut) {
   const auto sum = [=](int c, int i) { return i == rounds ? ring + chunks * of_a_chunk : send(c, i) - 1; };
   for (int c = 0; c < chunks; ++c)
     for (int i = 0; i < rounds; ++i) {
-      if (i > 0) steps.add({Kind::reduce, Stage::combine, of_chunk(fmt::format("add on the way {}", i), c), {by_chunk(on_rank, c), send(c, i - 1)}});
-      steps.add({Kind::transfer, Stage::combine, of_chunk(fmt::format("{} {}", kScatter, i + 1), c), {i > 0 ? sum(c, i) : by_chunk(on_rank, c)}, paced(send(c, i - 1), i == 0, send(c - 1, i), c == 0)});
+      if (i > 0) steps.add({Kind::reduce, Stage::combine, of_chunk(fmt::format("add on the way {}", i), c), {like_experts(on_rank, c), send(c, i - 1)}});
+      steps.add({Kind::transfer, Stage::combine, of_chunk(fmt::format("{} {}", kScatter, i + 1), c), {i > 0 ? sum(c, i) : like_experts(on_rank, c)}, paced(send(c, i - 1), i == 0, send(c - 1, i), c == 0)});
     }
   std::vector<int> last = join({{steps.shared}, steps_from(on_rank, steps.experts_steps())});
   for (int c = 0; c < chunks && rounds > 0; ++c) last.push_back(send(c, rounds - 1));
@@ -100,7 +100,7 @@ auto around(int ranks, Chunks cut) {
         counter.transfer(gather(h.chunk, i), behind(h.home, i, ranks), r, h.tokens);
         counter.transfer(send(h.chunk, i), r, behind(r, 1, ranks), h.tokens);
       }
-      counter.reduce(by_chunk(on_rank, h.chunk), r, h.copies[r], h.tokens);
+      counter.reduce(like_experts(on_rank, h.chunk), r, h.copies[r], h.tokens);
       if (i > 0 || ranks == 1) counter.reduce(sum(h.chunk, i), r, before + h.reached[r], h.tokens);
       before += begun[static_cast<std::size_t>(i)];
     }
@@ -116,7 +116,7 @@ auto around(int ranks, Chunks cut) {
       mine.clear();
       for (const Copy& c : token.copies)
         if (c.rank == r) mine.push_back({token.sink.expert(token.chunk, c, gathered[static_cast<std::size_t>((i + 1) % ranks)]), c.weight});
-      RowRef own = token.sink.reduce(by_chunk(on_rank, token.chunk), r, mine);
+      RowRef own = token.sink.reduce(like_experts(on_rank, token.chunk), r, mine);
       if (i > 0 || ranks == 1) {
         terms.clear();
         if (begun) terms.push_back({travelling, 1});

@@ -45,10 +45,10 @@ struct Way {
 auto reduced(Chunks chunks) {
   Steps steps(chunks);
   const Way way(steps);
-  const auto by_chunk = [all = steps.chunk_experts](int first, int chunk) { return all ? first + chunk : first; };
-  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{by_chunk(steps.experts, c)}; });
-  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int c) { return std::vector{by_chunk(on_rank, c)}; });
-  const int in_node = steps.add_chunks(Kind::reduce, Stage::combine, "add in node", [&](int c) { return std::vector{by_chunk(on_rank, c), gather + c}; });
+  const LikeExperts like_experts = steps.like_experts;
+  const int on_rank = steps.add_like_experts(Kind::reduce, Stage::combine, "add on rank", [&](int c) { return std::vector{like_experts(steps.experts, c)}; });
+  const int gather = steps.add_chunks(Kind::transfer, Stage::combine, "gather", [&](int c) { return std::vector{like_experts(on_rank, c)}; });
+  const int in_node = steps.add_chunks(Kind::reduce, Stage::combine, "add in node", [&](int c) { return std::vector{like_experts(on_rank, c), gather + c}; });
   const int combine = steps.add_chunks(Kind::transfer, Stage::combine, "combine", [&](int c) { return std::vector{in_node + c}; });
   const int add = steps.add({Kind::reduce, Stage::combine, "add", join({{steps.shared}, steps_from(in_node, 2 * steps.chunks)})});
   const auto count_home = [=](const HomeCounts& h, Counter& counter) {
@@ -58,7 +58,7 @@ auto reduced(Chunks chunks) {
       const Rank via = gateway(h.topology, h.home, node);
       way.count(counter, h, node, via);
       for (const Rank r : h.topology.ranks_of(node)) {
-        counter.reduce(by_chunk(on_rank, h.chunk), r, h.copies[r], h.reached[r]);
+        counter.reduce(like_experts(on_rank, h.chunk), r, h.copies[r], h.reached[r]);
         counter.transfer(gather + h.chunk, r, via, h.reached[r]);
         counter.reduce(in_node + h.chunk, via, h.reached[r], 0);
       }
@@ -78,7 +78,7 @@ auto reduced(Chunks chunks) {
         const RowRef in = way.enter(token, via, at_gateway, rank);
         rank_terms.clear();
         each([&](const Copy& c) { rank_terms.push_back({token.sink.expert(token.chunk, c, in), c.weight}); });
-        node_terms.push_back({token.sink.transfer(gather + token.chunk, rank, via, token.sink.reduce(by_chunk(on_rank, token.chunk), rank, rank_terms)), 1});
+        node_terms.push_back({token.sink.transfer(gather + token.chunk, rank, via, token.sink.reduce(like_experts(on_rank, token.chunk), rank, rank_terms)), 1});
       });
       terms.push_back({token.sink.transfer(combine + token.chunk, via, token.home, token.sink.reduce(in_node + token.chunk, via, node_terms)), 1});
     });

@@ -28,6 +28,25 @@ struct Case {
   std::vector<std::int64_t> size = {};  ///< capacity of each block
 };
 
+/// A reference case's file, and its logits through its parts. Stays where it was made: the batch points into it.
+struct RoutedCase {
+  RoutedCase(std::map<std::string, NpyArray> file, const std::string& router_yaml, const std::string& capacity_yaml, int top_k, int experts) : arrays(std::move(file)), logits(floats(arrays.at("logits"))) {
+    shape.experts = experts, shape.top_k = top_k, shape.ranks = shape.nodes = 1;
+    router = part_from_yaml(builtin_routers(), router_yaml, &shape);
+    batch.experts = experts, batch.tokens = static_cast<std::int64_t>(logits.size()) / experts, batch.logits = logits;
+    if (arrays.contains("bias")) batch.bias = bias = floats(arrays.at("bias"));
+    routed = route_batch(router, part_from_yaml(builtin_capacities(), capacity_yaml, &shape), batch);
+  }
+  RoutedCase(const RoutedCase&) = delete;
+
+  std::map<std::string, NpyArray> arrays;
+  std::vector<float> logits, bias;
+  Shape shape;
+  Router router;
+  GateBatch batch;
+  Routed routed;
+};
+
 class Frameworks : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -37,17 +56,9 @@ class Frameworks : public ::testing::Test {
 
   void agrees(const Case& c) const {
     SCOPED_TRACE(c.name);
-    const auto a = arrays(c.name);
-    const std::vector<float> logits = floats(a.at("logits"));
-    Shape shape;
-    shape.experts = c.experts, shape.top_k = c.top_k, shape.ranks = shape.nodes = 1;
-    const Router router = part_from_yaml(builtin_routers(), c.router, &shape);
-    const Capacity capacity = part_from_yaml(builtin_capacities(), c.capacity, &shape);
-    GateBatch batch;
-    batch.experts = c.experts, batch.tokens = static_cast<std::int64_t>(logits.size()) / c.experts, batch.logits = logits;
-    std::vector<float> bias;
-    if (a.contains("bias")) batch.bias = bias = floats(a.at("bias"));
-    const Routed r = route_batch(router, capacity, batch);
+    const RoutedCase of(arrays(c.name), c.router, c.capacity, c.top_k, c.experts);
+    const auto& a = of.arrays;
+    const Routed& r = of.routed;
     ASSERT_EQ(r.top_k, c.top_k);
     const auto& ids = a.at("expert_ids").integers;
     EXPECT_TRUE(std::equal(r.expert.begin(), r.expert.end(), ids.begin(), ids.end())) << "expert ids";
@@ -185,25 +196,18 @@ class Losses : public Frameworks {
  protected:
   void agrees(const LossCase& c) const {
     SCOPED_TRACE(c.name + " " + c.loss);
-    const auto a = arrays(c.name);
-    const std::vector<float> logits = floats(a.at("logits"));
-    Shape shape;
-    shape.experts = c.experts, shape.top_k = c.top_k, shape.ranks = shape.nodes = 1;
-    const Router router = part_from_yaml(builtin_routers(), c.router, &shape);
-    const Capacity capacity = part_from_yaml(builtin_capacities(), c.capacity, &shape);
-    const Loss loss = part_from_yaml(builtin_losses(), c.loss, &shape);
-    GateBatch batch;
-    batch.experts = c.experts, batch.tokens = static_cast<std::int64_t>(logits.size()) / c.experts, batch.logits = logits;
+    RoutedCase of(arrays(c.name), c.router, c.capacity, c.top_k, c.experts);
+    const auto& a = of.arrays;
     std::vector<std::uint8_t> counted;
     if (!c.mask.empty()) {
       const auto& mask = a.at(c.mask).integers;
-      for (std::int64_t t = 0; t < batch.tokens; ++t) counted.push_back(mask[static_cast<std::size_t>(t) % mask.size()] != 0);
-      batch.counted = counted;
+      for (std::int64_t t = 0; t < of.batch.tokens; ++t) counted.push_back(mask[static_cast<std::size_t>(t) % mask.size()] != 0);
+      of.batch.counted = counted;
     }
-    std::vector<float> earlier, gradient(logits.size());
+    std::vector<float> earlier, gradient(of.logits.size());
     if (!c.earlier.empty()) earlier = floats(a.at(c.earlier));
-    const Routed routed = route_batch(router, capacity, batch);
-    EXPECT_NEAR(loss.value({batch, routed, router, earlier, earlier.empty() ? 0 : 1}, gradient), c.value, 1e-5 * c.value);
+    const Loss loss = part_from_yaml(builtin_losses(), c.loss, &of.shape);
+    EXPECT_NEAR(loss.value({of.batch, of.routed, of.router, earlier, earlier.empty() ? 0 : 1}, gradient), c.value, 1e-5 * c.value);
     if (c.gradient.empty()) return;
     const std::vector<float> expected = floats(a.at(c.gradient));
     float largest = 0;

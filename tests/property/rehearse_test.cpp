@@ -91,20 +91,31 @@ TEST_F(Rehearse, BackwardRehearsalsEqualTheReference) {
   EXPECT_GT(shared, 50);
 }
 
+/// A hierarchical exchange whose experts do not wait for the rows that gateways forward.
+struct ForgottenDependency {
+  explicit ForgottenDependency(std::uint64_t seed) : c(seed), order(seed, Stream::test, 1) {
+    const Exchange exchange = c.exchange("hierarchical");
+    schedule = exchange.schedule(c.plan, c.topology, c.pricing());
+    for (Phase& p : schedule.phases)
+      if (p.name == "experts") p.after = {0};
+    rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
+    x = vectors(c.plan.routing.tokens());
+  }
+
+  RandomCase c;
+  Schedule schedule;
+  std::vector<RankRows> rows;
+  std::vector<float> x;
+  Rng order;
+};
+
 // Rows are told apart by their tokens' numbers, so a row that comes too early cannot go unnoticed backwards either.
 TEST_F(Rehearse, ForgottenDependencyStopsTheBackwardPass) {
   int caught = 0;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    const RandomCase c(seed);
-    const Exchange exchange = c.exchange("hierarchical");
-    Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
-    for (Phase& p : schedule.phases)
-      if (p.name == "experts") p.after = {0};  // forgets the rows that the gateways forward
-    const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
-    Rng order(seed, Stream::test, 1);
-    const std::vector<float> x = vectors(c.plan.routing.tokens());
+    ForgottenDependency f(seed);
     try {
-      rehearse_backward(c.plan, schedule, rows, c.shared_expert, bank_, x, x, order);
+      rehearse_backward(f.c.plan, f.schedule, f.rows, f.c.shared_expert, bank_, f.x, f.x, f.order);
     } catch (const std::logic_error&) {
       ++caught;
     }
@@ -116,14 +127,8 @@ TEST_F(Rehearse, ForgottenDependencyStopsTheBackwardPass) {
 TEST_F(Rehearse, ForgottenDependencyShowsAsNaN) {
   int caught = 0;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    const RandomCase c(seed);
-    const Exchange exchange = c.exchange("hierarchical");
-    Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
-    for (Phase& p : schedule.phases)
-      if (p.name == "experts") p.after = {0};  // forgets the rows that the gateways forward
-    const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));
-    Rng order(seed, Stream::test, 1);
-    const std::vector<float> y = rehearse(c.plan, schedule, rows, bank_, vectors(c.plan.routing.tokens()), order);
+    ForgottenDependency f(seed);
+    const std::vector<float> y = rehearse(f.c.plan, f.schedule, f.rows, bank_, f.x, f.order);
     caught += std::any_of(y.begin(), y.end(), [](float v) { return std::isnan(v); });
   }
   EXPECT_GT(caught, 10);

@@ -65,23 +65,23 @@ auto copies_alone(const std::shared_ptr<const Journey>& journey, Chunks chunks) 
 auto added_on_ranks(const std::shared_ptr<const Journey>& journey, Chunks chunks) {
   Steps steps(chunks);
   const Layout at(steps, journey, Rows::rank);
-  const auto count_home = [at, by_chunk = steps.chunk_experts](const HomeCounts& h, Counter& counter) {
+  const auto count_home = [at, like_experts = steps.like_experts](const HomeCounts& h, Counter& counter) {
     std::int64_t rows = 0;
     for (const Rank r : ids<Rank>(h.topology.ranks())) {
       counter.carry(at.out, h.home, r, h.reached[r]);
-      counter.reduce(at.on_rank + (by_chunk ? h.chunk : 0), r, h.copies[r], h.reached[r]);
+      counter.reduce(like_experts(at.on_rank, h.chunk), r, h.copies[r], h.reached[r]);
       counter.carry(at.back, r, h.home, h.reached[r]);
       rows += h.reached[r];
     }
     counter.reduce(at.add, h.home, rows + h.shared, h.tokens);
   };
-  const auto walk = [at, by_chunk = steps.chunk_experts, carrier = Carrier(), terms = Terms(), mine = Terms()](const auto& token) mutable {
+  const auto walk = [at, like_experts = steps.like_experts, carrier = Carrier(), terms = Terms(), mine = Terms()](const auto& token) mutable {
     terms.clear();
     for_each_group(token.copies, kAll, kRank, [&](Rank rank, auto each) {
       const RowRef in = carrier.send(token, at.out, token.home, rank, token.row);
       mine.clear();
       each([&](const Copy& c) { mine.push_back({token.sink.expert(token.chunk, c, in), c.weight}); });
-      terms.push_back({carrier.send(token, at.back, rank, token.home, token.sink.reduce(at.on_rank + (by_chunk ? token.chunk : 0), rank, mine)), 1});
+      terms.push_back({carrier.send(token, at.back, rank, token.home, token.sink.reduce(like_experts(at.on_rank, token.chunk), rank, mine)), 1});
     });
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
     token.sink.reduce(at.add, token.home, terms);

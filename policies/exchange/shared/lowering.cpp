@@ -23,7 +23,7 @@ int Steps::add_chunks(Phase::Kind kind, Stage stage, const std::string& name, co
 }
 
 int Steps::add_like_experts(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after) {
-  if (chunk_experts) return add_chunks(kind, stage, name, after);
+  if (like_experts.by_chunk) return add_chunks(kind, stage, name, after);
   std::vector<int> all;
   for (int c = 0; c < chunks; ++c)
     for (const int before : after(c))
@@ -86,7 +86,7 @@ Chunks read_chunks(Params& p, bool several_hops) {
 }
 
 Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, const Counter& counts, const std::vector<bool>& wanted)
-    : experts_(steps.experts), like_experts_(steps.chunk_experts), wanted_(wanted), ends_(steps.list.size()), next_input_(steps.experts_steps(), plan.placement.slots()), next_sum_(steps.list.size()), rows_(wanted.size()) {
+    : experts_(steps.experts), like_experts_(steps.like_experts), wanted_(wanted), ends_(steps.list.size()), next_input_(steps.experts_steps(), plan.placement.slots()), next_sum_(steps.list.size()), rows_(wanted.size()) {
   const int ranks = plan.ranks();
   for (std::size_t r = 0; r < rows_.size(); ++r)
     if (wanted[r]) rows_[r].phases.resize(steps.list.size());

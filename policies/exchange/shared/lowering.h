@@ -48,14 +48,21 @@ struct Chunks {
   bool experts = false;  ///< experts compute a part when it has come, reading their weights for each; otherwise they wait for all parts
 };
 
+/// Where chunk c's step is among those added like experts, the first of which is `first`. Walks keep a copy.
+struct LikeExperts {
+  bool by_chunk = false;  ///< a step a chunk; else one for all
+
+  int operator()(int first, int chunk) const { return by_chunk ? first + chunk : first; }
+};
+
 /// The steps of an exchange, added in an order that respects `after`. The last sum waits for all chunks.
 struct Steps {
-  explicit Steps(Chunks cut = {}) : chunks(cut.count), chunk_experts(cut.experts) {}
+  explicit Steps(Chunks cut = {}) : chunks(cut.count), like_experts{cut.experts} {}
 
   std::vector<Step> list;
   int experts = -1, shared = -1;  ///< the kernel steps, of experts the first chunk's; the shared expert's is idle where the layer has none
   int chunks;
-  bool chunk_experts;
+  LikeExperts like_experts;
   bool needs_reach = false;       ///< whether the counts ask for `reached`, which costs a look at every token
 
   int add(Step step);
@@ -68,9 +75,7 @@ struct Steps {
   void add_kernels(const std::function<std::vector<int>(int chunk)>& after);
   /// A step, or one a chunk where experts compute chunk by chunk.
   int add_like_experts(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after);
-  /// Chunk c's step of those added like experts, and how many they are.
-  int like_experts(int first, int chunk) const { return chunk_experts ? first + chunk : first; }
-  int experts_steps() const { return chunk_experts ? chunks : 1; }
+  int experts_steps() const { return like_experts.by_chunk ? chunks : 1; }  ///< how many those are
 };
 /// first, first + 1 ... : `count` of them.
 std::vector<int> steps_from(int first, int count);
@@ -148,8 +153,8 @@ class Recorder {
     return {1 + step, wanted_[to] ? static_cast<std::int32_t>(ends.received + n) : 0};
   }
   RowRef expert(int chunk, const Copy& copy, RowRef in) {
-    const int step = like_experts_ ? experts_ + chunk : experts_;
-    const std::int64_t n = next_input_(like_experts_ ? chunk : 0, copy.slot)++;
+    const int step = like_experts_(experts_, chunk);
+    const std::int64_t n = next_input_(like_experts_(0, chunk), copy.slot)++;
     if (wanted_[copy.rank]) rows_[copy.rank].phases[step].input[static_cast<std::size_t>(n)] = in;
     return {1 + step, static_cast<std::int32_t>(n)};
   }
@@ -171,7 +176,7 @@ class Recorder {
     std::int64_t next = 0, sent = 0, received = 0;
   };
   int experts_;
-  bool like_experts_;
+  LikeExperts like_experts_;
   const std::vector<bool>& wanted_;
   std::vector<RowTable> tables_;                     // [steps]
   std::vector<std::vector<Ends>> ends_;              // [steps][messages]
