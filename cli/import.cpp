@@ -7,6 +7,7 @@
 #include "cli/output_file.h"
 #include "workloads/import/formats.h"
 #include "workloads/import/ours.h"
+#include "workloads/import/routing_trace.h"
 #include "workloads/import/settle.h"
 
 namespace epsim::verb {
@@ -29,7 +30,8 @@ std::string to_ours(const Recording& recording, const Options& o) {
   };
   if (std::holds_alternative<RecordedChoices>(recording.data)) {
     if (o.out.ends_with(".npz")) return to_trace(recording);
-    if (!o.out.ends_with(".json")) throw InputError(typed("--out", o.out), "choices of tokens become an .npz (for `source: trace`), or a .json of counts: give a name that ends so");
+    if (o.out.ends_with(".pb")) return to_protobuf_trace(recording);
+    if (!o.out.ends_with(".json")) throw InputError(typed("--out", o.out), "choices of tokens become an .npz or a .pb (for `source: trace`), or a .json of counts: give a name that ends so");
     return to_loads(recording);
   }
   if (const auto* traffic = std::get_if<RecordedTraffic>(&recording.data)) {
@@ -80,7 +82,7 @@ void import(CLI::App& app, const Catalogs&, int& result) {
   verb->add_option("files", o->files, "the recording; several files where it is split over ranks or steps")->required();
   verb->add_option("--from", o->from, "its format; may be left out where the file shows it");
   verb->add_option("--model", o->model, "model that it must fit: a preset (`epsim list model`) or a config.json");
-  verb->add_option("--out", o->out, "file to write: .npz (choices), .json (counts, a placement) or .csv (bytes); without it only the report is printed");
+  verb->add_option("--out", o->out, "file to write: .npz or .pb (choices), .json (counts, a placement) or .csv (bytes); without it only the report is printed");
   verb->add_option("--skip", o->skip, "leading steps, tokens or exchanges to leave out")->check(CLI::NonNegativeNumber);
   verb->add_flag("--drop-bad-tokens", o->drop_bad_tokens, "leave out tokens with experts out of range or twice, which are errors otherwise");
   verb->add_option("--exchange", o->exchange, "of bytes between ranks, one exchange, counted from 0; without it the sum of all")->check(CLI::NonNegativeNumber);

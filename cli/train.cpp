@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -14,8 +13,10 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "cli/output_file.h"
-#include "sim/mpi/world.h"
+#include "cli/together.h"
 #include "sim/train/checkpoint.h"
+#include "workloads/import/ours.h"
+#include "workloads/import/routing_trace.h"
 
 namespace epsim {
 namespace {
@@ -30,7 +31,7 @@ struct Options {
 struct Trained {
   const Training* training;
   TrainState state;
-  std::string trace;
+  std::optional<Recording> choices;  ///< of held-out text
 };
 
 /// The experts of this process: an equal block. `world` must outlive it.
@@ -93,8 +94,8 @@ Trained train(const Training& t, TrainState state, const std::string& checkpoint
       if (speaks) write_file(checkpoint_file, "--out", checkpoint(t, state));
     }
   }
-  std::string trace = held_out_trace(t, state);
-  return {&t, std::move(state), std::move(trace)};
+  std::optional<Recording> choices = held_out_choices(t, state);
+  return {&t, std::move(state), std::move(choices)};
 }
 
 /// The model as `epsim run` reads it beside the trace.
@@ -173,7 +174,7 @@ void write_all(const Options& o, const TrainingFile& file, const std::vector<Tra
     out.write("steps.csv", steps_csv(run.state));
     out.write("experts.csv", experts_csv(*run.training, run.state));
     out.write("experiment.yaml", to_yaml(run.training->resolved) + "\n");
-    if (!run.trace.empty()) out.write("trace.npz", run.trace), out.write("model.json", model_json(*run.training));
+    if (run.choices) out.write("trace.npz", to_trace(*run.choices)), out.write("trace.pb", to_protobuf_trace(*run.choices)), out.write("model.json", model_json(*run.training));
     out.commit();
   }
   OutputFolder out(o.out, "--out");
@@ -210,7 +211,7 @@ void say_and_write(const Options& o, const TrainingFile& file, const std::vector
   if (!o.out.empty()) write_all(o, file, runs);
   print_table(runs);
   for (const Trained& run : runs)
-    if (!o.out.empty() && run.trace.empty() && run.training->trace_tokens > 0)
+    if (!o.out.empty() && !run.choices && run.training->trace_tokens > 0)
       fmt::print(stderr, "note: {}: no trace: the router leaves choices open, or the held-out text has too few bytes for a batch\n", run.training->name);
 }
 
@@ -222,48 +223,28 @@ void run_alone(const Options& o, const Catalogs& catalogs) {
 }
 
 /// On the processes of a launcher, each with a block of every layer's experts.
-int run_together(const Options& o, const Catalogs& catalogs) {
-  static char name[] = "epsim";
-  static char* arguments[] = {name, nullptr};
-  int count = 1;
-  char** values = arguments;
-  setenv("EPSIM_THREADS", "1", 0);  // processes share the machine already
-  World world(count, values);
-  try {
-    TrainingFile file;
-    std::vector<TrainState> states;
-    std::optional<InputError> problem;
-    try {
-      file = read_training(read_text(o.file), o.set, o.text, catalogs);
-      states = beginnings(o, file);
-    } catch (const InputError& error) {
-      problem = error;
-    }
-    const double speaker = -world.max(problem ? -world.rank() : -world.size());
-    if (speaker == world.rank()) print_problems(*problem);
-    if (speaker < world.size()) return kBadInput;
-    std::string begun;
-    for (const TrainState& state : states) begun += fmt::format("{} ", state.step);
-    if (!world.all_equal(begun)) throw std::runtime_error("processes see different checkpoints: --out must be a folder that all of them share");
-    bool writable = true;
-    if (world.root() && !o.out.empty()) try {
-        make_folders(o, file);
-      } catch (const InputError& error) {
-        print_problems(error);
-        writable = false;
-      }
-    if (!world.all(writable)) return kBadInput;
-    for (Training& run : file.runs) run.model.moe.block = block_of(world, run.model.shape.moe.experts);
-    const std::vector<Trained> runs = train_all(o, file, std::move(states), world.root());
-    if (world.root()) say_and_write(o, file, runs);
-    world.barrier();
-    return kOk;
-  } catch (const std::exception& error) {
-    // Others may be waiting for this process for ever: end them all.
-    fmt::print(stderr, "epsim: process {} of {} failed: {}\n", world.rank(), world.size(), error.what());
-    std::fflush(nullptr);
-    World::abort(dynamic_cast<const InputError*>(&error) ? kBadInput : kFailed);
-  }
+int run_distributed(const Options& o, const Catalogs& catalogs) {
+  TrainingFile file;
+  std::vector<TrainState> states;
+  return run_together({
+      .read = [&](const World&) {
+        file = read_training(read_text(o.file), o.set, o.text, catalogs);
+        states = beginnings(o, file);
+      },
+      .prepare = [&] {
+        if (!o.out.empty()) make_folders(o, file);
+      },
+      .work = [&](World& world) -> int {
+        std::string begun;
+        for (const TrainState& state : states) begun += fmt::format("{} ", state.step);
+        if (!world.all_equal(begun)) throw std::runtime_error("processes see different checkpoints: --out must be a folder that all of them share");
+        for (Training& run : file.runs) run.model.moe.block = block_of(world, run.model.shape.moe.experts);
+        const std::vector<Trained> runs = train_all(o, file, std::move(states), world.root());
+        if (world.root()) say_and_write(o, file, runs);
+        world.barrier();
+        return kOk;
+      },
+  });
 }
 
 }  // namespace
@@ -275,13 +256,13 @@ void verb::train(CLI::App& app, const Catalogs& catalogs, int& result) {
   verb->add_option("file", o->file, "Experiment of a training (YAML; docs/training.md)")->required();
   verb->add_option("--set", o->set, "Override a setting: key=value, such as steps=100 or model.experts=16 (repeatable)");
   verb->add_option("--text", o->text, "Text files to learn, in place of the experiment's");
-  verb->add_option("--out", o->out, "Folder for steps.csv, experts.csv, trace.npz, figure.svg, ... and checkpoints")->check(names_a_folder);
+  verb->add_option("--out", o->out, "Folder for steps.csv, experts.csv, trace.npz, trace.pb, figure.svg, ... and checkpoints")->check(names_a_folder);
   verb->add_flag("--resume", o->resume, "Go on from the checkpoints in --out, where there are any");
   verb->footer("Example: epsim train examples/train/collapse.yaml --out collapse\nUnder mpirun each process computes a block of the experts; the bits are the same.");
   verb->callback([o, &catalogs, &result] {
     result = kOk;
     if (World::launcher_present()) {
-      result = run_together(*o, catalogs);
+      result = run_distributed(*o, catalogs);
     } else {
       run_alone(*o, catalogs);
     }

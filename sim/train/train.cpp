@@ -8,7 +8,6 @@
 #include "base/parallel.h"
 #include "sim/moe/ffn.h"
 #include "sim/moe/vectors.h"
-#include "workloads/import/ours.h"
 
 namespace epsim {
 namespace {
@@ -205,7 +204,7 @@ void gather_experts(const Training& t, TrainState& state) {
       if (a.role == Role::experts) complete(t, *a.values, static_cast<std::int64_t>(a.values->size()) / t.model.shape.moe.experts);
 }
 
-std::string held_out_trace(const Training& t, const TrainState& state) {
+std::optional<Recording> held_out_choices(const Training& t, const TrainState& state) {
   const std::int64_t tokens = t.batch * t.sequence, batches = std::min(t.trace_tokens / tokens, held_out_sequences(t.text, t.sequence) / t.batch);
   const std::int64_t layers = t.model.shape.layers;
   TextBatch batch = batch_of(t, false);
@@ -228,7 +227,7 @@ std::string held_out_trace(const Training& t, const TrainState& state) {
   }
   if (choices.tokens == 0) return {};
   recording.data = std::move(choices);
-  return to_trace(recording);
+  return recording;
 }
 
 ParameterCount count_parameters(const Training& t) {

@@ -1,10 +1,12 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "sim/train/record.h"
 #include "sim/train/training.h"
+#include "workloads/import/recording.h"
 
 namespace epsim {
 
@@ -31,8 +33,8 @@ Evaluation evaluate(const Training& training, const TrainState& state);
 /// Gives every process the experts' numbers that others computed.
 void gather_experts(const Training& training, TrainState& state);
 
-/// Choices of held-out text as the .npz of `source: trace`; all tokens in whole batches, up to `trace_tokens`. Empty where the router leaves choices open or nothing is wanted.
-std::string held_out_trace(const Training& training, const TrainState& state);
+/// Choices of held-out text, settled; all tokens in whole batches, up to `trace_tokens`. None where the router leaves choices open or nothing is wanted.
+std::optional<Recording> held_out_choices(const Training& training, const TrainState& state);
 
 /// Trainable numbers, and those of them that one token computes with; a gate of one expert, which changes nothing, is not counted.
 struct ParameterCount {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/program.h"
+#include "workloads/import/routing_trace.h"
 
 namespace epsim {
 namespace {
@@ -40,7 +41,7 @@ struct Space : Workspace {
   const std::string file = write("small.yaml", kSmall);
 };
 
-const std::vector<std::string> kFiles = {"checkpoint.npz", "steps.csv", "experts.csv", "trace.npz", "model.json", "experiment.yaml", "summary.csv", "figure.svg"};
+const std::vector<std::string> kFiles = {"checkpoint.npz", "steps.csv", "experts.csv", "trace.npz", "trace.pb", "model.json", "experiment.yaml", "summary.csv", "figure.svg"};
 
 void expect_same(const Space& space, const std::string& a, const std::string& b) {
   for (const std::string& name : kFiles) EXPECT_EQ(bytes_of(space.root / a / name), bytes_of(space.root / b / name)) << name;
@@ -88,6 +89,19 @@ TEST(TrainVerb, ItsTraceIsRead) {
   const std::string yaml = "model: out/model.json\ncluster: {single_switch: {ranks: 2, device: cpu}}\nsource: {trace: {file: out/trace.npz}}\n";
   const Outcome r = run_program({"run", space.write("run.yaml", yaml), "--format", "csv"});
   EXPECT_EQ(r.status, 0) << r.err;
+  // The same in Protobuf.
+  const Outcome same = run_program({"run", space.out("run.yaml"), "--format", "csv", "--set", "source.file=" + space.out("out/trace.pb")});
+  EXPECT_EQ(same.status, 0) << same.err;
+  EXPECT_EQ(same.out, r.out);
+  const auto npz = read_trace(read_text(space.out("out/trace.npz"))), protobuf = read_trace(read_text(space.out("out/trace.pb")));
+  ASSERT_EQ(npz.size(), 3U);
+  ASSERT_EQ(protobuf.size(), 3U);
+  for (const auto& [name, array] : npz) {
+    const NpyArray& other = protobuf.at(name);
+    EXPECT_EQ(other.shape, array.shape) << name;
+    EXPECT_EQ(other.integers, array.integers) << name;
+    EXPECT_EQ(other.floats, array.floats) << name;
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "sim/train/checkpoint.h"
 #include "tests/support/part_from_yaml.h"
 #include "tests/support/program.h"
+#include "workloads/import/ours.h"
 
 namespace epsim {
 namespace {
@@ -142,7 +143,7 @@ TEST_F(TrainTest, CheckpointOfAnotherTrainingIsRefused) {
 
 TEST_F(TrainTest, TraceHoldsHeldOutChoices) {
   const Training t = one({"trace_tokens=300"});  // two batches of 128
-  const auto arrays = read_npz(std::make_shared<SourceText>(SourceText{"trace.npz", held_out_trace(t, begin_training(t))}));
+  const auto arrays = read_npz(std::make_shared<SourceText>(SourceText{"trace.npz", to_trace(held_out_choices(t, begin_training(t)).value())}));
   EXPECT_EQ(arrays.at("expert_ids").shape, (std::vector<std::int64_t>{256, 2, 2}));
   EXPECT_EQ(arrays.at("expert_weights").shape, (std::vector<std::int64_t>{256, 2, 2}));
   EXPECT_EQ(arrays.at("layers").integers, (std::vector<std::int64_t>{0, 1}));

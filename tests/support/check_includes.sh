@@ -39,7 +39,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       door["mpi"] = "^sim/mpi/"
       door["dnnl"] = door["oneapi/dnnl"] = "^sim/moe/.*[.]cpp$"
       door["omp"] = "^sim/moe/.*[.]cpp$"
-      door["google/protobuf"] = "^analysis/export/"
+      door["google/protobuf"] = "^(analysis/export|workloads/import)/.*[.]cpp$"
       door["CLI"] = "^cli/"
       door["coin"] = door["lapacke"] = door["metis"] = "^policies/solve/.*[.]cpp$"
       door["fmt"] = "."
@@ -58,7 +58,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
     function contains(list, word) { return index(" " list " ", " " word " ") > 0 }
     function ours(path,  from, to, kind) {
       if (path ~ /[.]cpp$/) { complain("a source file is included: " path); return }
-      if (path ~ /[.]pb[.]h$/) { if (FILENAME !~ /^(analysis\/export|tests)\//) complain("generated Protobuf headers are for analysis/export/ only: " path); return }
+      if (path ~ /[.]pb[.]h$/) { if (FILENAME !~ /^(analysis\/export|workloads\/import|tests)\//) complain("generated Protobuf headers are for analysis/export/ and workloads/import/ only: " path); return }
       if ((getline line < path) < 0) { complain("there is no " path "; includes are written from the root of the repository"); return }
       close(path)
       from = home(FILENAME)

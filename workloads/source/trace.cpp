@@ -4,7 +4,7 @@
 #include <cmath>
 #include <map>
 
-#include "base/npz.h"
+#include "workloads/import/routing_trace.h"
 #include "workloads/source/shared/file.h"
 
 namespace epsim::parts_source {
@@ -52,7 +52,7 @@ std::string fill(Trace& trace, const NpyArray& ids, const NpyArray* weights, int
 void read(Trace& trace, const std::string& file, const SourceContext& context, Params& p) {
   std::map<std::string, NpyArray> arrays;
   try {
-    arrays = read_npz(read_text(file));
+    arrays = read_trace(read_text(file));
   } catch (const InputError& e) {
     return report_file(p, e);
   }
@@ -87,9 +87,9 @@ void read(Trace& trace, const std::string& file, const SourceContext& context, P
 
 Source trace(Params& p, const SourceContext* context) {
   Source source;
-  source.summary = "recorded choices: an .npz with expert_ids [tokens, layers, top_k] and, if there, expert_weights of the same shape and layers [layers]";
+  source.summary = "recorded choices: an .npz with expert_ids [tokens, layers, top_k] and, if there, expert_weights of the same shape and layers [layers]; or the same in Protobuf";
   source.yields = Source::Yields::choices;
-  const std::string file = p.path("file", "the recorded choices (.npz)");
+  const std::string file = p.path("file", "the recorded choices (.npz, or .pb of `epsim import` and `epsim train`)");
   const bool repeat = p.flag("repeat", "start over where the trace has too few tokens or layers", false);
   const bool all = !p.has("tokens") && !p.has("tokens_per_rank");
   constexpr std::int64_t kMost = std::int64_t{1} << 36;
