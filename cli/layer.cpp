@@ -26,6 +26,7 @@ struct Wanted {
   int top_k = 1;
   LayerShape shape;  // how it computes; the sizes are the file's
   GateBatch batch;
+  std::int64_t ranks = 1;
 };
 
 Setting named_part(const std::string& name, Location at) {
@@ -55,6 +56,7 @@ Wanted read_settings(const std::vector<std::string>& assignments, Diagnostics& p
   w.shape.precision = precision_from_name(p.choice("precision", "format of the factors of the experts' matrix products; sums are float32", {"fp32", "bf16"}, "fp32"));
   w.batch.seed = static_cast<std::uint64_t>(p.integer("seed", "of routers and capacities that draw", 42));
   w.batch.layer = static_cast<int>(p.integer("layer", "number of the layer, for what is drawn", 0, 0, 65535));
+  w.ranks = p.integer("ranks", "home ranks, each with an equal block of the tokens, for parts that look at a rank's", 1, 1, 65536);
   w.batch.training = p.flag("training", "noise is drawn, and balanced assignments are made, in training only", false);
   p.finish();
   return w;
@@ -79,6 +81,23 @@ std::vector<NamedLoss> make_losses(const Setting* wish, const LossCatalog& catal
   return losses;
 }
 
+/// Which of the layer's experts compute nothing, as the router's settings say; reports where the file has others.
+IdleExperts idle_experts(const Router& router, const Setting& setting, const LayerFile& file, Diagnostics& problems) {
+  IdleExperts idle;
+  if (router.idle_experts > 0) {
+    Diagnostics said_already;
+    const PartChoice choice = part_choice(setting, said_already);
+    Params settings(choice.settings, choice.name, said_already);
+    idle = read_idle_experts(settings);
+  }
+  const int behind = file.shape.idle.count(), constants = file.shape.idle.constant;
+  if (idle.count() != behind)
+    problems.add(setting.at, fmt::format("the gate has scores for {} experts behind the {} of `w1`, but the router knows of {} that compute nothing", behind, file.shape.experts, idle.count()));
+  else if (idle.constant != constants)
+    problems.add(setting.at, fmt::format("the router knows of {} constant experts, but there are `constant` and `constant_gate` of {}", idle.constant, constants));
+  return idle;
+}
+
 void run(const Options& o, const Catalogs& catalogs) {
   Diagnostics problems;
   Wanted wanted = read_settings(o.settings, problems);
@@ -90,31 +109,41 @@ void run(const Options& o, const Catalogs& catalogs) {
   }
   // A broken file must not hide a misspelt part.
   Shape sizes;
-  sizes.experts = file.shape.experts, sizes.top_k = wanted.top_k, sizes.ranks = sizes.nodes = 1;
+  sizes.experts = file.shape.experts, sizes.top_k = wanted.top_k, sizes.ranks = static_cast<int>(wanted.ranks), sizes.nodes = 1;
   const Shape* known = problems.size() == 0 ? &sizes : nullptr;
   MoeLayer layer;
   layer.router = catalogs.router.make(*wanted.root.find("router"), problems, known);
   layer.capacity = catalogs.capacity.make(*wanted.root.find("capacity"), problems, known);
   const std::vector<NamedLoss> losses = make_losses(wanted.root.find("losses"), catalogs.loss, known, problems);
-  if (layer.router.idle_experts > 0) problems.add(wanted.root.find("router")->at, "a layer has no experts that compute nothing (zero, identity, constant): choose another router");
+  problems.check();
+  const std::int64_t count = static_cast<std::int64_t>(file.x.size()) / file.shape.hidden;
+  const IdleExperts idle = idle_experts(layer.router, *wanted.root.find("router"), file, problems);
+  if (idle.constant > 0 && wanted.shape.weigh_input) problems.add(wanted.root.find("weigh")->at, "what constant experts give is not weighed before: leave out `weigh`, or take a router without them");
+  if (count % wanted.ranks != 0) problems.add(wanted.root.find("ranks")->at, fmt::format("{} ranks do not divide {} tokens", wanted.ranks, count));
   problems.check();
 
   layer.shape = file.shape;
+  layer.shape.idle = idle;
   layer.shape.activation = wanted.shape.activation, layer.shape.weigh_input = wanted.shape.weigh_input, layer.shape.precision = wanted.shape.precision;
   for (const std::string& name : file.unused) fmt::print(stderr, "note: array `{}` of {} is not used\n", name, o.inputs);
   LayerTokens tokens{file.x, wanted.batch};
-  tokens.batch.bias = file.bias;
+  std::vector<std::int64_t> first_of_rank;
+  for (std::int64_t r = 0; r <= wanted.ranks; ++r) first_of_rank.push_back(r * (count / wanted.ranks));
+  tokens.batch.bias = file.bias, tokens.batch.noise = file.noise, tokens.batch.token_ids = file.token_ids, tokens.batch.counted = file.counted, tokens.batch.first_of_rank = first_of_rank;
   const LayerForward f = forward(layer, file.weights, tokens);
   LayerGradients gradients;
   std::vector<float> dlogits(losses.empty() ? 0 : f.logits.size());
   const GateBatch batch = gate_batch(layer, tokens, f.logits);
   std::string said;
-  for (const NamedLoss& l : losses) said += fmt::format("{}: {:.9g}\n", l.name, l.loss.value({batch, f.routed, layer.router}, dlogits));
+  for (const NamedLoss& l : losses) said += fmt::format("{}: {:.9g}\n", l.name, l.loss.value({batch, f.routed, layer.router, file.earlier_counts, file.earlier_counts.empty() ? 0 : 1}, dlogits));
   if (!file.r.empty()) gradients = backward(layer, file.weights, tokens, f, file.r, dlogits);
   write_file(o.out, "--out", layer_results(file, f, file.r.empty() ? nullptr : &gradients));
-  const std::int64_t kept = f.dispatch.rows(), choices = f.routed.tokens * f.routed.top_k;
-  fmt::print("{} tokens, {} experts, {} of {} choices kept\n{}wrote {}{}\n", f.routed.tokens, layer.shape.experts, kept, choices, said, o.out,
-             file.r.empty() ? "; no array `r`, so no gradients" : "");
+  std::int64_t made = 0, kept = 0, of_idle = 0;
+  for (std::size_t i = 0; i < f.routed.expert.size(); ++i)
+    made += f.routed.expert[i] >= 0, kept += f.routed.expert[i] >= 0 && f.routed.kept[i], of_idle += f.routed.expert[i] >= layer.shape.experts;
+  fmt::print("{} tokens, {} experts, {} of {} choices kept", count, layer.shape.experts, kept, made);
+  if (idle.count() > 0) fmt::print(", {} of experts that compute nothing", of_idle);
+  fmt::print("\n{}wrote {}{}\n", said, o.out, file.r.empty() ? "; no array `r`, so no gradients" : "");
 }
 
 }  // namespace

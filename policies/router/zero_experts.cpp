@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "policies/idle_experts.h"
 #include "policies/router/shared/topk_gate.h"
 
 namespace epsim::parts_router {
@@ -9,26 +10,23 @@ namespace epsim::parts_router {
 Router zero_experts(Params& p, const Shape* shape) {
   Router router;
   router.summary = "top_k among the model's experts and others that compute nothing: zero, identity and constant experts (MoE++, LongCat-Flash)";
-  const std::int64_t zero = p.integer("zero", "experts that give nothing", 0, 0, 65535);
-  const std::int64_t identity = p.integer("identity", "experts that give the token itself", 0, 0, 65535);
-  const std::int64_t constant = p.integer("constant", "experts that give a constant", 0, 0, 65535);
+  const IdleExperts idle = read_idle_experts(p);
   TopkGate gate = read_topk(p, {"softmax", "sigmoid", "softmax_after", "sqrt_softplus"});
   if (!p.usable()) return router;
-  const std::int64_t idle = zero + identity + constant;
-  if (idle == 0) p.error("", "there are no such experts: give `zero`, `identity` or `constant`; without any, take `topk`");
-  if (shape && shape->experts + idle > 65534) p.error("", fmt::format("{} experts are too many", shape->experts + idle));
+  if (idle.count() == 0) p.error("", "there are no such experts: give `zero`, `identity` or `constant`; without any, take `topk`");
+  if (shape && shape->experts + idle.count() > 65534) p.error("", fmt::format("{} experts are too many", shape->experts + idle.count()));
   if (!p.usable() || !shape) return router;
-  const int all = shape->experts + static_cast<int>(idle);
+  const int all = shape->experts + idle.count();
   if (shape->top_k > all) p.error("", fmt::format("top_k is {}, but there are {} experts", shape->top_k, all));
   read_bias(gate, p, all);
   if (!p.usable()) return router;
-  if (zero > 0 && gate.weighing.renormalise) {
+  if (idle.zero > 0 && gate.weighing.renormalise) {
     gate.weighing.nothing.assign(static_cast<std::size_t>(all), 0);
-    for (std::int64_t e = shape->experts; e < shape->experts + zero; ++e) gate.weighing.nothing[static_cast<std::size_t>(e)] = 1;
+    for (int e = shape->experts; e < shape->experts + idle.zero; ++e) gate.weighing.nothing[static_cast<std::size_t>(e)] = 1;
   }
   make_topk(router, gate, all, shape->top_k);
   router.select = nullptr;  // it knows none that are not sent to
-  router.idle_experts = static_cast<int>(idle), router.may_choose_fewer = true;
+  router.idle_experts = idle.count(), router.may_choose_fewer = true;
   return router;
 }
 

@@ -5,7 +5,7 @@ namespace epsim {
 Dispatch dispatch(const Routed& routed) {
   Dispatch d;
   const std::size_t choices = routed.expert.size();
-  const auto kept = [&](std::size_t c) { return routed.expert[c] >= 0 && routed.kept[c]; };
+  const auto kept = [&](std::size_t c) { return routed.expert[c] >= 0 && routed.expert[c] < routed.experts && routed.kept[c]; };
   d.first.resize(static_cast<std::size_t>(routed.experts) + 1);
   for (std::size_t c = 0; c < choices; ++c)
     if (kept(c)) ++d.first[static_cast<std::size_t>(routed.expert[c]) + 1];

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/parallel.h"
 #include "sim/moe/buffers.h"
+#include "sim/moe/idle.h"
 #include "sim/moe/vectors.h"
 
 namespace epsim {
@@ -67,18 +68,19 @@ class Pass {
  public:
   Pass(const MoeLayer& layer, const LayerWeights& weights, const LayerTokens& tokens)
       : layer_(layer), s_(layer.shape), w_(weights), in_(tokens), tokens_(static_cast<std::int64_t>(tokens.x.size()) / s_.hidden), gated_(!weights.experts.w3.empty()),
-        mine_(layer.block ? Mine{layer.block->first, layer.block->last} : Mine{0, layer.shape.experts}) {
-    ensure(layer.router.idle_experts == 0, "every expert of a layer computes");
+        mine_(layer.block ? Mine{layer.block->first, layer.block->last} : Mine{0, layer.shape.experts}), idle_(s_, w_, in_.x) {
+    ensure(layer.router.idle_experts == s_.idle.count(), "a layer has the experts that its router knows of");
+    ensure(w_.constant.size() == sized(s_.idle.constant * s_.hidden) && w_.constant_gate.size() == 2 * w_.constant.size(), "each constant expert has a vector and a matrix");
     ensure(s_.experts > 0 && sized(tokens_ * s_.hidden) == in_.x.size(), "a layer computes whole tokens");
-    ensure(w_.gate.size() == sized(s_.hidden * s_.experts) && w_.experts.w1.size() == sized(s_.experts * s_.hidden * s_.ffn), "a layer has weights of its shape");
+    ensure(w_.gate.size() == sized(s_.hidden * s_.columns()) && w_.experts.w1.size() == sized(s_.experts * s_.hidden * s_.ffn), "a layer has weights of its shape");
   }
 
   LayerForward forward() const {
     LayerForward f;
-    f.logits.resize(sized(tokens_ * s_.experts));
-    multiply(RightSide(s_.hidden, s_.experts, w_.gate.data(), false, Precision::fp32), in_.x.data(), tokens_, f.logits.data());
+    f.logits.resize(sized(tokens_ * s_.columns()));
+    multiply(RightSide(s_.hidden, s_.columns(), w_.gate.data(), false, Precision::fp32), in_.x.data(), tokens_, f.logits.data());
     if (!w_.linear_bias.empty())
-      for (std::int64_t t = 0; t < tokens_; ++t) add_to(f.logits.data() + t * s_.experts, w_.linear_bias.data(), s_.experts);
+      for (std::int64_t t = 0; t < tokens_; ++t) add_to(f.logits.data() + t * s_.columns(), w_.linear_bias.data(), s_.columns());
     f.routed = route_batch(layer_.router, layer_.capacity, gate_batch(layer_, in_, f.logits));
     f.dispatch = dispatch(f.routed);
     const std::vector<float> out = experts_forward(f), shared = shared_forward(f);
@@ -92,6 +94,7 @@ class Pass {
     LayerGradients grad{std::vector<float>(in_.x.size()), zeros_like(w_)};
     std::vector<float> dweight(f.dispatch.row.size());
     const std::vector<float> dx = experts_backward(f, dy, dweight, grad.weights.experts);
+    if (s_.idle.count() > 0) idle_.backward(f.routed, dy, grad.x, dweight, grad.weights);
     std::vector<float> dlogits(f.logits.size());
     route_backward(layer_.router, layer_.capacity, gate_batch(layer_, in_, f.logits), f.routed, dweight, dlogits);
     if (!more_dlogits.empty()) add_to(dlogits.data(), more_dlogits.data(), static_cast<std::int64_t>(dlogits.size()));
@@ -102,9 +105,9 @@ class Pass {
           if (const std::int64_t row = f.dispatch.row[sized(c)]; row >= 0) add_to(grad.x.data() + t * s_.hidden, dx.data() + row * s_.hidden, s_.hidden);
     });
     if (s_.shared_ffn > 0) shared_backward(f, dy, grad);
-    multiply(RightSide(s_.experts, s_.hidden, w_.gate.data(), true, Precision::fp32), dlogits.data(), tokens_, grad.x.data(), true);
-    sum_outer_products(in_.x.data(), s_.hidden, dlogits.data(), s_.experts, tokens_, grad.weights.gate.data(), Precision::fp32);
-    if (!w_.linear_bias.empty()) sum_rows(nullptr, dlogits.data(), s_.experts, tokens_, grad.weights.linear_bias.data());
+    multiply(RightSide(s_.columns(), s_.hidden, w_.gate.data(), true, Precision::fp32), dlogits.data(), tokens_, grad.x.data(), true);
+    sum_outer_products(in_.x.data(), s_.hidden, dlogits.data(), s_.columns(), tokens_, grad.weights.gate.data(), Precision::fp32);
+    if (!w_.linear_bias.empty()) sum_rows(nullptr, dlogits.data(), s_.columns(), tokens_, grad.weights.linear_bias.data());
     return grad;
   }
 
@@ -161,10 +164,16 @@ class Pass {
   void combine(LayerForward& f, const std::vector<float>& out, const std::vector<float>& shared, const Block& b) const {
     const int k = f.routed.top_k;
     std::vector<WeightedRow> terms;
+    std::vector<float> room(sized(s_.idle.constant > 0 ? k * s_.hidden : 0));
     for (std::int64_t t = b.first; t < b.first + b.count; ++t) {
       terms.clear();
-      for (std::int64_t c = t * k; c < (t + 1) * k; ++c)
-        if (const std::int64_t row = f.dispatch.row[sized(c)]; row >= 0) terms.push_back({out.data() + row * s_.hidden, s_.weigh_input ? 1.0F : f.routed.weight_after[sized(c)]});
+      for (std::int64_t c = t * k; c < (t + 1) * k; ++c) {
+        const std::int64_t row = f.dispatch.row[sized(c)];
+        if (row >= 0) terms.push_back({out.data() + row * s_.hidden, s_.weigh_input ? 1.0F : f.routed.weight_after[sized(c)]});
+        if (f.routed.expert[sized(c)] < s_.experts || !f.routed.kept[sized(c)]) continue;
+        const float* given = idle_.row(t, f.routed.expert[sized(c)], room.empty() ? nullptr : room.data() + (c - t * k) * s_.hidden);
+        if (given) terms.push_back({given, f.routed.weight_after[sized(c)]});
+      }
       if (!shared.empty()) terms.push_back({shared.data() + t * s_.hidden, f.shared_scale.empty() ? 1.0F : f.shared_scale[sized(t)]});
       add_rows(terms, {f.y.data() + t * s_.hidden, sized(s_.hidden)});
     }
@@ -230,14 +239,15 @@ class Pass {
   std::int64_t tokens_;
   bool gated_;
   Mine mine_;
+  IdlePass idle_;
 };
 
 }  // namespace
 
 std::vector<LayerTensor> tensors(const LayerShape& s, LayerWeights& w) {
   const std::int64_t e = s.experts, h = s.hidden, f = s.ffn, q = s.shared_ffn;
-  return {{"gate", {h, e}, &w.gate},
-          {"linear_bias", {e}, &w.linear_bias},
+  return {{"gate", {h, s.columns()}, &w.gate},
+          {"linear_bias", {s.columns()}, &w.linear_bias},
           {"w1", {e, h, f}, &w.experts.w1},
           {"w3", {e, h, f}, &w.experts.w3},
           {"w2", {e, f, h}, &w.experts.w2},
@@ -250,7 +260,9 @@ std::vector<LayerTensor> tensors(const LayerShape& s, LayerWeights& w) {
           {"shared_b1", {q}, &w.shared.b1},
           {"shared_b3", {q}, &w.shared.b3},
           {"shared_b2", {h}, &w.shared.b2},
-          {"shared_gate", {h}, &w.shared_gate}};
+          {"shared_gate", {h}, &w.shared_gate},
+          {"constant", {s.idle.constant, h}, &w.constant},
+          {"constant_gate", {s.idle.constant, h, 2}, &w.constant_gate}};
 }
 
 LayerWeights zeros_like(const LayerWeights& weights) {
@@ -262,7 +274,7 @@ LayerWeights zeros_like(const LayerWeights& weights) {
 GateBatch gate_batch(const MoeLayer& layer, const LayerTokens& tokens, std::span<const float> logits) {
   GateBatch batch = tokens.batch;
   batch.tokens = static_cast<std::int64_t>(tokens.x.size()) / layer.shape.hidden;
-  batch.experts = layer.shape.experts;
+  batch.experts = layer.shape.columns();
   batch.logits = logits;
   return batch;
 }

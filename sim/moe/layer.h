@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "policies/idle_experts.h"
 #include "policies/routed.h"
 #include "sim/moe/dispatch.h"
 #include "sim/moe/ffn.h"
@@ -14,22 +15,26 @@ namespace epsim {
 
 /// The trainable numbers of an MoE layer, or their gradients, by the names that .npz files give them. Empty: the layer has none.
 struct LayerWeights {
-  std::vector<float> gate;         ///< [hidden][experts]
-  std::vector<float> linear_bias;  ///< [experts], added to the gate's logits
+  std::vector<float> gate;         ///< [hidden][columns]
+  std::vector<float> linear_bias;  ///< [columns], added to the gate's logits
   ExpertWeights experts;           ///< of all experts, one after another
   ExpertWeights shared;            ///< of the shared expert, which every token goes to
   std::vector<float> shared_gate;  ///< [hidden]: the shared expert's result is weighed by sigmoid(x shared_gate) (Qwen2-MoE); else by 1
+  std::vector<float> constant;       ///< [constant experts][hidden]: their vectors v
+  std::vector<float> constant_gate;  ///< [constant experts][hidden][2]: their matrices W
 };
 
 /// The sizes of an MoE layer and how it computes.
 struct LayerShape {
   std::int64_t hidden = 0, ffn = 0;
-  int experts = 0;
+  int experts = 0;  ///< that compute
   std::int64_t shared_ffn = 0;  ///< width of the shared expert; 0: there is none. Several shared experts are one of their summed width
   Activation activation = Activation::swiglu;
   bool weigh_input = false;  ///< a choice gives FFN(weight x), as in Llama 4, instead of weight FFN(x)
   Precision precision = Precision::fp32;  ///< of the experts' matrix products; the gate is always float32
+  IdleExperts idle = {};  ///< behind the others; what they give is always weighed after
 
+  int columns() const { return experts + idle.count(); }  ///< of the gate
   FfnShape expert() const { return {hidden, ffn, activation, precision}; }
   FfnShape shared() const { return {hidden, shared_ffn, activation, precision}; }
 };
@@ -52,7 +57,7 @@ struct ExpertBlock {
   std::function<void(std::span<float> values, std::int64_t width, std::span<const std::int64_t> first_row)> complete;
 };
 
-/// A Mixture-of-Experts layer: y = the sum over a token's kept choices of weight FFN(x), in choice order, and then the shared expert's result.
+/// A Mixture-of-Experts layer: y = the sum over a token's kept choices of weight FFN(x), or weight times what an idle expert gives, in choice order, and then the shared expert's result.
 struct MoeLayer {
   LayerShape shape;
   Router router;
@@ -69,7 +74,7 @@ struct LayerTokens {
 /// What a layer gave, and what its backward pass needs to know.
 struct LayerForward {
   std::vector<float> y;       ///< [T][hidden]
-  std::vector<float> logits;  ///< [T][experts]
+  std::vector<float> logits;  ///< [T][columns]
   Routed routed;
   Dispatch dispatch;
   std::vector<float> g, u;                ///< [rows][ffn] of the dispatched rows

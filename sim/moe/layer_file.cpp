@@ -42,13 +42,19 @@ class Reader {
     const std::int64_t tokens = arrays_.at("x").shape[0];
     take("x", {tokens, s.hidden}, out_.x);
     if (arrays_.contains("r")) take("r", {tokens, s.hidden}, out_.r);
-    if (arrays_.contains("bias")) take("bias", {s.experts}, out_.bias);
+    if (arrays_.contains("bias")) take("bias", {s.columns()}, out_.bias);
+    if (arrays_.contains("noise")) take("noise", {tokens, s.columns()}, out_.noise);
+    if (arrays_.contains("earlier_counts")) take("earlier_counts", {s.columns()}, out_.earlier_counts);
+    if (arrays_.contains("token_ids")) take_integers("token_ids", {tokens}, out_.token_ids);
+    std::vector<std::int64_t> mask;
+    if (arrays_.contains("attention_mask")) take_integers("attention_mask", {tokens}, mask);
+    for (const std::int64_t of_token : mask) out_.counted.push_back(of_token != 0);
     for (const LayerTensor& t : tensors(s, out_.weights))
       if (arrays_.contains(t.name)) take(t.name, t.shape, *t.values);
     const auto pair = [&](const char* one, const char* other) {
       if (arrays_.contains(one) && !arrays_.contains(other)) fail(fmt::format("there is `{}` but no `{}`", one, other));
     };
-    pair("b3", "w3"), pair("shared_b3", "shared_w3"), pair("shared_w1", "shared_w2");
+    pair("b3", "w3"), pair("shared_b3", "shared_w3"), pair("shared_w1", "shared_w2"), pair("constant", "constant_gate"), pair("constant_gate", "constant");
     for (const char* part : {"shared_w2", "shared_w3", "shared_b1", "shared_b2", "shared_gate"}) pair(part, "shared_w1");
     if (always_gated(activation_))
       for (const char* prefix : {"", "shared_"})
@@ -78,12 +84,17 @@ class Reader {
   void read_sizes() {
     LayerShape& s = out_.shape;
     if (const Sizes* x = shape_of("x", "[tokens,hidden]", 2)) s.hidden = (*x)[1];
-    if (const Sizes* gate = shape_of("gate", "[hidden,experts]", 2)) {
-      if ((*gate)[1] > kMostExperts) fail(fmt::format("array `gate` has {} experts; there may be {}", (*gate)[1], kMostExperts));
-      s.experts = static_cast<int>(std::min((*gate)[1], kMostExperts));
-    }
-    if (const Sizes* w1 = shape_of("w1", "[experts,hidden,ffn]", 3)) s.ffn = (*w1)[2];
+    const Sizes *gate = shape_of("gate", "[hidden,experts]", 2), *w1 = shape_of("w1", "[experts,hidden,ffn]", 3);
+    if (gate && (*gate)[1] > kMostExperts) return fail(fmt::format("array `gate` has {} experts; there may be {}", (*gate)[1], kMostExperts));
+    if (w1) s.experts = static_cast<int>(std::min((*w1)[0], kMostExperts)), s.ffn = (*w1)[2];
+    if (gate && w1 && (*w1)[0] > (*gate)[1]) fail(fmt::format("array `w1` has {} experts, but `gate` has scores for {}", (*w1)[0], (*gate)[1]));
     shape_of("w2", "[experts,ffn,hidden]", 3);
+    if (gate && w1) s.idle.zero = std::max(0, static_cast<int>((*gate)[1]) - s.experts);
+    if (arrays_.contains("constant"))
+      if (const Sizes* constant = shape_of("constant", "[constants,hidden]", 2)) {
+        if ((*constant)[0] > s.idle.zero) return fail(fmt::format("array `constant` has {} experts, but `gate` has scores for {} behind those of `w1`", (*constant)[0], s.idle.zero));
+        s.idle.constant = static_cast<int>((*constant)[0]), s.idle.zero -= s.idle.constant;
+      }
     if (arrays_.contains("shared_w1"))
       if (const Sizes* w1 = shape_of("shared_w1", "[hidden,width]", 2)) s.shared_ffn = (*w1)[1];
   }
@@ -100,9 +111,16 @@ class Reader {
     out_.shapes[name] = array.shape;
   }
 
+  void take_integers(const std::string& name, const Sizes& expected, std::vector<std::int64_t>& out) {
+    const NpyArray& array = arrays_.at(name);
+    if (without_ones(array.shape) != without_ones(expected)) return fail(fmt::format("array `{}` has the shape [{}], expected [{}]", name, fmt::join(array.shape, ","), fmt::join(expected, ",")));
+    if (array.is_float) return fail(fmt::format("array `{}` holds floats, expected integers", name));
+    out = array.integers;
+  }
+
   /// Names that may be mistyped are problems; others are told, for the file may serve other programs too.
   void find_unused() {
-    std::vector<std::string> known = {"x", "r", "bias"};
+    std::vector<std::string> known = {"x", "r", "bias", "noise", "earlier_counts", "token_ids", "attention_mask"};
     LayerWeights none;
     for (const LayerTensor& t : tensors({}, none)) known.push_back(t.name);
     for (const auto& [name, array] : arrays_) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/npz.h"
+#include "base/rng.h"
 #include "tests/support/program.h"
 
 namespace epsim {
@@ -24,7 +25,22 @@ class Arrays {
     npz_.add(name, std::move(shape), std::vector<float>(static_cast<std::size_t>(count), value));
     return *this;
   }
+  Arrays& add_integers(const std::string& name, std::vector<std::int64_t> shape, const std::vector<std::int64_t>& values) {
+    npz_.add(name, std::move(shape), values);
+    return *this;
+  }
+  Arrays& add_random(const std::string& name, std::vector<std::int64_t> shape, std::uint64_t seed) {
+    Rng rng(seed, Stream::test);
+    std::int64_t count = 1;
+    for (const std::int64_t n : shape) count *= n;
+    std::vector<float>& of_array = values[name];
+    while (static_cast<std::int64_t>(of_array.size()) < count) of_array.push_back(static_cast<float>(rng.normal()));
+    npz_.add(name, std::move(shape), of_array);
+    return *this;
+  }
   std::string bytes() const { return npz_.bytes(); }
+
+  std::map<std::string, std::vector<float>> values;  ///< of random arrays
 
  private:
   NpzWriter npz_;
@@ -81,6 +97,68 @@ TEST(LayerVerb, KeepsTheShapeOfWhatItIsGiven) {
   EXPECT_EQ(arrays.at("dlinear_bias").shape, (std::vector<std::int64_t>{4}));
 }
 
+/// Two experts that compute and, behind them, a zero one, an identity and a constant one.
+Arrays with_idle(float constant = 3) {
+  Arrays a;
+  return a.add("x", {3, 2}).add("gate", {2, 5}, 0).add("w1", {2, 2, 5}).add("w3", {2, 2, 5}).add("w2", {2, 5, 2}).add("r", {3, 2}).add("constant", {1, 2}, constant).add("constant_gate", {1, 2, 2}, 0);
+}
+
+TEST(LayerVerb, TakesExpertsThatComputeNothing) {
+  const Workspace space("epsim_layer");
+  const std::string in = space.write("in.npz", with_idle().bytes()), out = (space.root / "out.npz").string();
+  const Outcome r = run_program({"layer", "--inputs", in, "--set", "top_k=5", "--set", "router={zero_experts: {zero: 1, identity: 1, constant: 1}}", "--out", out});
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("3 tokens, 2 experts, 15 of 15 choices kept, 9 of experts that compute nothing"));
+  const auto arrays = read_npz(read_text(out));
+  // Every token takes all: a quarter of two experts, of x = 1/2, and of (x + 3) / 2; the zero expert weighs nothing.
+  const double g = 0.5, f = 5 * 0.5 * g / (1 + std::exp(-g)) * g;
+  for (const double v : arrays.at("y").floats) EXPECT_NEAR(v, (2 * f + 0.5 + 1.75) / 4, 1e-6);
+  EXPECT_EQ(arrays.at("dgate").shape, (std::vector<std::int64_t>{2, 5}));
+  for (const double v : arrays.at("dconstant").floats) EXPECT_NEAR(v, 3 * 0.25 * 0.5 * 0.5, 1e-6);  // tokens x weight x share x r
+  EXPECT_EQ(arrays.at("dconstant_gate").shape, (std::vector<std::int64_t>{1, 2, 2}));
+}
+
+// What routers and losses need besides logits is read and used as `epsim route` does.
+TEST(LayerVerb, RoutesAsRouteDoes) {
+  const Workspace space("epsim_layer");
+  Arrays a;
+  a.add_random("x", {8, 3}, 1).add_random("gate", {3, 6}, 2).add("w1", {4, 3, 5}).add("w3", {4, 3, 5}).add("w2", {4, 5, 3}).add("r", {8, 3}, 0).add_random("noise", {8, 6}, 3).add_random("bias", {6}, 4);
+  a.add("constant", {1, 3}).add("constant_gate", {1, 3, 2}).add_integers("token_ids", {8}, {7, 9, 7, 1, 2, 3, 4, 5}).add_integers("attention_mask", {8}, {1, 0, 1, 1, 0, 1, 0, 1});
+  const std::string in = space.write("in.npz", a.bytes()), routed = (space.root / "routed.npz").string(), layer = (space.root / "layer.npz").string();
+  const std::string idle = "router={zero_experts: {identity: 1, constant: 1}}";
+  const auto expect_alike = [&](const std::vector<std::string>& settings) {
+    SCOPED_TRACE(settings.front() + " " + settings.back());
+    std::vector<std::string> of_route = {"route", "--logits", in, "--out", routed}, of_layer = {"layer", "--inputs", in, "--out", layer};
+    for (const std::string& s : settings)
+      for (auto* arguments : {&of_route, &of_layer}) arguments->insert(arguments->end(), {"--set", s});
+    ASSERT_EQ(run_program(of_route).status, 0);
+    const Outcome r = run_program(of_layer);
+    ASSERT_EQ(r.status, 0) << r.err;
+    const auto theirs = read_npz(read_text(routed)), ours = read_npz(read_text(layer));
+    EXPECT_EQ(ours.at("expert_ids").integers, theirs.at("expert_ids").integers);
+    EXPECT_EQ(ours.at("kept").integers, theirs.at("kept").integers);
+    for (const char* name : {"weights", "weights_after"})
+      for (std::size_t i = 0; i < theirs.at(name).floats.size(); ++i) EXPECT_NEAR(ours.at(name).floats[i], theirs.at(name).floats[i], 1e-5);
+    if (!theirs.contains("grad_z")) return;
+    // r is 0, so all gradients are of the loss: that of the gate is x^T dlogits.
+    for (std::int64_t i = 0; i < 3; ++i)
+      for (std::int64_t e = 0; e < 6; ++e) {
+        double sum = 0;
+        for (std::int64_t t = 0; t < 8; ++t) sum += a.values.at("x")[static_cast<std::size_t>(t * 3 + i)] * theirs.at("grad_z").floats[static_cast<std::size_t>(t * 6 + e)];
+        EXPECT_NEAR(ours.at("dgate").floats[static_cast<std::size_t>(i * 6 + e)], sum, 1e-5);
+      }
+  };
+  expect_alike({"top_k=2", idle});
+  expect_alike({"top_k=2", idle, "capacity={megatron: {factor: 1/2}}", "ranks=2"});
+  expect_alike({"top_k=2", idle, "losses=z"});
+
+  Arrays plain;
+  plain.add_random("x", {8, 3}, 1).add_random("gate", {3, 6}, 2).add("w1", {6, 3, 5}).add("w3", {6, 3, 5}).add("w2", {6, 5, 3}).add_random("noise", {8, 6}, 3).add_integers("token_ids", {8}, {7, 9, 7, 1, 2, 3, 4, 5});
+  space.write("in.npz", plain.bytes());
+  expect_alike({"top_k=2", "router=hash"});
+  expect_alike({"top_k=2", "training=true", "router=noisy_topk"});
+}
+
 // I11, for this verb: whatever is wrong is said, all at once, and nothing is written.
 TEST(LayerVerb, RefusesWhatItCannotUse) {
   const Workspace space("epsim_layer");
@@ -113,6 +191,17 @@ TEST(LayerVerb, RefusesWhatItCannotUse) {
   EXPECT_THAT(said(with("shared_w1", {2, 3}), {"top_k=1"}), HasSubstr("there is `shared_w1` but no `shared_w2`"));
   EXPECT_THAT(said(with("shared_gate", {2}), {"top_k=1"}), HasSubstr("there is `shared_gate` but no `shared_w1`"));
   EXPECT_THAT(said(with("x", {3, 2}), {"top_k=1"}), HasSubstr("is there twice"));
+
+  // Experts that compute nothing: gate, arrays and router must agree.
+  const std::string idle = space.write("idle.npz", with_idle().bytes());
+  EXPECT_THAT(said(idle, {"top_k=1"}), HasSubstr("the gate has scores for 3 experts behind the 2 of `w1`, but the router knows of 0"));
+  EXPECT_THAT(said(idle, {"top_k=1", "router={zero_experts: {zero: 3}}"}), HasSubstr("the router knows of 0 constant experts, but there are `constant` and `constant_gate` of 1"));
+  EXPECT_THAT(said(idle, {"top_k=1", "weigh=input", "router={zero_experts: {zero: 1, identity: 1, constant: 1}}"}), HasSubstr("is not weighed before"));
+  EXPECT_THAT(said(good, {"top_k=1", "router={zero_experts: {zero: 3}}"}), HasSubstr("the gate has scores for 0 experts behind the 4 of `w1`, but the router knows of 3"));
+  EXPECT_THAT(said(good, {"top_k=1", "ranks=2"}), HasSubstr("2 ranks do not divide 3 tokens"));
+  EXPECT_THAT(said(with("constant", {1, 2}), {"top_k=1"}), HasSubstr("array `constant` has 1 experts, but `gate` has scores for 0 behind those of `w1`"));
+  EXPECT_THAT(said(with("token_ids", {3}), {"top_k=1"}), HasSubstr("array `token_ids` holds floats, expected integers"));
+  EXPECT_THAT(said(with("noise", {3, 3}), {"top_k=1"}), HasSubstr("array `noise` has the shape [3,3], expected [3,4]"));
 
   Arrays none;
   none.add("x", {3}).add("w1", {4, 2, 5});

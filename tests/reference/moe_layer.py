@@ -4,7 +4,7 @@
 moe_layer.py DUMP.npz [KEY=VALUE]...       what `epsim execute --dump` wrote: y from x, the experts and the choices, and with --backward the gradients
 moe_layer.py INPUTS.npz OUT.npz [KEY=VALUE]...  what `epsim layer` read and wrote: y, and the gradients of sum(y * r) that do not pass the router
 
-Keys: activation (swiglu), weigh (output). Gradients through the router (dgate, dlinear_bias and their share of dx) are
+Keys: activation (swiglu), weigh (output), and zero, identity and constant (0): experts that compute nothing, behind the others. Gradients through the router (dgate, dlinear_bias and their share of dx) are
 recomputed for score=softmax_after, where a token's weights are a softmax over the logits of its choices. Exit status 1 if they differ, 77 without NumPy.
 """
 import math
@@ -83,7 +83,7 @@ def layer(inputs, given, weights, options):
     out = {"y": np.zeros_like(x), "dx": np.zeros_like(x)}
     dweight = np.zeros(weights.shape)
     for k in a:
-        if k.removeprefix("shared_") in ("w1", "w3", "w2", "b1", "b3", "b2") or k == "shared_gate":
+        if k.removeprefix("shared_") in ("w1", "w3", "w2", "b1", "b3", "b2") or k in ("shared_gate", "constant", "constant_gate"):
             out["d" + k] = np.zeros_like(a[k])
     for e in range(a["w1"].shape[0]):
         t, j = np.nonzero((ids == e) & (kept != 0))
@@ -95,6 +95,27 @@ def layer(inputs, given, weights, options):
         for k, v in grads.items():
             if "d" + k in out:
                 out["d" + k][e] = v
+    first = a["w1"].shape[0] + int(options.get("zero", 0))  # zero experts give nothing
+    copies, constants = int(options.get("identity", 0)), int(options.get("constant", 0))
+    for e in range(first, first + copies + constants):
+        t, j = np.nonzero((ids == e) & (kept != 0))
+        w, i = weights[t, j].astype(np.float64)[:, None], e - first - copies
+        if i < 0:
+            y, dx = x[t], r[t]
+        else:
+            v, matrix = a["constant"][i], a["constant_gate"][i]
+            logits = np.exp(x[t] @ matrix)
+            share = logits / logits.sum(1, keepdims=True)
+            y = share[:, :1] * x[t] + share[:, 1:] * v
+            dshare = np.stack([(r[t] * x[t]).sum(1), r[t] @ v], 1)
+            dlogits = w * share * (dshare - (share * dshare).sum(1, keepdims=True))
+            dx = share[:, :1] * r[t]
+            np.add.at(out["dx"], t, dlogits @ matrix.T)
+            out["dconstant"][i] = (w * share[:, 1:] * r[t]).sum(0)
+            out["dconstant_gate"][i] = x[t].T @ dlogits
+        np.add.at(out["y"], t, w * y)
+        np.add.at(out["dx"], t, w * dx)
+        dweight[t, j] = (y * r[t]).sum(1)
     if "shared_w1" in a:
         gate = a.get("shared_gate")
         s = np.ones((len(x), 1)) if gate is None else sigmoid(x @ gate.reshape(-1, 1))

@@ -19,6 +19,9 @@ T, E, h, f, q = 90, 6, 24, 20, 14
 sizes = dict(x=(T, h), r=(T, h), gate=(h, E), linear_bias=(E,), w1=(E, h, f), w3=(E, h, f), w2=(E, f, h), b1=(E, f), b3=(E, f), b2=(E, h), shared_w1=(h, q), shared_w3=(h, q), shared_w2=(q, h), shared_gate=(h, 1))
 arrays = {name: (rng.standard_normal(size) * 0.4).astype(np.float32) for name, size in sizes.items()}
 np.savez(f"{sys.argv[1]}/all.npz", **arrays)
+more = dict(gate=(h, E + 6), linear_bias=(E + 6,), constant=(3, h), constant_gate=(3, h, 2))
+idle = arrays | {name: (rng.standard_normal(size) * 0.4).astype(np.float32) for name, size in more.items()}
+np.savez(f"{sys.argv[1]}/idle.npz", **idle)
 for name in ("w3", "b3", "shared_w3"):
     del arrays[name]
 np.savez(f"{sys.argv[1]}/ungated.npz", **arrays)
@@ -28,7 +31,11 @@ compare() {
   shift
   settings=
   for setting in "$@"; do
-    case $setting in score=*) settings="$settings --set router.$setting" ;; *) settings="$settings --set $setting" ;; esac
+    case $setting in
+      zero=*) settings="$settings --set router=zero_experts --set router.$setting" ;;
+      score=* | identity=* | constant=*) settings="$settings --set router.$setting" ;;
+      *) settings="$settings --set $setting" ;;
+    esac
   done
   echo "$file $*"
   # shellcheck disable=SC2086
@@ -38,6 +45,7 @@ compare() {
 compare all activation=swiglu score=softmax_after
 compare all activation=clamped_swiglu score=softmax_after
 compare all activation=swiglu weigh=input score=softmax_after
+compare idle zero=2 identity=1 constant=3 score=softmax_after
 for activation in gelu gelu_tanh relu; do
   compare all activation=$activation score=softmax_after
   compare ungated activation=$activation score=softmax_after

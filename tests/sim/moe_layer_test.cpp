@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+
+#include <fmt/format.h>
 
 #include "base/npz.h"
 #include "base/rng.h"
@@ -45,6 +48,12 @@ struct Case {
     shape.experts = s.experts, shape.top_k = top_k, shape.ranks = shape.nodes = 1;
     layer.router = testing::part_from_yaml(builtin_routers(), router, &shape);
     layer.capacity = testing::part_from_yaml(builtin_capacities(), capacity, &shape);
+    if (layer.router.idle_experts > 0) {
+      Diagnostics none;
+      const PartChoice choice = part_choice(parse_yaml(std::make_shared<SourceText>(SourceText{"test.yaml", router})), none);
+      Params settings(choice.settings, choice.name, none);
+      s.idle = read_idle_experts(settings);
+    }
     for (const LayerTensor& t : tensors(s, weights)) {
       if (t.name.find("w3") != std::string::npos && !form.gated) continue;
       if (t.name == "linear_bias" ? !form.linear_bias : (t.name.find("b1") != std::string::npos || t.name.find("b2") != std::string::npos) && !form.biased) continue;
@@ -98,27 +107,31 @@ TEST(MoeLayer, ForwardFollowsItsDefinition) {
   }
 }
 
-// With the weights of choices held, central differences in double precision are right to about 1e-8.
+/// With the weights of choices held, central differences in double precision are right to about 1e-8.
+void expect_gradients_of_experts(const Case& c, const std::string& name) {
+  const LayerForward f = c.forward();
+  LayerGradients grad = backward(c.layer, c.weights, c.tokens(), f, c.r);
+  testing::OracleLayer oracle(c.layer.shape, c.weights, c.x);
+  const std::vector<double> weight(f.routed.weight_after.begin(), f.routed.weight_after.end());
+  const std::vector<LayerTensor> arrays = tensors(c.layer.shape, grad.weights);
+  for (std::size_t a = 2; a < arrays.size(); ++a)  // the gate comes below
+    for (std::size_t i = 0; i < arrays[a].values->size(); ++i) {
+      double& place = oracle.weights[a][i];
+      const double kept = place, step = 1e-5;
+      place = kept + step;
+      const double above = loss(oracle.forward(f.routed, weight), c.r);
+      place = kept - step;
+      const double below = loss(oracle.forward(f.routed, weight), c.r);
+      place = kept;
+      EXPECT_NEAR((*arrays[a].values)[i], (above - below) / (2 * step), 3e-6 * largest(*arrays[a].values)) << name << ", " << arrays[a].name << "[" << i << "]";
+    }
+}
+
 TEST(MoeLayer, GradientsOfExpertsAreDifferenceQuotients) {
   std::uint64_t seed = 100;
   for (const Case::Form& form : forms()) {
-    const Case c(form, ++seed);
-    const LayerForward f = c.forward();
-    LayerGradients grad = backward(c.layer, c.weights, c.tokens(), f, c.r);
-    testing::OracleLayer oracle(c.layer.shape, c.weights, c.x);
-    const std::vector<double> weight(f.routed.weight_after.begin(), f.routed.weight_after.end());
-    const std::vector<LayerTensor> arrays = tensors(c.layer.shape, grad.weights);
-    for (std::size_t a = 2; a < arrays.size(); ++a)  // the gate comes below
-      for (std::size_t i = 0; i < arrays[a].values->size(); ++i) {
-        double& place = oracle.weights[a][i];
-        const double kept = place, step = 1e-5;
-        place = kept + step;
-        const double above = loss(oracle.forward(f.routed, weight), c.r);
-        place = kept - step;
-        const double below = loss(oracle.forward(f.routed, weight), c.r);
-        place = kept;
-        EXPECT_NEAR((*arrays[a].values)[i], (above - below) / (2 * step), 3e-6 * largest(*arrays[a].values)) << "form " << seed << ", " << arrays[a].name << "[" << i << "]";
-      }
+    ++seed;
+    expect_gradients_of_experts(Case(form, seed), fmt::format("form {}", seed));
   }
 }
 
@@ -127,41 +140,62 @@ struct Routers {
   int top_k;
 };
 
-// Through the gate: the router computes in float32, so steps are larger and agreement is to a few parts in a thousand.
+/// Through the gate: the router computes in float32, so steps are larger and agreement is to a few parts in a thousand.
+void expect_gradients_through_the_gate(const Case& c, const std::string& name) {
+  const LayerForward f = c.forward();
+  const LayerGradients grad = backward(c.layer, c.weights, c.tokens(), f, c.r);
+  testing::OracleLayer oracle(c.layer.shape, c.weights, c.x);
+  int compared = 0;
+  const auto check = [&](std::vector<double>& values, const std::vector<float>& gradient, const char* array) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double kept = values[i], step = 2e-3;
+      bool same = true;
+      const auto value = [&](double at) {
+        values[i] = at;
+        const std::vector<double> exact = oracle.logits();
+        const std::vector<float> logits(exact.begin(), exact.end());
+        const Routed routed = route_batch(c.layer.router, c.layer.capacity, gate_batch(c.layer, c.tokens(), logits));
+        same = same && routed.expert == f.routed.expert && routed.kept == f.routed.kept;
+        return loss(oracle.forward(routed, {routed.weight_after.begin(), routed.weight_after.end()}), c.r);
+      };
+      const double above = value(kept + step), below = value(kept - step);
+      values[i] = kept;
+      if (!same) continue;  // another choice: not differentiable here
+      ++compared;
+      EXPECT_NEAR(gradient[i], (above - below) / (2 * step), 3e-3 * largest(gradient)) << name << ", " << array << "[" << i << "]";
+    }
+  };
+  check(oracle.weights[0], grad.weights.gate, "gate");
+  check(oracle.weights[1], grad.weights.linear_bias, "linear_bias");
+  check(oracle.x, grad.x, "x");
+  EXPECT_GT(compared, static_cast<int>(c.x.size()));
+}
+
 TEST(MoeLayer, GradientsThroughTheGateAreDifferenceQuotients) {
   std::uint64_t seed = 200;
   for (const Routers& r : {Routers{"topk", "dropless", 2}, {"topk: {score: softmax_after}", "dropless", 3}, {"topk: {score: sigmoid, renormalise: false}", "dropless", 1},
                            {"grouped_topk: {groups: 4, groups_kept: 2, scale: 2.5}", "dropless", 3}, {"topk: {renormalise: false}", "megatron: {factor: 1}", 2}, {"topk: {renormalise: false}", "deepspeed: {factor: 0.75, min_capacity: 1}", 2}})
     for (const Case::Form& form : {Case::Form{}, Case::Form{Activation::swiglu, true, false, true, true, true, true}, Case::Form{Activation::gelu, false, true}}) {
-      const Case c(form, ++seed, r.router, r.capacity, r.top_k);
-      const LayerForward f = c.forward();
-      const LayerGradients grad = backward(c.layer, c.weights, c.tokens(), f, c.r);
-      testing::OracleLayer oracle(c.layer.shape, c.weights, c.x);
-      int compared = 0;
-      const auto check = [&](std::vector<double>& values, const std::vector<float>& gradient, const char* name) {
-        for (std::size_t i = 0; i < values.size(); ++i) {
-          const double kept = values[i], step = 2e-3;
-          bool same = true;
-          const auto value = [&](double at) {
-            values[i] = at;
-            const std::vector<double> exact = oracle.logits();
-            const std::vector<float> logits(exact.begin(), exact.end());
-            const Routed routed = route_batch(c.layer.router, c.layer.capacity, gate_batch(c.layer, c.tokens(), logits));
-            same = same && routed.expert == f.routed.expert && routed.kept == f.routed.kept;
-            return loss(oracle.forward(routed, {routed.weight_after.begin(), routed.weight_after.end()}), c.r);
-          };
-          const double above = value(kept + step), below = value(kept - step);
-          values[i] = kept;
-          if (!same) continue;  // another choice: not differentiable here
-          ++compared;
-          EXPECT_NEAR(gradient[i], (above - below) / (2 * step), 3e-3 * largest(gradient)) << r.router << ", form " << seed << ", " << name << "[" << i << "]";
-        }
-      };
-      check(oracle.weights[0], grad.weights.gate, "gate");
-      check(oracle.weights[1], grad.weights.linear_bias, "linear_bias");
-      check(oracle.x, grad.x, "x");
-      EXPECT_GT(compared, static_cast<int>(c.x.size()));
+      ++seed;
+      expect_gradients_through_the_gate(Case(form, seed, r.router, r.capacity, r.top_k), fmt::format("{}, form {}", r.router, seed));
     }
+}
+
+// MoE++: zero experts give nothing, identity ones the token, constant ones a vector mixed with it; others are LongCat-Flash's.
+TEST(MoeLayer, ExpertsThatComputeNothingFollowTheirDefinition) {
+  std::uint64_t seed = 250;
+  for (const Routers& r : {Routers{"zero_experts: {zero: 2, identity: 1, constant: 2}", "dropless", 2}, {"zero_experts: {zero: 1, identity: 3, constant: 3}", "megatron: {factor: 1/2}", 3},
+                           {"zero_experts: {identity: 6, renormalise: false, scale: 6}", "dropless", 3}, {"zero_experts: {constant: 4, score: softmax_after}", "deepspeed: {factor: 0.75, min_capacity: 1}", 2}}) {
+    const Case c({Activation::swiglu, true, false, false, true, true, true}, ++seed, r.router, r.capacity, r.top_k, 17);
+    SCOPED_TRACE(r.router);
+    const LayerForward f = c.forward();
+    EXPECT_GT(std::ranges::count_if(f.routed.expert, [](std::int32_t e) { return e >= 8; }), 4);
+    const testing::OracleLayer oracle(c.layer.shape, c.weights, c.x);
+    const std::vector<double> y = oracle.forward(f.routed, {f.routed.weight_after.begin(), f.routed.weight_after.end()});
+    for (std::size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(f.y[i], y[i], 2e-6 * largest(f.y));
+    expect_gradients_of_experts(c, r.router);
+    expect_gradients_through_the_gate(c, r.router);
+  }
 }
 
 /// All that a layer gives, in one row of numbers.

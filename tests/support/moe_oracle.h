@@ -48,6 +48,20 @@ struct OracleLayer {
     for (std::int64_t o = 0; o < h && !b2.empty(); ++o) y[o] += factor * b2[expert * h + o];
   }
 
+  /// The `place`-th expert that computes nothing, with one token: adds factor times 0, x, or softmax(x W) . (x, v) to y.
+  void add_idle(int place, const double* token, double factor, double* y) const {
+    const std::int64_t h = shape.hidden;
+    if (place < shape.idle.zero) return;
+    const int constant = place - shape.idle.zero - shape.idle.identity;
+    double of_token = 1, of_vector = 0;
+    if (constant >= 0) {
+      double logits[2] = {0, 0};
+      for (std::int64_t i = 0; i < 2 * h; ++i) logits[i % 2] += token[i / 2] * weights[16][2 * constant * h + i];
+      of_token = std::exp(logits[0]) / (std::exp(logits[0]) + std::exp(logits[1])), of_vector = 1 - of_token;
+    }
+    for (std::int64_t i = 0; i < h; ++i) y[i] += factor * (of_token * token[i] + (constant >= 0 ? of_vector * weights[15][constant * h + i] : 0));
+  }
+
   /// y for given choices, whose weights are `weight` [T][k].
   std::vector<double> forward(const Routed& routed, const std::vector<double>& weight) const {
     const std::int64_t h = shape.hidden;
@@ -55,10 +69,13 @@ struct OracleLayer {
     for (std::int64_t t = 0; t < routed.tokens; ++t) {
       const double* token = x.data() + t * h;
       for (std::int64_t c = t * routed.top_k; c < (t + 1) * routed.top_k; ++c)
-        if (routed.expert[c] >= 0 && routed.kept[c]) add_expert(2, shape.ffn, routed.expert[c], token, shape.weigh_input ? weight[c] : 1, shape.weigh_input ? 1 : weight[c], y.data() + t * h);
+        if (routed.expert[c] >= shape.experts && routed.kept[c])
+          add_idle(routed.expert[c] - shape.experts, token, weight[c], y.data() + t * h);
+        else if (routed.expert[c] >= 0 && routed.kept[c])
+          add_expert(2, shape.ffn, routed.expert[c], token, shape.weigh_input ? weight[c] : 1, shape.weigh_input ? 1 : weight[c], y.data() + t * h);
       if (shape.shared_ffn == 0) continue;
       double scale = 1;
-      if (const auto& gate = weights.back(); !gate.empty()) {
+      if (const auto& gate = weights[14]; !gate.empty()) {
         double s = 0;
         for (std::int64_t i = 0; i < h; ++i) s += token[i] * gate[i];
         scale = 1 / (1 + std::exp(-s));
@@ -69,7 +86,7 @@ struct OracleLayer {
   }
 
   std::vector<double> logits() const {
-    const std::int64_t h = shape.hidden, tokens = static_cast<std::int64_t>(x.size()) / h, e = shape.experts;
+    const std::int64_t h = shape.hidden, tokens = static_cast<std::int64_t>(x.size()) / h, e = shape.columns();
     std::vector<double> out(tokens * e);
     for (std::int64_t t = 0; t < tokens; ++t)
       for (std::int64_t j = 0; j < e; ++j) {

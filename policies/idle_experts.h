@@ -1,0 +1,18 @@
+#pragma once
+#include "base/params.h"
+
+namespace epsim {
+
+/// The experts behind a model's that have scores but compute nothing, in this order (MoE++, Jin et al. 2024). No row is sent to them.
+struct IdleExperts {
+  int zero = 0;      ///< give nothing
+  int identity = 0;  ///< give the token x itself
+  int constant = 0;  ///< give a1 x + a2 v, (a1, a2) being the softmax of x W, with a learned vector v and matrix W [hidden][2]
+
+  int count() const { return zero + identity + constant; }
+};
+
+/// Reads `zero`, `identity` and `constant`: the settings of every router that has such experts, so that whoever computes a layer knows which is which.
+IdleExperts read_idle_experts(Params& p);
+
+}  // namespace epsim
