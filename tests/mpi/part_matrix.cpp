@@ -17,7 +17,8 @@ int main(int argc, char** argv) {
     const Catalogs catalogs = builtin_catalogs();
     for (const testing::Combination& c : testing::covering(catalogs)) {
       const Experiment e = c.read(models, catalogs);
-      const ExecuteOptions options{.repeats = 1, .backward = testing::backward_refusal(c).empty()};
+      ExecuteOptions options;
+      options.repeats = 1, options.backward = testing::backward_refusal(c).empty();
       check_execution(world, e, options);
       for (const LayerExecution& l : execute(world, e, options)) {
         if (!world.root()) continue;

@@ -16,7 +16,7 @@ struct Combination {
   int nodes = 2, ranks_per_node = 3;
 
   std::string name() const { return fmt::format("{} x {} x {}, top_k {}, {} node{}", router.yaml(), capacity.yaml(), exchange.yaml(), top_k, nodes, nodes == 1 ? "" : "s"); }
-  /// `folder` holds the models.
+  /// `folder`, an absolute path, holds the models.
   std::string yaml(const std::string& folder) const {
     const int ranks = nodes * ranks_per_node;
     return fmt::format(
