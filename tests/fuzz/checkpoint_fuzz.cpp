@@ -59,7 +59,7 @@ std::string archive_of(const std::string& lines) {
     if (count > 4096) continue;
     if (name == "settings" && static_cast<std::size_t>(count) == settings.size())
       npz.add(name, shape, settings);
-    else if (space + 1 < line.size() && line[space + 1] == 'i')
+    else if (space + 1 < line.size() && line[space + 1] != 'f')
       npz.add(name, shape, std::vector<std::int64_t>(static_cast<std::size_t>(count), name == "step" ? 3 : 1));
     else
       npz.add(name, shape, std::vector<float>(static_cast<std::size_t>(count), 1.0F));
