@@ -78,6 +78,7 @@ int cli(int argc, char** argv, const Catalogs& catalogs) {
   verb::place(app, catalogs, result);
   verb::layer(app, catalogs, result);
   verb::train(app, catalogs, result);
+  verb::compress(app, catalogs, result);
   verb::import(app, catalogs, result);
   verb::alltoall(app, catalogs, result);
   verb::topo(app, catalogs, result);

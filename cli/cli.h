@@ -30,6 +30,7 @@ void import(CLI::App& app, const Catalogs& catalogs, int& result);
 void place(CLI::App& app, const Catalogs& catalogs, int& result);
 void layer(CLI::App& app, const Catalogs& catalogs, int& result);
 void train(CLI::App& app, const Catalogs& catalogs, int& result);
+void compress(CLI::App& app, const Catalogs& catalogs, int& result);
 void alltoall(CLI::App& app, const Catalogs& catalogs, int& result);
 void compare(CLI::App& app, const Catalogs& catalogs, int& result);
 void advise(CLI::App& app, const Catalogs& catalogs, int& result);

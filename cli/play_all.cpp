@@ -17,7 +17,7 @@ namespace {
 /// Equal for experiments whose tokens make the same choices.
 std::string routing_key(const Experiment& e) {
   std::string key = fmt::format("{} {}", e.seed, e.topology.ranks());
-  for (const char* part : {"model", "source", "router", "execute", "layers", "batches", "fit", "eval"})
+  for (const char* part : {"model", "source", "router", "compression", "execute", "layers", "batches", "fit", "eval"})
     if (const Setting* setting = e.resolved.find(part)) key += fmt::format("\n{}: {}", part, to_yaml(*setting));
   if (e.capacity.overflow == Capacity::Overflow::next_best) key += "\n" + e.part("capacity");  // it chooses, too
   return key;

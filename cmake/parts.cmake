@@ -30,6 +30,7 @@ set(epsim_kind_source    "workloads/source.h|Source|, const SourceContext*|built
 set(epsim_kind_router    "policies/routing.h|Router|, const Shape*|builtin_routers|RouterCatalog")
 set(epsim_kind_capacity  "policies/capacity.h|Capacity|, const Shape*|builtin_capacities|CapacityCatalog")
 set(epsim_kind_loss      "policies/loss.h|Loss|, const Shape*|builtin_losses|LossCatalog")
+set(epsim_kind_compression "policies/compression.h|Compression|, const Shape*|builtin_compressions|CompressionCatalog")
 set(epsim_kind_placement "policies/placement.h|PlacementPolicy|, const Shape*|builtin_placements|PlacementCatalog")
 set(epsim_kind_replica   "policies/replica.h|ReplicaRule|, const Shape*|builtin_replica_rules|ReplicaCatalog")
 set(epsim_kind_exchange  "policies/schedule.h|Exchange|, const Shape*|builtin_exchanges|ExchangeCatalog")

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "policies/routed.h"
+#include "sim/compressed.h"
 #include "topology/faults.h"
 
 namespace epsim {
@@ -14,7 +15,7 @@ namespace {
 
 /// The part each kind takes where neither the file nor the model names one.
 const PartKeys& part_keys() {
-  static const PartKeys keys = {{"cluster", "single_switch"}, {"source", "lognormal"},       {"router", "topk"},    {"capacity", "dropless"}, {"placement", "contiguous"},
+  static const PartKeys keys = {{"cluster", "single_switch"}, {"source", "lognormal"},       {"router", "topk"},    {"capacity", "dropless"}, {"compression", "none"}, {"placement", "contiguous"},
                                 {"replica", "round_robin"},   {"exchange", "hierarchical"}, {"network", "fair"}, {"compute", "roofline"}};
   return keys;
 }
@@ -92,6 +93,20 @@ std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, s
   return docs;
 }
 
+/// Puts a compression in force: model, source and `gate` become those of what is left. `gate_of` makes the gate for fewer experts.
+void compress(Experiment& e, const Compression& compression, Router& gate, const std::function<Router(int experts)>& gate_of) {
+  const bool has_choices = e.source.yields == Source::Yields::choices;
+  const int whole = e.model.num_experts;
+  e.compressed = std::make_shared<const Compressed>(compression, Uncompressed{e.source, has_choices ? Router{} : gate, whole, e.model.top_k, e.seed, e.fit.count() > 0 ? e.fit : e.eval});
+  e.source = without_pruned(e.compressed);
+  if (e.compressed->columns() < whole) gate = gate_of(e.compressed->columns());
+  const bool merges = compression.experts < whole - compression.pruned, drops = has_choices && compression.pruned > 0;
+  if (merges || drops || compression.skips) gate.may_choose_fewer = true;
+  if (merges || drops) e.model.expert_groups = 1;  // neighbours in a group of the gate are no neighbours any more
+  e.model.num_experts = compression.experts;
+  e.notes.push_back(fmt::format("compression: {} experts of a layer become {}{}", whole, compression.experts, compression.skips ? ", and some choices are not made" : ""));
+}
+
 /// `slots` of the part, if given: as many on each rank that is up as before, or more where experts need them.
 Setting with_slots_of(Setting part, const Shape& all, int up) {
   if (!part.is_map() || part.entries.empty() || !part.entries.front().value.is_map()) return part;
@@ -140,7 +155,7 @@ std::vector<ParamDoc> experiment_settings() {
 
 Catalogs builtin_catalogs() {
   return {builtin_clusters(),   builtin_sources(),       builtin_routers(),   builtin_capacities(), builtin_placements(),
-          builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes(),   builtin_losses()};
+          builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes(),   builtin_losses(), builtin_compressions()};
 }
 
 const Era& Experiment::era(int batch) const {
@@ -221,6 +236,20 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");
 
   const bool has_choices = e.source.yields == Source::Yields::choices;
+  const Shape whole{e.model.num_experts, e.model.top_k, ranks, nodes, e.model.expert_groups, has_choices, e.source.has_weights};
+  Compression compression;
+  const Setting* wish = settings.find("compression");
+  if (wish) compression = catalogs.compression.make(*wish, problems, model_known ? &whole : nullptr);
+  if (compression.decide && compression.sees == Compression::Sees::outputs)
+    problems.add(wish->at, fmt::format("`{}` is decided from what experts give, which no source knows: let `epsim compress` decide it for a trained model, and take `compression: {{given: {{file: ...}}}}`",
+                                       part_choice(*wish, problems).name));
+  if (compression.decide)
+    compress(e, compression, gate, [&](int experts) {
+      Shape fewer = gate_shape;
+      fewer.experts = experts;
+      const Setting* s = settings.find("router");
+      return s ? catalogs.router.make(*s, router_problems, &fewer) : Router{};
+    });
   const Shape shape{e.model.num_experts, e.model.top_k, ranks, nodes, e.model.expert_groups, has_choices, e.source.has_weights};
   const Shape* known = model_known ? &shape : nullptr;
   const auto make = [&](const auto& catalog, auto... context) {
@@ -232,6 +261,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     if (const Setting* router = with_overrides.find("router"))
       problems.add(router->at, fmt::format("the source `{}` brings its own choices: a router has no effect", part_choice(*settings.find("source"), problems).name));
     std::erase_if(settings.entries, [](const Setting::Entry& entry) { return entry.key == "router"; });
+    e.router.may_choose_fewer = e.compressed && gate.may_choose_fewer;
   } else {
     try {
       router_problems.check();
@@ -259,6 +289,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
 
   if (e.capacity.overflow == Capacity::Overflow::next_best && e.capacity.limits) {
     if (!e.router.weigh || e.router.prune) problems.add(settings.find("capacity")->at, "`overflow: next_best` needs a router whose weights follow from a token's scores and choices alone");
+    if (e.compressed && e.compressed->columns() != e.model.num_experts) problems.add(settings.find("capacity")->at, "`overflow: next_best` chooses by the gate, which knows nothing of experts that were merged");
     problems.check();
     e.router = next_best(std::move(e.router), e.capacity);
   }
@@ -274,7 +305,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     problems.check();
   }
 
-  e.notes = e.model.warnings;
+  e.notes.insert(e.notes.begin(), e.model.warnings.begin(), e.model.warnings.end());
   if (e.compute_precision == Precision::fp8 && e.topology.device().flops_fp8.value == 0)
     e.notes.push_back(fmt::format("{} has no fp8 units: experts compute at the bf16 rate", e.topology.device().name));
   e.pricing.hidden = e.model.hidden, e.pricing.expert_ffn = e.model.expert_ffn, e.pricing.shared_ffn = e.model.shared_ffn;

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "policies/compression.h"
 #include "policies/loss.h"
 #include "policies/schedule.h"
 #include "sim/compute/compute.h"
@@ -11,6 +12,8 @@
 #include "workloads/model.h"
 
 namespace epsim {
+
+class Compressed;
 
 /// The tables of parts of every kind: a value. Add your own and pass it on.
 struct Catalogs {
@@ -24,6 +27,7 @@ struct Catalogs {
   NetworkCatalog network;
   ComputeCatalog compute;
   LossCatalog loss{"loss"};  ///< of `epsim route`; no key of an experiment
+  CompressionCatalog compression{"compression"};
 };
 Catalogs builtin_catalogs();
 
@@ -42,6 +46,7 @@ struct Experiment {
   Topology topology;
   Source source;
   Router router;
+  std::shared_ptr<const Compressed> compressed;  ///< where the model's experts are made fewer: the model, source and router are then those of what is left. Null: nothing changes
   Capacity capacity;
   PlacementPolicy placement;
   ReplicaRule replica;

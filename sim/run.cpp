@@ -5,6 +5,7 @@
 
 #include "policies/bound.h"
 #include "policies/migration.h"
+#include "sim/compressed.h"
 #include "sim/engine.h"
 
 namespace epsim {
@@ -94,7 +95,15 @@ double restoring_seconds(const Migration& m, Bytes expert_bytes, const Changes& 
 
 }  // namespace
 
-void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) { route(e.source, e.router, batch, layer, begin, end, routing, e.seed); }
+void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) {
+  if (!e.compressed) return route(e.source, e.router, batch, layer, begin, end, routing, e.seed);
+  e.compressed->layer(layer);  // decided now, and by all threads: not within a part of the routing
+  routing.experts = e.compressed->columns();
+  route(e.source, e.router, batch, layer, begin, end, routing, e.seed);
+  routing.experts = e.model.num_experts;
+  const bool all = e.source.yields == Source::Yields::scores && e.router.scope == Router::Scope::batch;  // such a router settles the tokens of all ranks
+  compress(*e.compressed, layer, all ? 0 : begin, all ? routing.ranks() : end, routing);
+}
 
 LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail, const Era& era) {
   LayerRun run;

@@ -185,15 +185,33 @@ void step(const Training& t, TrainState& state) {
   ++state.step;
 }
 
+std::vector<TextBatch> training_batches(const Training& t, int count) {
+  std::vector<TextBatch> batches(static_cast<std::size_t>(count), batch_of(t, false));
+  for (int b = 0; b < count; ++b) fill_training_batch(t.text, b, batches[static_cast<std::size_t>(b)]);
+  return batches;
+}
+
+std::vector<TextBatch> evaluation_batches(const Training& t) {
+  const std::int64_t there = held_out_sequences(t.text, t.sequence), count = std::min<std::int64_t>(t.held_out_batches, there / t.batch), stride = there / (count * t.batch);
+  std::vector<TextBatch> batches(static_cast<std::size_t>(count), batch_of(t, false));
+  for (std::int64_t b = 0; b < count; ++b) fill_held_out_batch(t.text, b * t.batch * stride, stride, batches[static_cast<std::size_t>(b)]);
+  return batches;
+}
+
+std::vector<TextBatch> trace_batches(const Training& t) {
+  const std::int64_t count = std::min(t.trace_tokens / (t.batch * t.sequence), held_out_sequences(t.text, t.sequence) / t.batch);
+  std::vector<TextBatch> batches(static_cast<std::size_t>(count), batch_of(t, false));
+  for (std::int64_t b = 0; b < count; ++b) fill_held_out_batch(t.text, b * t.batch, 1, batches[static_cast<std::size_t>(b)]);
+  return batches;
+}
+
 Evaluation evaluate(const Training& t, const TrainState& state) {
-  TextBatch batch = batch_of(t, false);
-  const std::int64_t there = held_out_sequences(t.text, t.sequence), batches = std::min<std::int64_t>(t.held_out_batches, there / t.batch), stride = there / (batches * t.batch);
+  const std::vector<TextBatch> batches = evaluation_batches(t);
   Evaluation out;
-  for (std::int64_t b = 0; b < batches; ++b) {
-    fill_held_out_batch(t.text, b * t.batch * stride, stride, batch);
+  for (const TextBatch& batch : batches) {
     const TextForward f = forward(t.model, state.weights, batch, state.bias);
-    out.loss += f.cross_entropy / static_cast<double>(batches);
-    if (b == 0) out.similarity = similarity_of_experts(t, state, f);
+    out.loss += f.cross_entropy / static_cast<double>(batches.size());
+    if (&batch == &batches.front()) out.similarity = similarity_of_experts(t, state, f);
   }
   return out;
 }
@@ -205,15 +223,12 @@ void gather_experts(const Training& t, TrainState& state) {
 }
 
 std::optional<Recording> held_out_choices(const Training& t, const TrainState& state) {
-  const std::int64_t tokens = t.batch * t.sequence, batches = std::min(t.trace_tokens / tokens, held_out_sequences(t.text, t.sequence) / t.batch);
-  const std::int64_t layers = t.model.shape.layers;
-  TextBatch batch = batch_of(t, false);
+  const std::int64_t tokens = t.batch * t.sequence, layers = t.model.shape.layers;
   RecordedChoices choices;
   Recording recording;
   recording.rows = layers, recording.experts = t.model.shape.moe.experts;
   for (int l = 0; l < layers; ++l) recording.layers.push_back(l);
-  for (std::int64_t b = 0; b < batches; ++b) {
-    fill_held_out_batch(t.text, b * t.batch, 1, batch);
+  for (const TextBatch& batch : trace_batches(t)) {
     const TextForward f = forward(t.model, state.weights, batch, state.bias);
     choices.top_k = f.blocks.front().moe.routed.top_k;
     for (std::int64_t token = 0; token < tokens; ++token)

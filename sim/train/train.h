@@ -23,6 +23,13 @@ TrainState begin_training(const Training& training);
 /// One step: a batch forwards and backwards, and AdamW's update. Where the model computes a block of the experts, weights of others are not updated, until `gather_experts`.
 void step(const Training& training, TrainState& state);
 
+/// Batches of the training text, those of the first `count` steps.
+std::vector<TextBatch> training_batches(const Training& training, int count);
+/// Batches of held-out text, spread evenly over it, that `evaluate` looks at.
+std::vector<TextBatch> evaluation_batches(const Training& training);
+/// Batches of held-out text whose choices are recorded.
+std::vector<TextBatch> trace_batches(const Training& training);
+
 /// What the held-out text shows.
 struct Evaluation {
   double loss = 0;        ///< cross entropy, nats a byte

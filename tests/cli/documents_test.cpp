@@ -118,7 +118,7 @@ TEST(Documents, HaveOnlyExperimentsThatCanBeRead) {
 // Every `epsim VERB --option` that a document shows is one that the program knows.
 TEST(Documents, ShowOnlyCommandsThatExist) {
   int shown = 0;
-  for (const char* page : {"README.md", "docs/output.md", "docs/topology.md", "docs/architecture.md", "docs/data.md", "docs/placement.md", "docs/training.md"}) {
+  for (const char* page : {"README.md", "docs/output.md", "docs/topology.md", "docs/architecture.md", "docs/data.md", "docs/placement.md", "docs/training.md", "docs/compression.md"}) {
     std::ifstream in(kRoot + "/" + page);
     std::string line;
     while (std::getline(in, line))
