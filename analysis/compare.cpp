@@ -69,7 +69,7 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
       if (i == 0 || m.batch != run.layers[i - 1].batch) p.samples_s.push_back(0);
       p.samples_s.back() += m.layer_s + m.relocation.waited_s;
       p.dispatch_s += m.dispatch_s, p.compute_s += m.compute_s, p.combine_s += m.combine_s, p.waited_s += m.relocation.waited_s, p.lower_bound_s += m.lower_bound_s;
-      p.rank_load_max_over_mean += m.rank_load.max_over_mean, p.rank_load_std_over_mean += m.rank_load.std_over_mean, p.rank_load_mean_over_max += m.rank_load.mean_over_max;
+      p.rank_load_max_over_mean += m.rank_load.max_over_mean, p.rank_load_std_over_mean += m.rank_load.std_over_mean, p.rank_load_mean_over_max += m.rank_load.mean_over_max, p.rank_rows_max_over_mean += m.rank_rows_max_over_mean;
       p.bytes += static_cast<double>(m.dispatch_bytes + m.combine_bytes), p.cross_node_bytes += static_cast<double>(m.dispatch_cross_node_bytes + m.combine_cross_node_bytes);
       p.busiest_link_bytes += m.dispatch_busiest.bytes + m.combine_busiest.bytes;
       double weights = 0;
@@ -91,7 +91,7 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
   for (double* sum : {&p.total_s, &p.dispatch_s, &p.compute_s, &p.combine_s, &p.waited_s, &p.lower_bound_s, &p.bytes, &p.cross_node_bytes, &p.busiest_link_bytes, &p.max_rank_weights_bytes, &p.optimum_s,
                       &p.moved_experts, &p.moved_bytes, &p.restored_bytes})
     *sum /= samples;
-  for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max}) *sum /= std::max(1.0, layers);
+  for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max, &p.rank_rows_max_over_mean}) *sum /= std::max(1.0, layers);
   if (slowest) p.bottleneck = slowest->bottleneck;
   return p;
 }
@@ -138,6 +138,7 @@ const std::vector<PointField>& point_fields() {
       {"rank_load_max_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_load_max_over_mean; }},
       {"rank_load_std_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_load_std_over_mean; }},
       {"rank_load_mean_over_max", [](const P& p, const P&) -> FieldValue { return p.rank_load_mean_over_max; }},
+      {"rank_rows_max_over_mean", [](const P& p, const P&) -> FieldValue { return p.rank_rows_max_over_mean; }},
       {"bytes", [](const P& p, const P&) -> FieldValue { return p.bytes; }},
       {"cross_node_bytes", [](const P& p, const P&) -> FieldValue { return p.cross_node_bytes; }},
       {"busiest_link_bytes", [](const P& p, const P&) -> FieldValue { return p.busiest_link_bytes; }},

@@ -22,7 +22,7 @@ struct ComparedPoint {
   std::vector<std::string> values;  ///< [axes]
   std::vector<double> samples_s;    ///< total of each batch of each seed; those of two points belong together pair by pair
   double total_s = 0, dispatch_s = 0, compute_s = 0, combine_s = 0, waited_s = 0, lower_bound_s = 0;
-  double rank_load_max_over_mean = 0, rank_load_std_over_mean = 0, rank_load_mean_over_max = 0;  ///< means over the layers
+  double rank_load_max_over_mean = 0, rank_load_std_over_mean = 0, rank_load_mean_over_max = 0, rank_rows_max_over_mean = 0;  ///< means over the layers
   double bytes = 0, cross_node_bytes = 0;  ///< of dispatch and combine
   double busiest_link_bytes = 0;           ///< of the busiest link of each exchange
   double max_rank_weights_bytes = 0, max_rank_activations_bytes = 0;  ///< of the fullest rank of each layer: summed over layers; largest of all layers

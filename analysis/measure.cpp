@@ -33,6 +33,18 @@ Matrix<std::int64_t> together(const Plan& plan) {
   return pairs;
 }
 
+/// Tokens whose shared expert another rank than theirs computes.
+std::int64_t visits_of(const Plan& plan) {
+  const Matrix<std::int64_t> visits = visits_by_rank(plan, 1);
+  return std::accumulate(visits.cells.begin(), visits.cells.end(), std::int64_t{0});
+}
+
+std::vector<Rank> all_ranks(int ranks) {
+  std::vector<Rank> all;
+  for (const Rank r : ids<Rank>(ranks)) all.push_back(r);
+  return all;
+}
+
 /// The layer as every placement with the same slots meets it.
 Demand demand_of(const Experiment& e, const LayerRun& run) {
   const Plan& plan = run.plan;
@@ -51,7 +63,9 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
     return e.compute.kernel_seconds(e.topology.device(), expert_call(e.pricing, Rank(0), Slot(0), rows, ffn), e.compute_precision);
   };
   d.expert_seconds = [&e, seconds](std::int64_t rows) { return seconds(rows, e.pricing.expert_ffn); };
-  if (e.pricing.shared_ffn > 0)
+  if (e.shared_expert.choose)
+    d.shared_anywhere_s = plan.routing.tokens() > 0 ? seconds(plan.routing.tokens(), e.pricing.shared_ffn) : 0;
+  else if (e.pricing.shared_ffn > 0)
     for (const Rank r : ids<Rank>(plan.ranks())) {
       const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
       d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) / (speeds.empty() ? 1 : speeds[r]) : 0);
@@ -85,12 +99,14 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.copies = m.choices - plan.drops.choices;
   m.drops = plan.drops;
   m.rank_copies = plan.copies_of_rank();
-  std::vector<std::int64_t> up = m.rank_copies;
-  if (const Survivors* s = experiment.era(run.batch).survivors.get()) {
-    up.clear();
-    for (const Rank r : s->up) up.push_back(m.rank_copies[r]);
-  }
-  m.rank_load = load_metrics(up, m.tokens);
+  m.rank_shared_rows.resize(m.rank_copies.size());
+  if (experiment.pricing.shared_ffn > 0) m.rank_shared_rows = plan.shared_rows_of_rank();
+  m.shared_visits = visits_of(plan);
+  std::vector<std::int64_t> copies, rows;  // of ranks that are up
+  const Survivors* const survivors = experiment.era(run.batch).survivors.get();
+  for (const Rank r : survivors ? survivors->up : all_ranks(plan.ranks())) copies.push_back(m.rank_copies[r]), rows.push_back(m.rank_copies[r] + m.rank_shared_rows[r]);
+  m.rank_load = load_metrics(copies, m.tokens);
+  m.rank_rows_max_over_mean = load_metrics(rows, m.tokens).max_over_mean;
   m.ranks_up = run.ranks_up, m.rehomed_tokens = run.rehomed_tokens, m.lost_tokens = run.lost_tokens;
   m.expert_choices.resize(plan.choices.columns);
   for (std::int64_t r = 0; r < plan.choices.rows; ++r)

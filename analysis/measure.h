@@ -60,6 +60,9 @@ struct LayerMetrics {
   double dispatch_transfer_s = 0, combine_transfer_s = 0;                    ///< from the first message of the stage that begins to the last that has arrived
   std::vector<MemoryUse> memory;                                             ///< [R]
   std::vector<std::int64_t> rank_copies;                                     ///< [R] copies computed
+  std::vector<std::int64_t> rank_shared_rows;                                ///< [R] tokens whose shared expert is computed there; 0 without one
+  double rank_rows_max_over_mean = 1;                                        ///< of both together
+  std::int64_t shared_visits = 0;                                            ///< tokens whose shared expert another rank than theirs computes
   std::vector<std::int64_t> expert_choices;                                  ///< [E] choices made, dropped ones included
   Relocation relocation;                                                     ///< what placing the layer anew before the batch cost
   int ranks_up = 0;

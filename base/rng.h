@@ -9,7 +9,7 @@ namespace epsim {
 std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
 
 /// What a stream of random numbers is for. Each purpose draws from its own stream, so adding a draw to one never moves another.
-enum class Stream : std::uint32_t { popularity, scores, choices, vectors, gate, weights, placement, test, replica, router, capacity };
+enum class Stream : std::uint32_t { popularity, scores, choices, vectors, gate, weights, placement, test, replica, router, capacity, shared_expert };
 
 /// Counter-based random numbers: the value depends on (seed, stream, a, b, draw) alone, never on the order of calls, a rank or a thread.
 /// By convention `a` is the global token (or expert) id and `b` the layer.

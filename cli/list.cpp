@@ -72,7 +72,7 @@ void print_list(const std::string& wanted, const Catalogs& c) {
   });
   section("model", print_models);
   section("device", print_devices);
-  parts(c.cluster), parts(c.source), parts(c.router), parts(c.capacity), parts(c.loss), parts(c.compression), parts(c.placement), parts(c.replica), parts(c.exchange), parts(c.network), parts(c.compute);
+  parts(c.cluster), parts(c.source), parts(c.router), parts(c.capacity), parts(c.loss), parts(c.compression), parts(c.placement), parts(c.replica), parts(c.shared_expert), parts(c.exchange), parts(c.network), parts(c.compute);
   if (!found) throw InputError({std::make_shared<SourceText>(SourceText{"epsim list", wanted}), 1, 1}, fmt::format("there is no kind `{}`{}", wanted, suggest(wanted, known)));
   if (all) fmt::print("\n`epsim list KIND` shows what can be set on each part.\n");
 }
@@ -83,7 +83,7 @@ void verb::list(CLI::App& app, const Catalogs& catalogs, int&) {
   CLI::App* sub = app.add_subcommand("list", "List models, devices and the parts of every kind, or one kind with all its settings");
   sub->footer("Example: epsim list placement");
   auto kind = std::make_shared<std::string>();
-  sub->add_option("kind", *kind, "experiment, model, device, cluster, source, router, capacity, loss, compression, placement, replica, exchange, network or compute");
+  sub->add_option("kind", *kind, "experiment, model, device, cluster, source, router, capacity, loss, compression, placement, replica, shared_expert, exchange, network or compute");
   sub->callback([kind, &catalogs] { print_list(*kind, catalogs); });
 }
 

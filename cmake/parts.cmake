@@ -33,6 +33,7 @@ set(epsim_kind_loss      "policies/loss.h|Loss|, const Shape*|builtin_losses|Los
 set(epsim_kind_compression "policies/compression.h|Compression|, const Shape*|builtin_compressions|CompressionCatalog")
 set(epsim_kind_placement "policies/placement.h|PlacementPolicy|, const Shape*|builtin_placements|PlacementCatalog")
 set(epsim_kind_replica   "policies/replica.h|ReplicaRule|, const Shape*|builtin_replica_rules|ReplicaCatalog")
+set(epsim_kind_shared_expert "policies/shared_expert.h|SharedExpertRule|, const Shape*|builtin_shared_expert_rules|SharedExpertCatalog")
 set(epsim_kind_exchange  "policies/schedule.h|Exchange|, const Shape*|builtin_exchanges|ExchangeCatalog")
 set(epsim_kind_network   "sim/network/network.h|NetworkModel||builtin_networks|NetworkCatalog")
 set(epsim_kind_compute   "sim/compute/compute.h|ComputeModel||builtin_computes|ComputeCatalog")

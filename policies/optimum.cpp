@@ -338,14 +338,19 @@ class Optimum {
   }
   void layer_without_waits(OptimumBounds& out) const {
     Certificate& bound = out.layer_s;
-    for (std::size_t r = 0; r < d_.slots.size(); ++r) raise(bound, shares(r), "shared expert");
+    double speeds = 0;
+    for (std::size_t r = 0; r < d_.slots.size(); ++r) {
+      raise(bound, shares(r), "shared expert");
+      speeds += speed(r);
+    }
+    raise(bound, d_.shared_anywhere_s / speeds, "shared expert");
     if (total_ == 0) return;
     raise(bound, earliest(d_.slots.size(), total_, [&](std::size_t r, double s) { return done_by(r, s); }), "busiest rank");
-    double all = 0, speeds = 0, quickest = kInfinity, fastest = 0;
+    double all = d_.shared_anywhere_s, quickest = kInfinity, fastest = 0;
     for (const std::int64_t load : loads_) all += load > 0 ? d_.expert_seconds(load) : 0;
     for (std::size_t r = 0; r < d_.slots.size(); ++r) {
       all += shares(r) * speed(r);
-      speeds += speed(r), fastest = std::max(fastest, speed(r));
+      fastest = std::max(fastest, speed(r));
       if (d_.slots[r] > 0) quickest = std::min(quickest, busy(r, static_cast<std::int64_t>(out.load.value)));
     }
     raise(bound, quickest, "busiest rank");

@@ -29,6 +29,7 @@ struct Demand {
   /// Seconds of one expert over rows, 1 or more. Must not fall with rows, and one call must not take longer than two with the same rows between them; both hold of `roofline`.
   std::function<double(std::int64_t rows)> expert_seconds;
   std::vector<double> shared_seconds;  ///< [R] of the shared expert over the rank's own tokens; empty: none
+  double shared_anywhere_s = 0;        ///< of the shared expert over all tokens in one call at speed 1, where any rank may compute it for any token; then `shared_seconds` is empty. One call must not take longer than several
   std::vector<double> speed;           ///< [R] as in Problem; empty: all alike
   bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come and their results leave when all are done; not where chunks are computed one by one
 };
@@ -56,7 +57,7 @@ struct OptimumBounds {
 /// The layer's time adds what the schedules have in common: experts begin on a rank when all rows to it have come and results leave when all its experts are done (`experts_wait`), a rank computes one call at a time, a message needs its
 /// path's latency.
 /// - `busiest rank`: entering, computing and leaving one after another on one rank, spread over ranks as above, or with the load bound on the rank that is quickest with it;
-/// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds;
+/// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds (`shared expert` where nothing else is computed);
 /// - `all in turn`: the mean over ranks of entering, computing (one call an expert), leaving and waiting. On a rank with an expert that is not replicated it waits at least as that expert must (below). Rows that enter and leave are all
 ///   copies but those that the serving ranks' own tokens have and those that share a row with another copy, of which a rank has as many pairs as its experts have tokens in common (`together`). A replica spares rows, and perhaps two
 ///   ranks their wait, but is a call more, which takes as long as reading the weights again; so the least over numbers of replicas is taken, expert by expert.

@@ -214,6 +214,13 @@ std::vector<std::int64_t> Plan::copies_of_rank() const {
   return sum;
 }
 
+std::vector<std::int64_t> Plan::shared_rows_of_rank() const {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks()));
+  for (std::size_t r = 0; r < rows.size() && shared_rank.empty(); ++r) rows[r] = routing.first_token[r + 1] - routing.first_token[r];
+  for (const Rank r : shared_rank) ++rows[static_cast<std::size_t>(r)];
+  return rows;
+}
+
 std::string Plan::digest() const {
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
   ensure(state && XXH3_128bits_reset(state.get()) == XXH_OK, "the digest has memory");
@@ -229,6 +236,7 @@ std::string Plan::digest() const {
   add(placement.expert_of_slot);
   add(placement.first_slot);
   for (const std::vector<Slot>& replicas : placement.slots_of_expert) add(replicas);
+  add(shared_rank);  // what came before has a length of its own, so nothing is what it might be taken for
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state.get()));
   std::string hex;

@@ -28,12 +28,14 @@ struct Plan {
   std::vector<std::int64_t> padding;       ///< [P] rows that a slot computes with nothing in them; empty: none
   Matrix<std::int64_t> limits;             ///< [R][E] capacity used; empty when dropless
   DropCounts drops;
-  Reach reach;                             ///< tokens by home rank and where their kept copies are
+  std::vector<Rank> shared_rank;           ///< [T] the rank that computes the token's shared expert; empty: each token's home rank
+  Reach reach;                             ///< tokens by home rank and where their kept copies are, and their shared expert where that is another rank
 
   int ranks() const { return routing.ranks(); }
   std::vector<std::int64_t> copies_of_slot() const;  ///< [P] that arrive
   std::vector<std::int64_t> rows_of_slot() const;    ///< [P] that are computed: without those dropped on arrival, with padding
   std::vector<std::int64_t> copies_of_rank() const;  ///< [R] copies computed on each rank, without padding
+  std::vector<std::int64_t> shared_rows_of_rank() const;  ///< [R] tokens whose shared expert the rank computes, if the layer has one
   /// XXH3-128 of everything that decides where data goes, as 32 hexadecimal digits. Equal on all processes, or they must not exchange a row.
   std::string digest() const;
 };

@@ -43,22 +43,31 @@ Reach reach_of(const Plan& plan, const Topology& topology, int chunks) {
   parallel_for(blocks, [&](std::int64_t block) {
     const std::int64_t k = plan.routing.top_k;
     const auto [first, last] = Block(plan, block, chunks);
+    const Rank home(block / chunks);
+    const bool shared = !plan.shared_rank.empty();
     const auto tokens = static_cast<std::uint32_t>(last - first);  // a rank makes fewer than 2^32 choices
     std::vector<Visits> of_rank(static_cast<std::size_t>(ranks) + 1), of_node(static_cast<std::size_t>(nodes) + 1);
     const Place* at_slot = places.data() + 1;
     const std::int32_t* slot = plan.slot.data() + first * k;
     std::int64_t reached = 0;
+    const auto visit = [&](std::uint32_t t, const Place& at) {
+      Visits &rank = of_rank[static_cast<std::size_t>(at.rank)], &node = of_node[static_cast<std::size_t>(at.node)];
+      rank.tokens += rank.last != t;
+      rank.last = t;
+      node.tokens += node.last != t;
+      node.last = t;
+    };
     for (std::uint32_t t = 1; t <= tokens; ++t, slot += k) {
       std::int32_t highest = -1;
       for (std::int64_t c = 0; c < k; ++c) {
-        const Place at = at_slot[slot[c]];
-        Visits &rank = of_rank[static_cast<std::size_t>(at.rank)], &node = of_node[static_cast<std::size_t>(at.node)];
-        rank.tokens += rank.last != t;
-        rank.last = t;
-        node.tokens += node.last != t;
-        node.last = t;
+        visit(t, at_slot[slot[c]]);
         highest = slot[c] > highest ? slot[c] : highest;
       }
+      if (shared)
+        if (const Rank r = plan.shared_rank[static_cast<std::size_t>(first + t - 1)]; r != home) {
+          visit(t, {r.value, nodes > 0 ? topology.node_of(r).value : 0});
+          highest = std::max(highest, 0);
+        }
       reached += highest >= 0;
     }
     for (std::int64_t r = 0; r < ranks; ++r) reach.ranks(block, r) = of_rank[static_cast<std::size_t>(r)].tokens;
@@ -88,6 +97,17 @@ Matrix<std::int64_t> copies_by_rank(const Plan& plan, int chunks) {
       if (plan.slot[c] >= 0) ++copies(block, rank_of[plan.slot[c]]);
   });
   return copies;
+}
+
+Matrix<std::int64_t> visits_by_rank(const Plan& plan, int chunks) {
+  if (plan.shared_rank.empty()) return {};
+  Matrix<std::int64_t> visits(std::int64_t{plan.ranks()} * chunks, plan.ranks());
+  parallel_for(visits.rows, [&](std::int64_t block) {
+    const auto [first, last] = Block(plan, block, chunks);
+    for (std::int64_t t = first; t < last; ++t)
+      if (const Rank r = plan.shared_rank[static_cast<std::size_t>(t)]; r != block / chunks) ++visits(block, r);
+  });
+  return visits;
 }
 
 Matrix<std::int64_t> copies_by_slot(const Plan& plan, int chunks) {

@@ -21,7 +21,7 @@ std::string_view name_of(Stage stage);
 /// A kernel a rank runs: an expert FFN over `rows` rows.
 struct KernelCall {
   Rank rank;
-  Slot slot;             ///< invalid for the shared expert
+  Slot slot;             ///< invalid for the shared expert, in its own phase or for tokens that visit the rank
   std::int64_t rows = 0;
   double flops = 0;        ///< floating point operations
   double weight_bytes = 0; ///< weights read once
@@ -106,9 +106,10 @@ enum class RowFor { copy, rank, node, token };
 /// An all-to-all algorithm for the two exchanges of a layer.
 struct Exchange {
   std::string_view summary;
-  /// The group keys of a copy in the tree by which its token's result is added, outermost first; copies with equal keys are added first, in choice order,
+  /// The group keys of a copy that is computed on rank `at` in the tree by which its token's result is added, outermost first; copies with equal keys are added first, in choice order,
   /// and groups are added in the order of their first copy, or of their keys where `tree_by_key`. Equal-length for all copies; empty: plain choice order at home.
-  std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Rank home, Slot slot)> tree;
+  /// A shared expert that another rank than home computes is a copy of weight 1 behind all choices; at home it is the last term of the whole sum.
+  std::function<std::vector<std::int32_t>(const Plan& plan, const Topology& topology, Rank home, Rank at)> tree;
   bool tree_by_key = false;
   /// What one row stands for at most; bounds on what any placement must send rest on it (policies/optimum.h), and `token` is true of every exchange.
   RowFor dispatch_row_for = RowFor::token, combine_row_for = RowFor::token;

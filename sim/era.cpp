@@ -188,6 +188,7 @@ Plan on_whole_machine(Plan plan, const Survivors& s) {
   plan.routing.first_token = std::move(first_token);
   plan.reach = std::move(reach);
   plan.placement = on_whole_machine(std::move(plan.placement), s);
+  for (Rank& r : plan.shared_rank) r = s.up[static_cast<std::size_t>(r)];
   plan.choices = spread_rows(plan.choices, s), plan.copies = spread_rows(plan.copies, s), plan.limits = spread_rows(plan.limits, s), plan.dropped_on_arrival = spread_rows(plan.dropped_on_arrival, s);
   return plan;
 }

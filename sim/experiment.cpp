@@ -16,7 +16,7 @@ namespace {
 /// The part each kind takes where neither the file nor the model names one.
 const PartKeys& part_keys() {
   static const PartKeys keys = {{"cluster", "single_switch"}, {"source", "lognormal"},       {"router", "topk"},    {"capacity", "dropless"}, {"compression", "none"}, {"placement", "contiguous"},
-                                {"replica", "round_robin"},   {"exchange", "hierarchical"}, {"network", "fair"}, {"compute", "roofline"}};
+                                {"replica", "round_robin"},   {"shared_expert", "own"}, {"exchange", "hierarchical"}, {"network", "fair"}, {"compute", "roofline"}};
   return keys;
 }
 
@@ -24,7 +24,7 @@ Setting defaults() {
   Setting s;
   s.kind = Setting::Kind::map;
   const auto source = std::make_shared<SourceText>(SourceText{"built-in defaults", ""});
-  for (const char* kind : {"router", "capacity", "placement", "replica", "exchange", "network", "compute"}) {
+  for (const char* kind : {"router", "capacity", "placement", "replica", "shared_expert", "exchange", "network", "compute"}) {
     Setting& value = s.get_or_add(kind, {source, 0, 0});
     value.kind = Setting::Kind::scalar;
     value.text = part_keys().find(kind)->second;
@@ -155,7 +155,7 @@ std::vector<ParamDoc> experiment_settings() {
 
 Catalogs builtin_catalogs() {
   return {builtin_clusters(),   builtin_sources(),       builtin_routers(),   builtin_capacities(), builtin_placements(),
-          builtin_replica_rules(), builtin_exchanges(), builtin_networks(), builtin_computes(),   builtin_losses(), builtin_compressions()};
+          builtin_replica_rules(), builtin_shared_expert_rules(), builtin_exchanges(), builtin_networks(), builtin_computes(),   builtin_losses(), builtin_compressions()};
 }
 
 const Era& Experiment::era(int batch) const {
@@ -273,6 +273,8 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   e.capacity = make(catalogs.capacity, known);
   e.placement = make(catalogs.placement, known);
   e.replica = make(catalogs.replica, known);
+  e.shared_expert = make(catalogs.shared_expert, known);
+  if (e.shared_expert.choose && model_known && e.model.shared_ffn == 0) problems.add(settings.find("shared_expert")->at, fmt::format("{} has no shared expert: leave this out", e.model.name));
   e.exchange = make(catalogs.exchange, known);
   e.network = make(catalogs.network);
   e.compute = make(catalogs.compute);

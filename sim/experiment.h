@@ -6,6 +6,7 @@
 #include "policies/compression.h"
 #include "policies/loss.h"
 #include "policies/schedule.h"
+#include "policies/shared_expert.h"
 #include "sim/compute/compute.h"
 #include "sim/network/network.h"
 #include "sim/era.h"
@@ -23,6 +24,7 @@ struct Catalogs {
   CapacityCatalog capacity;
   PlacementCatalog placement;
   ReplicaCatalog replica;
+  SharedExpertCatalog shared_expert;
   ExchangeCatalog exchange;
   NetworkCatalog network;
   ComputeCatalog compute;
@@ -50,6 +52,7 @@ struct Experiment {
   Capacity capacity;
   PlacementPolicy placement;
   ReplicaRule replica;
+  SharedExpertRule shared_expert;
   Exchange exchange;
   NetworkModel network;
   ComputeModel compute;

@@ -80,7 +80,9 @@ double simulated_seconds(const Experiment& e, const Era& era, const Plan& plan) 
 Plan plan_of(const Experiment& e, const Era& era, int layer, Routing routing, Placement placement) {
   const Parts parts = parts_of(e, era);
   if (era.survivors) placement = among_survivors(std::move(placement), *era.survivors);
-  return make_plan(layer, std::move(routing), parts.capacity, std::move(placement), parts.replica, parts.topology);
+  Plan plan = make_plan(layer, std::move(routing), parts.capacity, std::move(placement), parts.replica, parts.topology);
+  settle_shared_expert(plan, e.shared_expert, parts.topology);
+  return plan;
 }
 
 /// Seconds in which every rank has read from its host what it restores.
@@ -150,7 +152,9 @@ std::vector<Placement> Run::place(const std::vector<std::size_t>& layers, const 
   const Parts parts = parts_of(e, era_);
   if (!problem.tokens.empty())
     problem.batch_seconds = [this, &e, &parts, numbers = problem.layers](std::size_t l, const Routing& batch, const Placement& placement) {
-      return simulated_seconds(e, era_, make_plan(numbers[l], batch, parts.capacity, placement, parts.replica, parts.topology));
+      Plan plan = make_plan(numbers[l], batch, parts.capacity, placement, parts.replica, parts.topology);
+      settle_shared_expert(plan, e.shared_expert, parts.topology);
+      return simulated_seconds(e, era_, plan);
     };
   const auto begin = std::chrono::steady_clock::now();
   std::vector<Placement> placed = parts.placement.place(problem);
@@ -262,7 +266,9 @@ Plan Run::plan(int batch, std::size_t layer, Routing routing) {
     if (e.rebalance.statistics != Statistics::fit) remember(layer, kept_copies(e, routing, choices), tokens());
   }
   if (era_.survivors) return plan_of(e, era_, e.layers[layer], rehomed(routing, *era_.survivors, e.changes.tokens), of_layer.now);
-  return make_plan(e.layers[layer], std::move(routing), std::move(choices), e.capacity, of_layer.now, e.replica, e.topology);
+  Plan plan = make_plan(e.layers[layer], std::move(routing), std::move(choices), e.capacity, of_layer.now, e.replica, e.topology);
+  settle_shared_expert(plan, e.shared_expert, e.topology);
+  return plan;
 }
 
 LayerRun Run::play(int batch, std::size_t layer, Routing routing, Timeline::Detail detail) {

@@ -54,6 +54,8 @@ const std::vector<LayerField>& layer_fields() {
       {"rank_load_max_plus_1_over_min_plus_1", [](const M& m) -> FieldValue { return m.rank_load.max_plus_1_over_min_plus_1; }},
       {"rank_load_std_over_mean", [](const M& m) -> FieldValue { return m.rank_load.std_over_mean; }},
       {"rank_load_max_minus_min_over_tokens", [](const M& m) -> FieldValue { return m.rank_load.max_minus_min_over_tokens; }},
+      {"shared_visits", [](const M& m) -> FieldValue { return m.shared_visits; }},
+      {"rank_rows_max_over_mean", [](const M& m) -> FieldValue { return m.rank_rows_max_over_mean; }},
       {"expert_load_max_over_mean", [](const M& m) -> FieldValue { return m.expert_load.max_over_mean; }},
       {"expert_load_max_minus_mean_over_mean", [](const M& m) -> FieldValue { return m.expert_load.max_minus_mean_over_mean; }},
       {"expert_load_mean_over_max", [](const M& m) -> FieldValue { return m.expert_load.mean_over_max; }},

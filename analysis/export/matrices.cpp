@@ -40,6 +40,7 @@ void MatrixCollector::add(const LayerMetrics& m, const Placement& placement) {
   }
   expert_choices_.values.insert(expert_choices_.values.end(), m.expert_choices.begin(), m.expert_choices.end());
   rank_copies_.values.insert(rank_copies_.values.end(), m.rank_copies.begin(), m.rank_copies.end());
+  rank_shared_rows_.values.insert(rank_shared_rows_.values.end(), m.rank_shared_rows.begin(), m.rank_shared_rows.end());
   for (const MemoryUse& use : m.memory) {
     weights_.values.push_back(static_cast<std::int64_t>(use.weights_bytes));
     activations_.values.push_back(static_cast<std::int64_t>(use.activations_bytes));
@@ -92,6 +93,7 @@ std::string MatrixCollector::bytes() const {
   }
   npz.add("expert_choices", {layers, experts_}, Cells(expert_choices_.values));
   npz.add("rank_copies", {layers, ranks_}, Cells(rank_copies_.values));
+  npz.add("rank_shared_rows", {layers, ranks_}, Cells(rank_shared_rows_.values));
   npz.add("rank_weights_bytes", {layers, ranks_}, Cells(weights_.values));
   npz.add("rank_activations_bytes", {layers, ranks_}, Cells(activations_.values));
   npz.add("physical_to_logical", {layers, static_cast<std::int64_t>(slots)}, std::span<const std::int32_t>(physical_to_logical));

@@ -99,6 +99,7 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
              topology.nodes() == 1 ? "node" : "nodes", topology.device().name, experiment.source.tokens(), experiment.seed);
   for (const char* kind : {"capacity", "placement", "replica", "exchange", "network", "compute"})
     fmt::print(out, "{}{} {}", std::string_view(kind) == "capacity" ? "  " : " | ", kind, experiment.part(kind));
+  if (experiment.shared_expert.choose) fmt::print(out, " | shared_expert {}", experiment.part("shared_expert"));
   out << "\n\n";
   if (run.layers.empty()) {
     out << "  no layers\n";

@@ -170,7 +170,7 @@ void TraceWriter::State::describe(TrackEvent& event, const LayerRun& run, const 
   event.add_categories(std::string(name_of(phase.stage)));
   const bool names_expert = phase.kind == Phase::Kind::kernel && slice.slot.valid();
   const int expert = names_expert ? run.plan.placement.expert_of_slot[slice.slot] : -1;
-  event.set_name(names_expert ? fmt::format("expert {}", expert) : phase.name);
+  event.set_name(names_expert ? fmt::format("expert {}", expert) : phase.kind == Phase::Kind::kernel ? "shared expert" : phase.name);
   annotate(event, "layer", run.plan.layer);
   if (phase.kind == Phase::Kind::transfer) {
     const std::int64_t received = totals[slice.phase].received[slice.rank], sent = totals[slice.phase].sent[slice.rank];

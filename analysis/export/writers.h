@@ -37,7 +37,7 @@ class MatrixCollector {
   bool keeps_rank_pairs_;
   std::vector<double> bandwidth_;
   std::vector<std::int64_t> batches_, layers_, dispatch_sum_, combine_sum_;
-  Stacked dispatch_ranks_, combine_ranks_, dispatch_nodes_, combine_nodes_, dispatch_links_, combine_links_, expert_choices_, rank_copies_, first_slot_, weights_,
+  Stacked dispatch_ranks_, combine_ranks_, dispatch_nodes_, combine_nodes_, dispatch_links_, combine_links_, expert_choices_, rank_copies_, rank_shared_rows_, first_slot_, weights_,
       activations_;
   std::int64_t layers_over_time_ = 0, bins_ = 0;
   std::vector<double> dispatch_over_time_, combine_over_time_;            ///< [K][links][bins]

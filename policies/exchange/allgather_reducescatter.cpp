@@ -83,14 +83,16 @@ auto around(int ranks, Chunks cut) {
   const auto count_home = [=](const HomeCounts& h, Counter& counter) {
     // A row is only read where somebody has added to it: tokens by the place of the first rank that does.
     std::vector<std::int64_t> begun(static_cast<std::size_t>(ranks));
+    const auto place_of = [&](Rank r) { return ahead(h.home, r, ranks) == 0 ? rounds : ahead(h.home, r, ranks) - 1; };
     std::vector<int> place(static_cast<std::size_t>(h.plan.placement.slots()));
     for (const Rank r : ids<Rank>(ranks))
-      for (std::int32_t s = h.plan.placement.first_slot[r]; s < h.plan.placement.first_slot[r + 1]; ++s) place[s] = ahead(h.home, r, ranks) == 0 ? rounds : ahead(h.home, r, ranks) - 1;
+      for (std::int32_t s = h.plan.placement.first_slot[r]; s < h.plan.placement.first_slot[r + 1]; ++s) place[s] = place_of(r);
     const std::int64_t k = h.plan.routing.top_k, first = h.first;
     for (std::int64_t t = first; t < first + h.tokens; ++t) {
       int nearest = ranks;
       for (std::int64_t c = t * k; c < (t + 1) * k; ++c)
         if (h.plan.slot[c] >= 0) nearest = std::min(nearest, place[h.plan.slot[c]]);
+      if (const Rank r = h.plan.shared_rank.empty() ? h.home : h.plan.shared_rank[static_cast<std::size_t>(t)]; r != h.home) nearest = std::min(nearest, place_of(r));
       if (nearest < ranks) ++begun[static_cast<std::size_t>(nearest)];
     }
     std::int64_t before = 0;
@@ -143,12 +145,10 @@ Exchange allgather_reducescatter(Params& p, const Shape*) {
   const Chunks chunks = read_chunks(p, in_ring);
   x.tree_by_key = in_ring;
   if (in_ring) {
-    x.tree = [](const Plan& plan, const Topology&, Rank home, Slot s) {
-      return std::vector<std::int32_t>{(plan.placement.rank_of(s) - home - 1 + plan.ranks()) % plan.ranks()};
-    };
+    x.tree = [](const Plan& plan, const Topology&, Rank home, Rank at) { return std::vector<std::int32_t>{(at - home - 1 + plan.ranks()) % plan.ranks()}; };
     lower_by(x, [chunks](const Topology& topology) { return around(topology.ranks(), chunks); });
   } else {
-    x.tree = [](const Plan& plan, const Topology&, Rank, Slot s) { return std::vector<std::int32_t>{plan.placement.rank_of(s)}; };
+    x.tree = [](const Plan&, const Topology&, Rank, Rank at) { return std::vector<std::int32_t>{at}; };
     lower_by(x, [chunks](const Topology&) { return at_once(chunks); });
   }
   return x;

@@ -157,13 +157,10 @@ Exchange hierarchical(Params& p, const Shape*) {
   x.dispatch_row_for = RowFor::node;
   x.combine_row_for = reduce ? RowFor::node : RowFor::copy;
   if (reduce) {
-    x.tree = [](const Plan& plan, const Topology& topology, Rank, Slot s) {
-      const Rank rank = plan.placement.rank_of(s);
-      return std::vector<std::int32_t>{topology.node_of(rank), rank};
-    };
+    x.tree = [](const Plan&, const Topology& topology, Rank, Rank at) { return std::vector<std::int32_t>{topology.node_of(at), at}; };
     lower_by(x, [chunks](const Topology&) { return reduced(chunks); });
   } else {
-    x.tree = [](const Plan&, const Topology&, Rank, Slot) { return std::vector<std::int32_t>{}; };
+    x.tree = [](const Plan&, const Topology&, Rank, Rank) { return std::vector<std::int32_t>{}; };
     lower_by(x, [chunks](const Topology&) { return forwarded(chunks); });
   }
   return x;

@@ -7,7 +7,7 @@
 namespace epsim {
 namespace {
 
-/// A kept copy's result with the keys of its groups, outermost first.
+/// A copy's result with the keys of its groups, outermost first.
 struct Leaf {
   WeightedRow result;
   const std::vector<std::int32_t>* keys;
@@ -43,11 +43,13 @@ std::vector<float> rows_of(const std::vector<float>& all, std::span<const std::i
   return rows;
 }
 
-/// Adds results [T][k][h] of kept choices, and the shared expert's [T][h] if there is one.
+/// Adds results [T][k][h] of kept choices, and the shared expert's [T][h] if there is one: at home behind everything, or as the last copy of the rank that computes it.
 Reference add_copies(const Plan& plan, const AddingOrder& order, const std::vector<float>& results, const std::vector<float>& shared, std::int64_t h) {
   const std::int64_t tokens = plan.routing.tokens();
   const int k = plan.routing.top_k;
-  std::vector<std::vector<std::int32_t>> keys;  // of the slots, for one home rank
+  std::vector<std::int32_t> rank_of_slot;
+  for (const Slot s : ids<Slot>(plan.placement.slots())) rank_of_slot.push_back(plan.placement.rank_of(s));
+  std::vector<std::vector<std::int32_t>> keys;  // of the ranks, for one home rank
   Rank home;
   Reference r{std::vector<float>(static_cast<std::size_t>(tokens * h)), {}};
   r.y_plain.resize(r.y.size());
@@ -56,27 +58,37 @@ Reference add_copies(const Plan& plan, const AddingOrder& order, const std::vect
       do home = Rank(home + 1);
       while (t >= plan.routing.first_token[home + 1]);
       keys.clear();
-      for (const Slot s : ids<Slot>(plan.placement.slots())) keys.push_back(order.keys(home, s));
+      for (const Rank at : ids<Rank>(plan.ranks())) keys.push_back(order.keys(home, at));
     }
     std::vector<Leaf> leaves;
     std::vector<WeightedRow> plain;
     for (std::int64_t c = t * k; c < (t + 1) * k; ++c)
       if (plan.slot[c] >= 0) {
-        leaves.push_back({{results.data() + c * h, plan.routing.weight[c]}, &keys[static_cast<std::size_t>(plan.slot[c])]});
+        leaves.push_back({{results.data() + c * h, plan.routing.weight[c]}, &keys[static_cast<std::size_t>(rank_of_slot[static_cast<std::size_t>(plan.slot[c])])]});
         plain.push_back(leaves.back().result);
       }
     const float* last = !shared.empty() ? shared.data() + t * h : nullptr;
     if (last) plain.push_back({last, 1});
+    if (const Rank at = plan.shared_rank.empty() ? home : plan.shared_rank[static_cast<std::size_t>(t)]; last && at != home) leaves.push_back({plain.back(), &keys[static_cast<std::size_t>(at)]}), last = nullptr;
     add_tree(leaves, 0, order.by_key, last, {r.y.data() + t * h, static_cast<std::size_t>(h)});
     add_rows(plain, {r.y_plain.data() + t * h, static_cast<std::size_t>(h)});
   }
   return r;
 }
 
+/// The tokens whose shared expert each rank computes: [R].
+std::vector<std::vector<std::int64_t>> shared_tokens(const Plan& plan) {
+  std::vector<std::vector<std::int64_t>> tokens(static_cast<std::size_t>(plan.ranks()));
+  for (const Rank home : ids<Rank>(plan.ranks()))
+    for (std::int64_t t = plan.routing.first_token[home]; t < plan.routing.first_token[home + 1]; ++t)
+      tokens[static_cast<std::size_t>(plan.shared_rank.empty() ? home : plan.shared_rank[static_cast<std::size_t>(t)])].push_back(t);
+  return tokens;
+}
+
 }  // namespace
 
 AddingOrder adding_order(const Exchange& exchange, const Plan& plan, const Topology& topology) {
-  return {[&](Rank home, Slot s) { return exchange.tree(plan, topology, home, s); }, exchange.tree_by_key};
+  return {[&](Rank home, Rank at) { return exchange.tree(plan, topology, home, at); }, exchange.tree_by_key};
 }
 
 Reference reference(const Plan& plan, const AddingOrder& order, bool shared_expert, const std::vector<float>& x, ExpertBank& experts, const std::function<void(int expert)>& load) {
@@ -139,12 +151,12 @@ PlanGradients reference_backward(const Plan& plan, const AddingOrder& order, boo
   if (shared_expert) {
     load(kSharedExpert);
     std::vector<std::vector<float>> parts;
-    for (const Rank home : ids<Rank>(plan.ranks())) {
-      const std::int64_t first = plan.routing.first_token[home], last = plan.routing.first_token[home + 1];
+    for (const std::vector<std::int64_t>& of_rank : shared_tokens(plan)) {
       ExpertRows rows;
-      for (std::int64_t t = first; t < last; ++t) rows.place.push_back(t);
-      const auto part = [&](const std::vector<float>& all) { return std::vector<float>(all.begin() + first * h, all.begin() + last * h); };
-      parts.push_back(run(kSharedExpert, rows, part(x), part(r), std::span(shared).subspan(static_cast<std::size_t>(first * h), static_cast<std::size_t>((last - first) * h)), {}));
+      rows.place = of_rank;
+      std::vector<float> dx(of_rank.size() * static_cast<std::size_t>(h));
+      parts.push_back(run(kSharedExpert, rows, rows_of(x, of_rank, 1, h), rows_of(r, of_rank, 1, h), dx, {}));
+      for (std::size_t i = 0; i < of_rank.size(); ++i) std::copy_n(dx.begin() + static_cast<std::ptrdiff_t>(i) * h, h, shared.begin() + of_rank[i] * h);
     }
     gradients.shared = add_replicas(parts);
     experts.remove(kSharedExpert);

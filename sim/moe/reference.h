@@ -15,7 +15,7 @@ struct Reference {
 
 /// The order in which an exchange adds a token's copies, for one plan.
 struct AddingOrder {
-  std::function<std::vector<std::int32_t>(Rank home, Slot)> keys;  ///< the group keys of a home rank's copy on a slot
+  std::function<std::vector<std::int32_t>(Rank home, Rank at)> keys;  ///< the group keys of a home rank's copy on a rank
   bool by_key = false;  ///< groups are added in order of their keys
 };
 /// All three must outlive what it gives.

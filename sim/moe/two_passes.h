@@ -20,7 +20,7 @@ class TwoPasses {
   /// What a call does in each play. The functions point at this.
   CallWork forward(), number(), backward();
 
-  /// After all three: the gradients of an expert's w1, w3 and w2 from the rows of one slot, or of the shared expert's from a rank's tokens.
+  /// After all three: the gradients of an expert's w1, w3 and w2 from the rows of one slot, or of the shared expert's from the tokens a rank computes.
   std::vector<float> of_slot(Slot slot) const;
   std::vector<float> of_shared(Rank rank) const;
   /// Writes the gradients of the weights of the choices that were computed here to their places in [T][k].

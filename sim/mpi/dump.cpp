@@ -72,7 +72,7 @@ void write_dump(const std::string& folder, const Experiment& e, const Plan& plan
     npz.add("shared_w3", {h, s}, std::span<const float>(w.w3));
     npz.add("shared_w2", {s, h}, std::span<const float>(w.w2));
   }
-  std::vector<std::int32_t> ids(plan.routing.expert.begin(), plan.routing.expert.end()), kept, home, physical(plan.placement.expert_of_slot.begin(), plan.placement.expert_of_slot.end());
+  std::vector<std::int32_t> ids(plan.routing.expert.begin(), plan.routing.expert.end()), kept, home, shared_rank(plan.shared_rank.begin(), plan.shared_rank.end()), physical(plan.placement.expert_of_slot.begin(), plan.placement.expert_of_slot.end());
   for (std::int32_t& id : ids)
     if (plan.routing.may_choose_fewer && id == kNoExpert) id = -1;
   for (const std::int32_t slot : plan.slot) kept.push_back(slot >= 0);
@@ -82,6 +82,7 @@ void write_dump(const std::string& folder, const Experiment& e, const Plan& plan
   npz.add("kept", {tokens, k}, std::span<const std::int32_t>(kept));
   npz.add("slot_of_copy", {tokens, k}, std::span<const std::int32_t>(plan.slot));
   npz.add("home", {tokens}, std::span<const std::int32_t>(home));
+  if (!plan.shared_rank.empty()) npz.add("shared_rank", {tokens}, std::span<const std::int32_t>(shared_rank));
   npz.add("physical_to_logical", {static_cast<std::int64_t>(physical.size())}, std::span<const std::int32_t>(physical));
   npz.add("y", {tokens, h}, std::span<const float>(y));
   if (gradients) add_gradients(npz, e, plan, *gradients);

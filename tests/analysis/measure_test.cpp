@@ -82,6 +82,40 @@ TEST(Measure, CountsAddUp) {
   }
 }
 
+// Rows of the shared expert are counted apart from copies, where they are computed; a rank that a token visits for nothing else is a rank it goes to.
+TEST(Measure, SharedRowsAreCountedWhereTheyAreComputed) {
+  std::int64_t visits = 0;
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const MeasuredCase own(seed), c(seed, "{direct: {dedup: rank}}", "fair", "waterfill: {min_tokens: 0}");
+    const LayerMetrics m = c.metrics();
+    const Plan& plan = c.run.plan;
+    EXPECT_EQ(m.rank_copies, own.metrics().rank_copies);
+    EXPECT_EQ(m.rank_load.max_over_mean, own.metrics().rank_load.max_over_mean);
+    std::vector<std::int64_t> expected(m.rank_copies.size());
+    std::int64_t away = 0, to = 0, rows = 0, tokens = 0;
+    for (const Rank home : ids<Rank>(plan.ranks()))
+      for (std::int64_t t = plan.routing.first_token[home]; t < plan.routing.first_token[home + 1]; ++t) {
+        const Rank at = plan.shared_rank.empty() ? home : plan.shared_rank[static_cast<std::size_t>(t)];
+        ++expected[static_cast<std::size_t>(at)], away += at != home;
+        std::set<int> ranks;
+        for (const Rank r : c.layer.destinations(home, t)) ranks.insert(r.value);
+        tokens += !ranks.empty(), to += static_cast<std::int64_t>(ranks.size());
+        rows += static_cast<std::int64_t>(ranks.size()) - ranks.contains(home.value);
+      }
+    EXPECT_EQ(m.rank_shared_rows, expected);
+    EXPECT_EQ(m.shared_visits, away);
+    EXPECT_DOUBLE_EQ(m.distinct_ranks_per_token, tokens ? static_cast<double>(to) / static_cast<double>(tokens) : 0);
+    EXPECT_EQ(m.dispatch_bytes, rows * c.experiment.pricing.dispatch_row());
+    EXPECT_EQ(m.combine_bytes, rows * c.experiment.pricing.combine_row());
+    std::int64_t most = 0, all = 0;
+    for (std::size_t r = 0; r < expected.size(); ++r) most = std::max(most, expected[r] + m.rank_copies[r]), all += expected[r] + m.rank_copies[r];
+    EXPECT_DOUBLE_EQ(m.rank_rows_max_over_mean, all > 0 ? static_cast<double>(most * plan.ranks()) / static_cast<double>(all) : 1);
+    EXPECT_LE(m.optimum.layer_s.value, m.layer_s);
+    visits += away;
+  }
+  EXPECT_GT(visits, 50);
+}
+
 // Forwarded rows are bytes on every hop: on a ring as many as the distance (I2).
 TEST(Measure, ForwardedBytesCountOnEveryHop) {
   for (std::uint64_t seed = 0; seed < 30; ++seed) {

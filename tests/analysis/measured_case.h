@@ -12,8 +12,9 @@ struct MeasuredCase {
   Experiment experiment;
   LayerRun run;
 
-  explicit MeasuredCase(std::uint64_t seed, const std::string& exchange = "{hierarchical: {reduce_in_node: true}}", const std::string& network = "fair") : layer(seed) {
+  explicit MeasuredCase(std::uint64_t seed, const std::string& exchange = "{hierarchical: {reduce_in_node: true}}", const std::string& network = "fair", const std::string& shared_expert = "") : layer(seed) {
     Experiment& e = experiment;
+    if (!shared_expert.empty()) layer.share(shared_expert), e.shared_expert = part_from_yaml(builtin_shared_expert_rules(), shared_expert, static_cast<const Shape*>(nullptr));
     e.name = "case";
     e.seed = seed;
     e.model.name = "small";

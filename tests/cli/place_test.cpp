@@ -62,7 +62,7 @@ class PlaceVerb : public ::testing::Test {
   std::string place(const std::string& arguments) const {
     const Catalogs catalogs{ClusterCatalog("cluster"),   SourceCatalog("source"),   RouterCatalog("router"),
                             CapacityCatalog("capacity"), builtin_placements(),      ReplicaCatalog("replica"),
-                            ExchangeCatalog("exchange"), NetworkCatalog("network"), ComputeCatalog("compute")};
+                            SharedExpertCatalog("shared_expert"), ExchangeCatalog("exchange"), NetworkCatalog("network"), ComputeCatalog("compute")};
     CLI::App app;
     int result = -1;
     verb::place(app, catalogs, result);

@@ -93,6 +93,24 @@ TEST(PlacementPage, QuotesTheReplicaRules) {
   for (const Json& p : points) EXPECT_LT(number(p, "relative_to_best"), 1.01) << "below 1 %";
 }
 
+TEST(PlacementPage, QuotesWhatWaterfillGains) {
+  const Json points = json_of("compare examples/shared_expert.yaml --over model=").at("points");
+  std::map<std::string, std::string> rows;
+  std::map<std::string, double> seconds;
+  for (const Json& p : points) {
+    const Json& set = p.at("set");
+    const std::string where = fmt::format("`{}`, `{}`", set.at("model").get<std::string>(), set.at("placement").get<std::string>());
+    rows[where] += fmt::format(" {:.2f} ms ({:.2f}) |", 1e3 * number(p, "total_s"), number(p, "rank_rows_max_over_mean"));
+    seconds[where + set.at("shared_expert").get<std::string>()] = number(p, "total_s");
+  }
+  EXPECT_EQ(rows.size(), 6U);
+  for (const auto& [where, row] : rows) says("| " + where + " |" + row);
+  const auto change = [&](const std::string& model, const std::string& rule) { return 100 * (seconds.at("`" + model + "`, `contiguous`" + rule) / seconds.at("`" + model + "`, `contiguous`own") - 1); };
+  says(fmt::format("gains {:.0f} %", -change("deepseek-v2", "waterfill")));
+  says(fmt::format("costs {:.0f} %", change("qwen2-57b-a14b", "waterfill")));
+  says(fmt::format("as 8 it gains {:.0f} %", -change("qwen2-57b-a14b", "{waterfill: {row: 8}}")));
+}
+
 TEST(PlacementPage, QuotesTheFailure) {
   const Json run = json_of("run examples/failure.yaml");
   const Json& events = run.at("events");

@@ -31,8 +31,8 @@ double busiest(const Schedule& schedule, const Topology& topology, Stage stage) 
   return busy.empty() ? 0 : *std::ranges::max_element(busy);
 }
 
-/// What any placement with the slots of this plan meets.
-Demand demand_of(const Plan& plan, const Exchange& exchange, const Topology& topology, const Pricing& pricing, const ComputeModel& compute) {
+/// What any placement with the slots of this plan meets; `anywhere`: any rank may compute a token's shared expert.
+Demand demand_of(const Plan& plan, const Exchange& exchange, const Topology& topology, const Pricing& pricing, const ComputeModel& compute, bool anywhere = false) {
   const Device& device = topology.device();
   Demand d;
   d.kept = Matrix<std::int64_t>(plan.ranks(), plan.routing.experts);
@@ -51,7 +51,8 @@ Demand demand_of(const Plan& plan, const Exchange& exchange, const Topology& top
   d.dispatch_row = pricing.dispatch_row(), d.combine_row = pricing.combine_row();
   const auto seconds = [=](std::int64_t rows, std::int64_t ffn) { return compute.kernel_seconds(device, expert_call(pricing, Rank(0), Slot(0), rows, ffn), Precision::bf16); };
   d.expert_seconds = [=](std::int64_t rows) { return seconds(rows, pricing.expert_ffn); };
-  for (const Rank r : ids<Rank>(plan.ranks()))
+  if (anywhere && plan.routing.tokens() > 0) d.shared_anywhere_s = seconds(plan.routing.tokens(), pricing.shared_ffn);
+  for (const Rank r : ids<Rank>(anywhere ? 0 : plan.ranks()))
     d.shared_seconds.push_back(pricing.shared_ffn > 0 ? seconds(plan.routing.first_token[r + 1] - plan.routing.first_token[r], pricing.shared_ffn) : 0);
   d.experts_wait = experts_wait(exchange.schedule(plan, topology, pricing));
   return d;
@@ -149,10 +150,12 @@ TEST(OptimumProperty, ARankWithMostCallsNeedNotBeTheOneThatWaits) {
 TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   const ComputeModel compute = part_from_yaml(builtin_computes(), "roofline");
   const std::vector<std::string> rules = builtin_replica_rules().names();
-  double load = 0, dispatch = 0, combine = 0, layer = 0;
+  double load = 0, dispatch = 0, combine = 0, layer = 0, shared = 0;
   std::map<std::string_view, int> bound_by;
   for (std::uint64_t seed = 0; seed < 2000; ++seed) {
     RandomCase c(seed);
+    const bool shares = seed % 4 == 1;  // and so does `waterfill`, whatever the placement
+    if (shares) c.share("waterfill: {min_tokens: 0}");
     Capacity as_kept;
     as_kept.limits = [&c](const Matrix<std::int64_t>&, const Routing&) { return c.plan.limits; };
     Pricing pricing = c.pricing();
@@ -161,14 +164,16 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
     if (seed % 7 == 0) pricing.combine = Precision::fp8;
     const std::string& name = testing::exchange_variants()[seed % testing::exchange_variants().size()];
     const Exchange exchange = c.exchange(name);
-    const Demand demand = demand_of(c.plan, exchange, c.topology, pricing, compute);
+    if (seed % 11 == 0 && pricing.shared_ffn > 0) pricing.shared_ffn = 65536;  // little else counts
+    const Demand demand = demand_of(c.plan, exchange, c.topology, pricing, compute, shares);
     const OptimumBounds bounds = optimum_bounds(demand, c.topology, cuts_of(c.topology, exchange));
     Rng rng(seed, Stream::test, 44);
     for (const Placement& placement : placements_like(c.plan, demand, rng)) {
       const std::string& rule_name = rules[rng.below(rules.size())];
       SCOPED_TRACE(name + ", " + rule_name + ", case " + std::to_string(seed));
       const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), rule_name, static_cast<const Shape*>(nullptr));
-      const Plan plan = make_plan(3, c.plan.routing, as_kept, placement, rule, c.topology);
+      Plan plan = make_plan(3, c.plan.routing, as_kept, placement, rule, c.topology);
+      if (shares) settle_shared_expert(plan, part_from_yaml(builtin_shared_expert_rules(), "waterfill: {min_tokens: 0}", static_cast<const Shape*>(nullptr)), c.topology);
       const Schedule schedule = exchange.schedule(plan, c.topology, pricing);
       const auto fullest = static_cast<double>(std::ranges::max(plan.copies_of_rank()));
       ASSERT_GE(fullest, bounds.load.value) << bounds.load.because;
@@ -179,6 +184,7 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
       const double end = simulate(schedule, c.topology, testing::network_named(network), compute, Precision::bf16).end.seconds();
       ASSERT_GE(end, bounds.layer_s.value) << network << ": " << bounds.layer_s.because;
       if (end > 0) layer = std::max(layer, bounds.layer_s.value / end);
+      if (end > 0 && shares) shared = std::max(shared, bounds.layer_s.value / end);
       if (fullest > 0) load = std::max(load, bounds.load.value / fullest);
       if (dispatched > 0) dispatch = std::max(dispatch, bounds.dispatch_s.value / dispatched);
       if (combined > 0) combine = std::max(combine, bounds.combine_s.value / combined);
@@ -189,6 +195,7 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   EXPECT_GT(dispatch, 0.99);
   EXPECT_GT(combine, 0.99);
   EXPECT_GT(layer, 0.9);
+  EXPECT_GT(shared, 0.9);
   for (const char* because : {"busiest rank", "computing", "all in turn", "calls and waits", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
 }
 

@@ -1,4 +1,4 @@
-// I7: a rehearsal in any legal order, of either pass, equals the serial reference bit for bit, for every exchange; I2: rows follow the exchange's own law.
+// I7: a rehearsal in any legal order, of either pass, equals the serial reference bit for bit, for every exchange and wherever shared experts are computed (I12); I2: rows follow the exchange's own law.
 #include "sim/rehearse.h"
 
 #include <gtest/gtest.h>
@@ -37,9 +37,9 @@ class Rehearse : public ::testing::Test {
 };
 
 TEST_F(Rehearse, ThousandRandomRehearsalsEqualTheReference) {
-  std::int64_t dropped = 0, crossing = 0, replicas = 0;
+  std::int64_t dropped = 0, crossing = 0, replicas = 0, visiting = 0;
   for (std::uint64_t seed = 0; seed < 1000; ++seed) {
-    const RandomCase c(seed);
+    const RandomCase c = RandomCase::shared_or_not(seed);
     const std::string& text = exchange_variants()[seed % exchange_variants().size()];
     SCOPED_TRACE(fmt::format("seed {} {}", seed, text));
     const Exchange exchange = c.exchange(text);
@@ -54,11 +54,13 @@ TEST_F(Rehearse, ThousandRandomRehearsalsEqualTheReference) {
     for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected.y_plain[i], 1e-5 * (1 + std::abs(y[i])));
     dropped += c.plan.drops.choices;
     replicas += c.plan.placement.slots() - c.plan.routing.experts;
+    for (const std::int64_t n : visits_by_rank(c.plan, 1).cells) visiting += n;
     for (const Phase& p : schedule.phases)
       for (const RowTable::Entry& e : p.rows.all()) crossing += e.rows;
   }
   EXPECT_GT(dropped, 1000);
   EXPECT_GT(replicas, 1000);
+  EXPECT_GT(visiting, 1000);
   EXPECT_GT(crossing, 10000);
 }
 
@@ -67,7 +69,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) { retur
 TEST_F(Rehearse, BackwardRehearsalsEqualTheReference) {
   std::int64_t dropped = 0, replicas = 0, shared = 0;
   for (std::uint64_t seed = 0; seed < 300; ++seed) {
-    const RandomCase c(seed);
+    const RandomCase c = RandomCase::shared_or_not(seed);
     const std::string& text = exchange_variants()[seed % exchange_variants().size()];
     SCOPED_TRACE(fmt::format("seed {} {}", seed, text));
     const Exchange exchange = c.exchange(text);
@@ -137,18 +139,15 @@ TEST_F(Rehearse, ForgottenDependencyShowsAsNaN) {
 // I2, by brute force over tokens: what each exchange may send, counted without it.
 TEST(ExchangeLaw, RowsMatchTokenLevelBruteForce) {
   for (std::uint64_t seed = 0; seed < 300; ++seed) {
-    const RandomCase c(seed);
-    const int ranks = c.plan.ranks(), k = c.plan.routing.top_k;
+    const RandomCase c = RandomCase::shared_or_not(seed);
+    const int ranks = c.plan.ranks();
     SCOPED_TRACE(fmt::format("seed {}", seed));
     Matrix<std::int64_t> copies(ranks, ranks), distinct(ranks, ranks), first_hop(ranks, ranks), second_hop(ranks, ranks);
     for (int home = 0; home < ranks; ++home)
       for (std::int64_t t = c.plan.routing.first_token[home]; t < c.plan.routing.first_token[home + 1]; ++t) {
         std::set<int> seen_ranks;
         std::set<std::pair<int, int>> hops1, hops2;
-        for (int i = 0; i < k; ++i) {
-          const int slot = c.plan.slot[static_cast<std::size_t>(t * k + i)];
-          if (slot < 0) continue;
-          const Rank to = c.plan.placement.rank_of(Slot(slot));
+        for (const Rank to : c.destinations(Rank(home), t)) {
           ++copies(home, to);
           seen_ranks.insert(to);
           const auto node = c.topology.ranks_of(c.topology.node_of(to));
@@ -198,8 +197,8 @@ TEST(ExchangeLaw, RowsMatchTokenLevelBruteForce) {
 // I2, by brute force over copies: rows of the exchanges that send every copy by itself, in rounds, along detours, or everywhere.
 TEST(ExchangeLaw, RoundsAndDetoursMatchBruteForce) {
   for (std::uint64_t seed = 0; seed < 150; ++seed) {
-    const RandomCase c(seed);
-    const int ranks = c.plan.ranks(), k = c.plan.routing.top_k;
+    const RandomCase c = RandomCase::shared_or_not(seed);
+    const int ranks = c.plan.ranks();
     SCOPED_TRACE(fmt::format("seed {}", seed));
     using Rows = std::map<std::string, Matrix<std::int64_t>>;  // by phase
     const auto sent = [&](const std::string& exchange) {
@@ -223,10 +222,7 @@ TEST(ExchangeLaw, RoundsAndDetoursMatchBruteForce) {
           add(gathered, "all-gather", 0, std::to_string(i), (home + i - 1) % ranks, (home + i) % ranks);
           add(gathered, "reduce-scatter", 0, std::to_string(i), (home + i) % ranks, (home + i + 1) % ranks);
         }
-        for (int i = 0; i < k; ++i) {
-          const int slot = c.plan.slot[static_cast<std::size_t>(t * k + i)];
-          if (slot < 0) continue;
-          const int there = c.plan.placement.rank_of(Slot(slot));
+        for (const int there : c.destinations(Rank(home), t)) {
           for (const auto& [stage, s, d] : {std::tuple("dispatch", home, there), std::tuple("combine", there, home)}) {
             const int distance = (d - s + ranks) % ranks;
             if (distance == 0) continue;
@@ -254,7 +250,7 @@ TEST(ExchangeLaw, RoundsAndDetoursMatchBruteForce) {
 TEST(ExchangeLaw, RecordedRowsEqualCountedRows) {
   for (std::uint64_t seed = 0; seed < 50; ++seed)
     for (const std::string& text : exchange_variants()) {
-      const RandomCase c(seed);
+      const RandomCase c = RandomCase::shared_or_not(seed);
       const Exchange exchange = c.exchange(text);
       const Schedule schedule = exchange.schedule(c.plan, c.topology, c.pricing());
       const auto rows = exchange.rows(c.plan, c.topology, c.shared_expert, std::vector<bool>(static_cast<std::size_t>(schedule.ranks), true));

@@ -46,7 +46,7 @@ find $folders -type f \( -name '*.h' -o -name '*.cpp' \) | LC_ALL=C sort | {
       door["gtest"] = door["gmock"] = "^tests/"
       door["benchmark"] = "^bench/"
       door["simgrid"] = "^bench/simgrid/"
-      parts = "^(topology/cluster|workloads/source|policies/(router|capacity|loss|compression|placement|replica|exchange)|sim/(network|compute))/"
+      parts = "^(topology/cluster|workloads/source|policies/(router|capacity|loss|compression|placement|replica|shared_expert|exchange)|sim/(network|compute))/"
     }
     function complain(text) { print FILENAME ":" FNR ": " text; failed = 1 }
     # The folder of the rules that a path belongs to.

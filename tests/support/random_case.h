@@ -40,6 +40,13 @@ struct RandomCase {
   Plan plan;
   bool shared_expert = false;
 
+  /// Every other case whose shared expert is computed by ranks that a token visits, or by any.
+  static RandomCase shared_or_not(std::uint64_t seed) {
+    RandomCase c(seed);
+    if (seed / 2 % 2) c.share("waterfill: {min_tokens: 0}");
+    return c;
+  }
+
   explicit RandomCase(std::uint64_t seed, int max_nodes = 4, int max_ranks_per_node = 4) {
     Rng rng(seed, Stream::test);
     const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
@@ -82,6 +89,20 @@ struct RandomCase {
     shared_expert = rng.below(3) == 0;
     const ReplicaRule replica = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
     plan = make_plan(3, std::move(routing), capacity, Placement::from_experts(std::move(placed), std::move(first_slot), experts), replica, topology);
+  }
+
+  /// Gives the layer a shared expert, which is computed where the rule says.
+  void share(const std::string& rule) {
+    shared_expert = true;
+    settle_shared_expert(plan, part_from_yaml(builtin_shared_expert_rules(), rule, static_cast<const Shape*>(nullptr)), topology);
+  }
+  /// The ranks that a token's rows go to: those of its kept copies, in choice order, and last another one that computes its shared expert.
+  std::vector<Rank> destinations(Rank home, std::int64_t token) const {
+    std::vector<Rank> ranks;
+    for (std::int64_t c = token * plan.routing.top_k; c < (token + 1) * plan.routing.top_k; ++c)
+      if (const std::int32_t slot = plan.slot[static_cast<std::size_t>(c)]; slot >= 0) ranks.push_back(plan.placement.rank_of(Slot(slot)));
+    if (!plan.shared_rank.empty() && plan.shared_rank[static_cast<std::size_t>(token)] != home) ranks.push_back(plan.shared_rank[static_cast<std::size_t>(token)]);
+    return ranks;
   }
 
   Exchange exchange(const std::string& text) const { return part_from_yaml(builtin_exchanges(), text, static_cast<const Shape*>(nullptr)); }

@@ -102,10 +102,10 @@ Exchange along(std::string_view summary, std::function<Journey(const Topology&)>
   x.journey = journey;
   const auto made = [journey](const Topology& topology) { return std::make_shared<const Journey>(journey(topology)); };
   if (rows == Rows::rank) {
-    x.tree = [](const Plan& plan, const Topology&, Rank, Slot s) { return std::vector<std::int32_t>{plan.placement.rank_of(s)}; };
+    x.tree = [](const Plan&, const Topology&, Rank, Rank at) { return std::vector<std::int32_t>{at}; };
     lower_by(x, [made, chunks](const Topology& topology) { return added_on_ranks(made(topology), chunks); });
   } else {
-    x.tree = [](const Plan&, const Topology&, Rank, Slot) { return std::vector<std::int32_t>{}; };
+    x.tree = [](const Plan&, const Topology&, Rank, Rank) { return std::vector<std::int32_t>{}; };
     lower_by(x, [made, chunks](const Topology& topology) { return copies_alone(made(topology), chunks); });
   }
   return x;

@@ -6,6 +6,25 @@
 #include "base/check.h"
 
 namespace epsim::lowering {
+namespace {
+
+/// Rows of the shared expert: of each rank's own tokens, and of those that visit it.
+struct SharedRows {
+  std::vector<std::int64_t> own;      ///< [R]
+  Matrix<std::int64_t> visitors;      ///< [experts' steps][R]
+
+  SharedRows(const Steps& steps, const Plan& plan) : visitors(steps.experts_steps(), plan.ranks()) {
+    for (const Rank r : ids<Rank>(plan.ranks())) own.push_back(plan.routing.first_token[r + 1] - plan.routing.first_token[r]);
+    const Matrix<std::int64_t> visits = visits_by_rank(plan, steps.experts_steps());
+    for (std::int64_t block = 0; block < visits.rows; ++block)
+      for (const Rank r : ids<Rank>(plan.ranks())) {
+        own[static_cast<std::size_t>(block / steps.experts_steps())] -= visits(block, r);
+        visitors(block % steps.experts_steps(), r) += visits(block, r);
+      }
+  }
+};
+
+}  // namespace
 
 int Steps::add(Step step) {
   list.push_back(std::move(step));
@@ -86,7 +105,7 @@ Chunks read_chunks(Params& p, bool several_hops) {
 }
 
 Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, const Counter& counts, const std::vector<bool>& wanted)
-    : experts_(steps.experts), like_experts_(steps.like_experts), wanted_(wanted), ends_(steps.list.size()), next_input_(steps.experts_steps(), plan.placement.slots()), next_sum_(steps.list.size()), rows_(wanted.size()) {
+    : experts_(steps.experts), slots_(plan.placement.slots()), like_experts_(steps.like_experts), wanted_(wanted), ends_(steps.list.size()), next_input_(steps.experts_steps(), slots_ + plan.ranks()), next_sum_(steps.list.size()), rows_(wanted.size()) {
   const int ranks = plan.ranks();
   for (std::size_t r = 0; r < rows_.size(); ++r)
     if (wanted[r]) rows_[r].phases.resize(steps.list.size());
@@ -111,6 +130,7 @@ Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, con
     }
   }
   const Matrix<std::int64_t> slot_rows = copies_by_slot(plan, steps.experts_steps());
+  const SharedRows shared_rows(steps, plan);
   for (Rank r : ids<Rank>(ranks)) {
     for (int step = 0; step < steps.experts_steps(); ++step) {
       std::int64_t next = 0;
@@ -121,16 +141,20 @@ Recorder::Recorder(const Steps& steps, bool shared_expert, const Plan& plan, con
         next += slot_rows(step, s);
         if (experts && slot_rows(step, s) > 0) experts->slots.push_back(Slot(s)), experts->input_first.push_back(next);
       }
+      next_input_(step, slots_ + r) = next;
+      next += shared_rows.visitors(step, r);
+      if (experts && shared_rows.visitors(step, r) > 0) experts->slots.push_back(Slot()), experts->input_first.push_back(next);
       if (experts) experts->input.resize(static_cast<std::size_t>(next));
     }
     if (!wanted[r]) continue;
-    const std::int64_t home_rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
     RankRows::PhaseRows& shared = rows_[r].phases[steps.shared];
     shared.input_first.push_back(0);
-    if (!shared_expert || home_rows == 0) continue;
-    for (std::int64_t i = 0; i < home_rows; ++i) shared.input.push_back({0, static_cast<std::int32_t>(i)});
+    if (!shared_expert || shared_rows.own[r] == 0) continue;
+    const std::int64_t first = plan.routing.first_token[r], last = plan.routing.first_token[r + 1];
+    for (std::int64_t t = first; t < last; ++t)
+      if (plan.shared_rank.empty() || plan.shared_rank[static_cast<std::size_t>(t)] == r) shared.input.push_back({0, static_cast<std::int32_t>(t - first)});
     shared.slots.push_back(Slot());
-    shared.input_first.push_back(home_rows);
+    shared.input_first.push_back(shared_rows.own[r]);
   }
 }
 
@@ -150,6 +174,7 @@ Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& coun
   Schedule schedule;
   schedule.ranks = plan.ranks();
   const Matrix<std::int64_t> slot_rows = rows_by_slot(plan, steps.experts_steps());
+  const SharedRows shared_rows(steps, plan);
   for (std::size_t p = 0; p < steps.list.size(); ++p) {
     const Step& step = steps.list[p];
     const auto index = static_cast<int>(p);
@@ -164,12 +189,14 @@ Schedule make_schedule(const Steps& steps, const Plan& plan, const Counter& coun
       for (const Rank r : ids<Rank>(plan.ranks()))
         phase.reduce_bytes.push_back(static_cast<double>(counts.terms(index, r) + phase.reduced_rows[r]) * static_cast<double>(pricing.hidden) * bytes_per_value(pricing.combine));
     } else if (const int chunk = index - steps.experts; chunk >= 0 && chunk < steps.experts_steps()) {
-      for (Rank r : ids<Rank>(plan.ranks()))
+      for (Rank r : ids<Rank>(plan.ranks())) {
         for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s)
           if (const std::int64_t rows = slot_rows(chunk, s); rows > 0) phase.kernels.push_back(expert_call(pricing, r, Slot(s), rows, pricing.expert_ffn));
+        if (const std::int64_t rows = shared_rows.visitors(chunk, r); rows > 0) phase.kernels.push_back(expert_call(pricing, r, Slot(), rows, pricing.shared_ffn));
+      }
     } else if (pricing.shared_ffn > 0) {
       for (Rank r : ids<Rank>(plan.ranks()))
-        if (const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r]; rows > 0)
+        if (const std::int64_t rows = shared_rows.own[r]; rows > 0)
           phase.kernels.push_back(expert_call(pricing, r, Slot(), rows, pricing.shared_ffn));
     }
     schedule.phases.push_back(std::move(phase));

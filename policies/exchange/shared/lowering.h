@@ -14,9 +14,9 @@
 
 namespace epsim::lowering {
 
-/// A kept copy of a token, in choice order.
+/// A kept copy of a token, in choice order, and last the visit for its shared expert, if another rank computes that.
 struct Copy {
-  Slot slot;
+  Slot slot;  ///< invalid for a visit
   Rank rank;
   Node node;
   float weight;
@@ -71,7 +71,8 @@ struct Steps {
   std::vector<Way> ways;
   /// One step a round of a journey and chunk, a chunk's after `after(chunk)`.
   Way add_journey(std::shared_ptr<const Journey> journey, Stage stage, const std::function<std::vector<int>(int chunk)>& after);
-  /// The shared expert's kernel and the experts': theirs wait for `after(chunk)`, each chunk's for its own or all for all.
+  /// The shared expert's kernel and the experts': theirs wait for `after(chunk)`, each chunk's for its own or all for all. A rank's own tokens are the former's; tokens that visit it for the shared expert come with the
+  /// dispatch, and are the last call of the latter.
   void add_kernels(const std::function<std::vector<int>(int chunk)>& after);
   /// A step, or one a chunk where experts compute chunk by chunk.
   int add_like_experts(Phase::Kind kind, Stage stage, const std::string& name, const std::function<std::vector<int>(int chunk)>& after);
@@ -89,8 +90,8 @@ struct Token {
   Rank home;
   int chunk;
   RowRef row;                     ///< its vector at home
-  std::span<const Copy> copies;   ///< kept ones, in choice order
-  std::span<const Term> shared;   ///< the shared expert's result at home, if the layer has one: the last term of the token's sum
+  std::span<const Copy> copies;   ///< kept ones, in choice order, and then the visit for the shared expert
+  std::span<const Term> shared;   ///< the shared expert's result at home, if it is computed there: the last term of the token's sum
   const Topology& topology;
   Sink& sink;
 };
@@ -104,10 +105,10 @@ struct HomeCounts {
   int chunk;
   std::int64_t first;                       ///< the first of them
   std::int64_t tokens;                      ///< all of them
-  std::int64_t shared;                      ///< those with a result of the shared expert: all or none
-  std::span<const std::int64_t> copies;     ///< [R] kept copies
-  std::span<const std::int64_t> reached;    ///< [R] tokens with a kept copy on the rank; empty unless `Steps::needs_reach`
-  std::span<const std::int64_t> node_reached;  ///< [N] tokens with a kept copy on the node; likewise
+  std::int64_t shared;                      ///< those whose shared expert is computed at home
+  std::span<const std::int64_t> copies;     ///< [R] kept copies, visits for the shared expert among them
+  std::span<const std::int64_t> reached;    ///< [R] tokens with any of these on the rank; empty unless `Steps::needs_reach`
+  std::span<const std::int64_t> node_reached;  ///< [N] tokens with any of these on the node; likewise
   const Plan& plan;
   const Topology& topology;
 };
@@ -154,7 +155,7 @@ class Recorder {
   }
   RowRef expert(int chunk, const Copy& copy, RowRef in) {
     const int step = like_experts_(experts_, chunk);
-    const std::int64_t n = next_input_(like_experts_(0, chunk), copy.slot)++;
+    const std::int64_t n = next_input_(like_experts_(0, chunk), copy.slot.valid() ? copy.slot.value : slots_ + copy.rank)++;
     if (wanted_[copy.rank]) rows_[copy.rank].phases[step].input[static_cast<std::size_t>(n)] = in;
     return {1 + step, static_cast<std::int32_t>(n)};
   }
@@ -175,12 +176,12 @@ class Recorder {
   struct Ends {
     std::int64_t next = 0, sent = 0, received = 0;
   };
-  int experts_;
+  int experts_, slots_;
   LikeExperts like_experts_;
   const std::vector<bool>& wanted_;
   std::vector<RowTable> tables_;                     // [steps]
   std::vector<std::vector<Ends>> ends_;              // [steps][messages]
-  Matrix<std::int64_t> next_input_;                  // [experts' steps][P], starts where the slot's rows start on its rank
+  Matrix<std::int64_t> next_input_;                  // [experts' steps][P + R], starts where the rows of a slot, or of a rank's visitors, start on the rank
   std::vector<std::vector<std::int64_t>> next_sum_;  // [steps][R]
   std::vector<RankRows> rows_;
 };
@@ -192,9 +193,9 @@ void walk_tokens(const Plan& plan, const Topology& topology, const Steps& steps,
   std::vector<Copy> of_slot(plan.placement.slots());
   for (Rank r : ids<Rank>(plan.ranks()))
     for (std::int32_t s = plan.placement.first_slot[r]; s < plan.placement.first_slot[r + 1]; ++s) of_slot[s] = {Slot(s), r, topology.node_of(r), 0};
-  std::vector<Copy> copies(k);
+  std::vector<Copy> copies(static_cast<std::size_t>(k) + 1);
   for (const Rank home : ids<Rank>(plan.ranks())) {
-    std::int32_t row = 0;
+    std::int32_t row = 0, shared_row = 0;
     int chunk = 0;
     const std::int64_t first = plan.routing.first_token[home], tokens = plan.routing.first_token[home + 1] - first;
     for (std::int64_t t = first; t < first + tokens; ++t, ++row) {
@@ -202,8 +203,11 @@ void walk_tokens(const Plan& plan, const Topology& topology, const Steps& steps,
       std::size_t n = 0;
       for (std::int64_t c = t * k; c < (t + 1) * k; ++c)
         if (const std::int32_t slot = plan.slot[c]; slot >= 0) copies[n] = of_slot[slot], copies[n++].weight = plan.routing.weight[c];
-      const Term shared{{1 + steps.shared, row}, 1};
-      walk(Token<Sink>{home, chunk, {0, row}, {copies.data(), n}, {&shared, shared_expert ? 1U : 0U}, topology, sink});
+      const Rank computes = !shared_expert ? Rank() : plan.shared_rank.empty() ? home : plan.shared_rank[static_cast<std::size_t>(t)];
+      if (computes.valid() && computes != home) copies[n++] = {Slot(), computes, topology.node_of(computes), 1};
+      const Term shared{{1 + steps.shared, shared_row}, 1};
+      walk(Token<Sink>{home, chunk, {0, row}, {copies.data(), n}, {&shared, computes == home ? 1U : 0U}, topology, sink});
+      shared_row += computes == home;
     }
   }
 }
@@ -213,13 +217,19 @@ template <class CountHome>
 Counter count(const Steps& steps, bool shared_expert, const Plan& plan, const Topology& topology, CountHome count_home) {
   const Reach of_chunks = steps.needs_reach && steps.chunks > 1 ? reach_of(plan, topology, steps.chunks) : Reach{};
   const Reach& reach = steps.chunks > 1 ? of_chunks : plan.reach;
-  const Matrix<std::int64_t> copies = copies_by_rank(plan, steps.chunks);
+  Matrix<std::int64_t> copies = copies_by_rank(plan, steps.chunks);
+  const Matrix<std::int64_t> visits = visits_by_rank(plan, steps.chunks);
+  ensure(shared_expert || visits.rows == 0, "only a layer with a shared expert has visits for it");
+  for (std::size_t i = 0; i < visits.cells.size(); ++i) copies.cells[i] += visits.cells[i];
   Counter counter(steps, plan.ranks());
   for (int chunk = 0; chunk < steps.chunks; ++chunk) {
     for (const Rank home : ids<Rank>(plan.ranks())) {
       const std::int64_t row = std::int64_t{home} * steps.chunks + chunk, all = plan.routing.first_token[home + 1] - plan.routing.first_token[home];
       const std::int64_t tokens = chunk_begin(all, chunk + 1, steps.chunks) - chunk_begin(all, chunk, steps.chunks);
-      HomeCounts counts{home, chunk, plan.routing.first_token[home] + chunk_begin(all, chunk, steps.chunks), tokens, shared_expert ? tokens : 0, copies.row(row), {}, {}, plan, topology};
+      std::int64_t shared = shared_expert ? tokens : 0;
+      if (visits.rows > 0)
+        for (const std::int64_t n : visits.row(row)) shared -= n;
+      HomeCounts counts{home, chunk, plan.routing.first_token[home] + chunk_begin(all, chunk, steps.chunks), tokens, shared, copies.row(row), {}, {}, plan, topology};
       if (steps.needs_reach) counts.reached = reach.ranks.row(row), counts.node_reached = reach.nodes.row(row);
       count_home(counts, counter);
     }
