@@ -218,7 +218,16 @@ void run(const Options& o, const Catalogs& catalogs) {
   shape.experts = s.experts, shape.top_k = whole.training.top_k, shape.ranks = shape.nodes = 1;
   std::vector<std::pair<const Wish*, Compression>> methods;
   for (const Wish& wish : wishes)
-    for (const int n : wish.keeps ? keep : std::vector<int>{s.experts}) methods.emplace_back(&wish, catalogs.compression.make(wish.keeps ? with_keep(wish.part, n) : wish.part, problems, &shape));
+    for (const int n : wish.keeps ? keep : std::vector<int>{s.experts}) {
+      Diagnostics of_method;
+      Compression method = catalogs.compression.make(wish.keeps ? with_keep(wish.part, n) : wish.part, of_method, &shape);
+      try {
+        of_method.check();
+        methods.emplace_back(&wish, std::move(method));
+      } catch (const InputError& e) {
+        if (wish.keeps || !o.methods.empty()) problems.add(e);  // of all methods, those that are for such a model
+      }
+    }
   if (!o.keep.empty() && std::ranges::none_of(wishes, &Wish::keeps)) problems.add(option("--keep", std::to_string(o.keep.front())), "no method is told how many experts to keep");
   problems.check();
   if (!o.out.empty()) OutputFolder(o.out, "--out").commit();  // checked before anything is computed
@@ -241,7 +250,7 @@ void verb::compress(CLI::App& app, const Catalogs& catalogs, int& result) {
   CLI::App* verb = app.add_subcommand("compress", "Merge and prune the experts of a trained model, and measure what that costs");
   verb->add_option("folder", o->folder, "Folder of a run that `epsim train` wrote, with experiment.yaml and checkpoint.npz")->required();
   verb->add_option("--text", o->text, "Text files that it was trained on, in place of the experiment's");
-  verb->add_option("--method", o->methods, "A compression as an experiment names it, such as reap or '{frequency_merge: {align: false}}' (repeatable); all unless given")->allow_extra_args(false);
+  verb->add_option("--method", o->methods, "A compression as an experiment names it, such as reap or '{frequency_merge: {align: false}}' (repeatable); all that suit the model unless given")->allow_extra_args(false);
   verb->add_option("--keep", o->keep, "Experts of a layer to keep, such as 12,8,4; three quarters, half and a quarter unless given")->delimiter(',')->allow_extra_args(false);
   verb->add_option("--batches", o->batches, "Batches of the training text from which methods decide")->check(CLI::Range(1, 100'000))->capture_default_str();
   verb->add_option("--out", o->out, "Folder for compress.csv, figure.svg and, for each compression, compression.json and trace.npz")->check(names_a_folder);

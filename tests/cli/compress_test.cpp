@@ -96,6 +96,19 @@ TEST(CompressVerb, ClosesTheCycleWithTheSimulation) {
 }
 
 // I11
+TEST(CompressVerb, LeavesOutMethodsThatAreNotForTheModelUnlessTheyAreAskedFor) {
+  const Trained& t = trained();
+  const std::string one = t.out("one");
+  ASSERT_EQ(run_program({"train", t.root / "small.yaml", "--set", "model.top_k=1", "--text", t.text, "--out", one}).status, 0);
+  const Outcome all = run_program({"compress", one, "--text", t.text, "--batches", "2", "--keep", "2"});
+  EXPECT_EQ(all.status, 0) << all.err;
+  EXPECT_THAT(all.out, HasSubstr("reap"));
+  EXPECT_THAT(all.out, ::testing::Not(HasSubstr("skip_second")));
+  const Outcome asked = run_program({"compress", one, "--text", t.text, "--method", "skip_second"});
+  EXPECT_EQ(asked.status, 2);
+  EXPECT_THAT(asked.err, HasSubstr("the model's top_k is 1"));
+}
+
 TEST(CompressVerb, EndsWithTwoWhereTheInputIsWrong) {
   const Trained& t = trained();
   const auto says = [&](const std::vector<std::string>& more, const std::string& what) {

@@ -49,7 +49,9 @@ Json json_of(const std::string& begin, const std::string& image = "") {
   if (!image.empty()) arguments.insert(arguments.end(), {"--out", (work.root / "out").string()});
   const Outcome run = run_program(arguments);
   EXPECT_EQ(run.status, 0) << run.err;
-  if (!image.empty()) EXPECT_TRUE(testing::bytes_of(work.root / "out/compare.svg") == testing::bytes_of(kRoot + "/docs/images/" + image)) << image << " is the figure of another run";
+  if (!image.empty()) {
+    EXPECT_TRUE(testing::bytes_of(work.root / "out/compare.svg") == testing::bytes_of(kRoot + "/docs/images/" + image)) << image << " is the figure of another run";
+  }
   return Json::parse(run.out);
 }
 
