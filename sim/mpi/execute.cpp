@@ -110,17 +110,23 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   return done;
 }
 
+Location place_of(const Experiment& e, std::string_view kind) {
+  const Setting* setting = e.resolved.find(kind);
+  return setting ? setting->at : Location{};
+}
+
+void check_router(const Experiment& e, Diagnostics& problems) {
+  if (e.router.idle_experts > 0)
+    problems.add(place_of(e, "router"), "execution needs a router all of whose experts compute: no row is sent to the others, so that what they add to a token would be missing; `epsim layer` computes it");
+}
+
 }  // namespace
 
 void check_backward(const Experiment& e, Diagnostics& problems) {
-  const auto at = [&](std::string_view kind) {
-    const Setting* setting = e.resolved.find(kind);
-    return setting ? setting->at : Location{};
-  };
-  if (e.capacity.on_arrival) problems.add(at("capacity"), "--backward needs a capacity that drops before anything is sent: of choices that are dropped on arrival rows travel that nothing is computed from, here or backwards");
-  if (e.router.idle_experts > 0) problems.add(at("router"), "--backward needs a router all of whose experts compute: what the others add to a token, and pass back, is not executed");
+  if (e.capacity.on_arrival) problems.add(place_of(e, "capacity"), "--backward needs a capacity that drops before anything is sent: of choices that are dropped on arrival rows travel that nothing is computed from, here or backwards");
+  check_router(e, problems);
   if (e.source.tokens() >= TwoPasses::kMostTokens)
-    problems.add(at("source"), fmt::format("--backward takes fewer than {} tokens, whose numbers float32 can hold, and there are {}", TwoPasses::kMostTokens, e.source.tokens()));
+    problems.add(place_of(e, "source"), fmt::format("--backward takes fewer than {} tokens, whose numbers float32 can hold, and there are {}", TwoPasses::kMostTokens, e.source.tokens()));
 }
 
 void check_execution(const World& world, const Experiment& e, const ExecuteOptions& options) {
@@ -130,7 +136,7 @@ void check_execution(const World& world, const Experiment& e, const ExecuteOptio
   if (!options.dump.empty() && e.layers.size() != 1)
     problems.add({}, fmt::format("--dump writes one layer and the experiment has {}: choose one, such as --set layers={}", e.layers.size(), e.layers.front()));
   if (!e.changes.events.empty()) problems.add(e.changes.events.front().at, "`events` has no effect here: real processes run one batch, on all ranks; leave it out with --set events=[]");
-  if (options.backward) check_backward(e, problems);
+  options.backward ? check_backward(e, problems) : check_router(e, problems);
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)), least = least_memory(world, e, options.backward);
   if (memory > 0 && least > memory)
     problems.add({}, fmt::format("real experts and tokens of this size need more than {} on the first process and this machine has {}: shrink them, such as --set execute.hidden=256 --set "
