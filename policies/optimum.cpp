@@ -21,6 +21,7 @@ void raise(Certificate& bound, double value, std::string_view because) {
   if (value > bound.value) bound = {value, because};
 }
 
+constexpr int kMostWays = 1024;         // ranks between each two of which ways are found: they grow as the square
 constexpr std::int64_t kFarthest = 64;  // homes of a rank that are looked at for what an expert waits for there
 constexpr int kHomes = 8;               // of an expert that its wait is reckoned with, the farthest
 constexpr std::int64_t kSplits = 1024;  // copies of an expert up to which all ways to split them are tried
@@ -333,7 +334,7 @@ class Optimum {
   }
 
   void layer(OptimumBounds& out) {
-    if (d_.experts_wait && sources_known_ && total_ > 0) raise_by_waits(out.layer_s);
+    if (d_.experts_wait && d_.all_ways && cuts_.there.rows > 0 && sources_known_ && total_ > 0) raise_by_waits(out.layer_s);
     layer_without_waits(out);
   }
   void layer_without_waits(OptimumBounds& out) const {
@@ -438,8 +439,6 @@ std::vector<double> far_latencies(const Topology& topology, bool into) {
   return seconds;
 }
 
-}  // namespace
-
 /// The latency of the way between each two ranks, hop by hop the shorter of both directions: results may come back along it.
 Matrix<double> ways(const Topology& topology, const Exchange& exchange, const MachineCuts& cuts) {
   const std::int64_t ranks = topology.ranks();
@@ -483,6 +482,8 @@ Matrix<std::int32_t> farthest(const Matrix<double>& ways) {
   return homes;
 }
 
+}  // namespace
+
 MachineCuts cuts_of(const Topology& topology, const Exchange& exchange) {
   const auto ranks = static_cast<std::size_t>(topology.ranks()), nodes = static_cast<std::size_t>(topology.nodes());
   MachineCuts cuts;
@@ -505,11 +506,13 @@ MachineCuts cuts_of(const Topology& topology, const Exchange& exchange) {
   }
   cuts.latency_out = std::move(first), cuts.latency_in = std::move(last);
   cuts.far_out = far_latencies(topology, false), cuts.far_in = far_latencies(topology, true);
-  cuts.there = ways(topology, exchange, cuts);
-  cuts.back = cuts.there;
-  for (std::int64_t h = 0; h < cuts.back.rows; ++h)
-    for (std::int64_t s = 0; s < cuts.back.columns; ++s) cuts.back(h, s) = std::min(cuts.there(h, s), cuts.there(s, h));
-  cuts.farthest_there = farthest(cuts.there), cuts.farthest_back = farthest(cuts.back);
+  if (topology.ranks() <= kMostWays) {
+    cuts.there = ways(topology, exchange, cuts);
+    cuts.back = cuts.there;
+    for (std::int64_t h = 0; h < cuts.back.rows; ++h)
+      for (std::int64_t s = 0; s < cuts.back.columns; ++s) cuts.back(h, s) = std::min(cuts.there(h, s), cuts.there(s, h));
+    cuts.farthest_there = farthest(cuts.there), cuts.farthest_back = farthest(cuts.back);
+  }
   cuts.node_out.assign(nodes, kInfinity), cuts.node_in.assign(nodes, kInfinity);
   if (nodes < 2) return cuts;
   parallel_for(static_cast<std::int64_t>(nodes), [&](std::int64_t n) {

@@ -13,7 +13,7 @@ struct MachineCuts {
   std::vector<double> node_out, node_in;          ///< [N] bytes/s of the narrowest cut between a node and all others (topology/bisection.h); infinite where there is one node
   std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
   std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
-  Matrix<double> there, back;                     ///< [R][R] seconds of latency, home rank by serving rank: of a row on the exchange's own way, hop after hop, and of its result
+  Matrix<double> there, back;                     ///< [R][R] seconds of latency, home rank by serving rank: of a row on the exchange's own way, hop after hop, and of its result; empty beyond 1,024 ranks
   Matrix<std::int32_t> farthest_there, farthest_back;  ///< [R][at most 64] by serving rank, the home ranks with the longest ways, longest first
 };
 MachineCuts cuts_of(const Topology& topology, const Exchange& exchange);
@@ -31,6 +31,7 @@ struct Demand {
   std::vector<double> shared_seconds;  ///< [R] of the shared expert over the rank's own tokens; empty: none
   double shared_anywhere_s = 0;        ///< of the shared expert over all tokens in one call at speed 1, where any rank may compute it for any token; then `shared_seconds` is empty. One call must not take longer than several
   std::vector<double> speed;           ///< [R] as in Problem; empty: all alike
+  bool all_ways = true;                ///< the exchange goes the ways that the cuts know: not where ranks are down, around which it goes others
   bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come and their results leave when all are done; not where chunks are computed one by one
 };
 
@@ -58,10 +59,10 @@ struct OptimumBounds {
 /// path's latency.
 /// - `busiest rank`: entering, computing and leaving one after another on one rank, spread over ranks as above, or with the load bound on the rank that is quickest with it;
 /// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds (`shared expert` where nothing else is computed);
-/// - `all in turn`: the mean over ranks of entering, computing (one call an expert), leaving and waiting. On a rank with an expert that is not replicated it waits at least as that expert must (below). Rows that enter and leave are all
+/// - `all in turn` (where ways are known): the mean over ranks of entering, computing (one call an expert), leaving and waiting. On a rank with an expert that is not replicated it waits at least as that expert must (below). Rows that enter and leave are all
 ///   copies but those that the serving ranks' own tokens have and those that share a row with another copy, of which a rank has as many pairs as its experts have tokens in common (`together`). A replica spares rows, and perhaps two
 ///   ranks their wait, but is a call more, which takes as long as reading the weights again; so the least over numbers of replicas is taken, expert by expert.
-/// - `calls and waits`: A experts that tokens want are A calls of one row at least, so some rank of R makes q = ceil(A / R) calls. Were none of the experts of such ranks alone on its rank, more would have to be replicated than the calls that
+/// - `calls and waits` (likewise): A experts that tokens want are A calls of one row at least, so some rank of R makes q = ceil(A / R) calls. Were none of the experts of such ranks alone on its rank, more would have to be replicated than the calls that
 ///   this adds allow; so one of them also waits, or some rank makes q + 1 calls.
 ///   What an expert that is not replicated waits for, wherever it is: its rank's experts begin when the row with the longest way has come, and all others that its links can let in no sooner; so do its results leave.
 /// - `pigeonhole`: experts that the slots beyond one each cannot replicate lie whole on one rank, so some rank computes as much as packing them needs (policies/load_bound.h, in seconds); those that tokens of two ranks want wait for a
