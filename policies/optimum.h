@@ -3,20 +3,10 @@
 #include <functional>
 
 #include "policies/load_bound.h"
+#include "policies/machine_cuts.h"
 #include "policies/schedule.h"
 
 namespace epsim {
-
-/// What bounds must know of a machine and of an exchange on it, found once: how fast bytes can leave and enter each rank and each node, over all links together, and how long they are under way at least.
-struct MachineCuts {
-  std::vector<double> rank_out, rank_in;          ///< [R] bytes/s of a rank's own links
-  std::vector<double> node_out, node_in;          ///< [N] bytes/s of the narrowest cut between a node and all others (topology/bisection.h); infinite where there is one node
-  std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
-  std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
-  Matrix<double> there, back;                     ///< [R][R] seconds of latency, home rank by serving rank: of a row on the exchange's own way, hop after hop, and of its result; empty beyond 1,024 ranks
-  Matrix<std::int32_t> farthest_there, farthest_back;  ///< [R][at most 64] by serving rank, the home ranks with the longest ways, longest first
-};
-MachineCuts cuts_of(const Topology& topology, const Exchange& exchange);
 
 /// One batch of one layer, as every placement with these slots meets it.
 struct Demand {
@@ -59,12 +49,7 @@ struct OptimumBounds {
 /// path's latency.
 /// - `busiest rank`: entering, computing and leaving one after another on one rank, spread over ranks as above, or with the load bound on the rank that is quickest with it;
 /// - `computing`: all experts at once, one call each, and the shared expert, over all ranks' speeds (`shared expert` where nothing else is computed);
-/// - `all in turn` (where ways are known): the mean over ranks of entering, computing (one call an expert), leaving and waiting. On a rank with an expert that is not replicated it waits at least as that expert must (below). Rows that enter and leave are all
-///   copies but those that the serving ranks' own tokens have and those that share a row with another copy, of which a rank has as many pairs as its experts have tokens in common (`together`). A replica spares rows, and perhaps two
-///   ranks their wait, but is a call more, which takes as long as reading the weights again; so the least over numbers of replicas is taken, expert by expert.
-/// - `calls and waits` (likewise): A experts that tokens want are A calls of one row at least, so some rank of R makes q = ceil(A / R) calls. Were none of the experts of such ranks alone on its rank, more would have to be replicated than the calls that
-///   this adds allow; so one of them also waits, or some rank makes q + 1 calls.
-///   What an expert that is not replicated waits for, wherever it is: its rank's experts begin when the row with the longest way has come, and all others that its links can let in no sooner; so do its results leave.
+/// - `all in turn`, `calls and waits`, `company`: policies/turns_bound.h;
 /// - `pigeonhole`: experts that the slots beyond one each cannot replicate lie whole on one rank, so some rank computes as much as packing them needs (policies/load_bound.h, in seconds); those that tokens of two ranks want wait for a
 ///   row and send one besides;
 /// - `home rank`, `home node`, `serving nodes`: the stage bound with what must come before or after it: a call of one row, and a row's way.

@@ -126,14 +126,36 @@ struct FiveExperts {
   }
 };
 
-// All four ranks want all five: whatever lies where, some rank makes two calls, waits for the rows of three others and sends as many back. Spare slots change nothing, as a replica costs a call more.
+// All four ranks want all five: whatever lies where, some rank makes two calls, waits for the rows of three others and sends as many back; for both of its experts, where none is replicated. Spare slots spare it
+// neither the calls nor a wait, as a replica costs a call more.
 TEST(OptimumProperty, SpareSlotsSpareNeitherCallsNorWaits) {
-  for (const Placement& placement : {Placement::from_experts({0, 1, 2, 3, 4}, {0, 2, 3, 4, 5}, 5), Placement::from_experts({0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1}, {0, 3, 6, 9, 12}, 5)}) {
-    const FiveExperts layer({0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4}, placement);
+  const std::vector<int> choices{0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4};
+  const auto check = [&](const Placement& placement, double rows) {
+    const FiveExperts layer(choices, placement);
     EXPECT_EQ(layer.bound.because, "calls and waits");
-    EXPECT_NEAR(layer.bound.value, 2e-6 + 2 * (20e-9 + 3 * 16e-9), 1e-12) << "two links and three rows each way";
+    EXPECT_NEAR(layer.bound.value, 2e-6 + 2 * (20e-9 + rows * 16e-9), 1e-12) << "two links and the rows each way";
     EXPECT_GE(layer.end, layer.bound.value);
-  }
+  };
+  check(Placement::from_experts({0, 1, 2, 3, 4}, {0, 2, 3, 4, 5}, 5), 6);
+  check(Placement::from_experts({0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1}, {0, 3, 6, 9, 12}, 5), 3);
+}
+
+// Of four experts on two ranks one is wanted by a hundred tokens: beside it lies one of the others, that ten want each.
+TEST(OptimumProperty, AHeavyExpertHasCompany) {
+  const Topology t = testing::star(2, 1e15);
+  ComputeModel compute = testing::nanoseconds();
+  compute.kernel_seconds = [](const Device&, const KernelCall& call, Precision) { return 1e-6 * static_cast<double>(call.rows); };
+  compute.reduce_seconds = [](const Device&, double) { return 0.0; };
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 4;
+  Routing routing;
+  routing.experts = 4, routing.top_k = 1, routing.first_token = {0, 65, 130};
+  for (int i = 0; i < 130; ++i) routing.expert.push_back(static_cast<std::uint16_t>(i % 13 < 10 ? 0 : i % 13 - 9)), routing.weight.push_back(1);
+  const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 1, 2, 3}, {0, 2, 4}, 4), part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr)), t);
+  const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct", static_cast<const Shape*>(nullptr));
+  const Certificate bound = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t, exchange)).layer_s;
+  EXPECT_EQ(bound.because, "company");
+  EXPECT_NEAR(bound.value, 110e-6, 1e-9);
 }
 
 // Three of five experts are wanted at home only, where they wait for nothing: the rank with two calls may be one of these.
@@ -141,6 +163,30 @@ TEST(OptimumProperty, ARankWithMostCallsNeedNotBeTheOneThatWaits) {
   const FiveExperts layer({0, 1, 3, 4, 2, 2, 3, 4, 3, 4, 3, 4, 3, 4, 3, 4}, Placement::from_experts({0, 1, 2, 3, 4}, {0, 2, 3, 4, 5}, 5));
   EXPECT_NEAR(layer.end, 2e-6, 1e-12);
   EXPECT_NEAR(layer.bound.value, 2e-6, 1e-12) << layer.bound.because;
+}
+
+// Six experts, each wanted by many tokens of three ranks beside each other and by one token far away: the far one is under way for longer, but while the others' rows still come in.
+TEST(OptimumProperty, ALongWayIsTravelledWhileOtherRowsComeIn) {
+  const Topology t = testing::tree(2, 3, 1e9, 1e9, Time{10'000'000});
+  ComputeModel compute = testing::nanoseconds();
+  compute.kernel_seconds = [](const Device&, const KernelCall&, Precision) { return 1e-6; };
+  compute.reduce_seconds = [](const Device&, double) { return 0.0; };
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 4;
+  Routing routing;
+  routing.experts = 6, routing.top_k = 1, routing.first_token = {0};
+  for (std::uint16_t r = 0; r < 6; ++r) {
+    for (std::uint16_t e = 0; e < 3; ++e) routing.expert.insert(routing.expert.end(), 1000, static_cast<std::uint16_t>(r / 3 * 3 + e));
+    routing.expert.push_back(static_cast<std::uint16_t>((r + 3) % 6));
+    routing.first_token.push_back(static_cast<std::int64_t>(routing.expert.size()));
+  }
+  routing.weight.assign(routing.expert.size(), 1);
+  const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5, 6}, 6), part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr)), t);
+  const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct", static_cast<const Shape*>(nullptr));
+  const Certificate bound = optimum_bounds(demand_of(plan, exchange, t, pricing, compute), t, cuts_of(t, exchange)).layer_s;
+  const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("fair"), compute, Precision::bf16).end.seconds();
+  EXPECT_GE(end, bound.value) << bound.because;
+  EXPECT_NEAR(bound.value, 1e-6 + 2 * (20e-6 + 2000 * 16e-9), 1e-6) << bound.because << ": the near ranks' rows and the two links they cross, both ways";
 }
 
 // I6 for all placements at once: no placement, replica rule, exchange or network beats the bounds that were made without looking at the placement.
@@ -193,7 +239,7 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   EXPECT_GT(combine, 0.99);
   EXPECT_GT(layer, 0.9);
   EXPECT_GT(shared, 0.9);
-  for (const char* because : {"busiest rank", "computing", "all in turn", "calls and waits", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+  for (const char* because : {"busiest rank", "computing", "all in turn", "calls and waits", "company", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
 }
 
 }  // namespace

@@ -1,0 +1,303 @@
+#include "policies/turns_bound.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace epsim {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kSplits = 4096;  // copies of an expert up to which all ways to split them are tried
+
+/// The sum of the first `count`, or of all.
+double sum_of_first(const std::vector<double>& values, std::int64_t count) {
+  const auto n = std::clamp<std::int64_t>(count, 0, static_cast<std::int64_t>(values.size()));
+  return std::accumulate(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), 0.0);
+}
+
+/// What an expert takes, in seconds on one rank.
+struct Expert {
+  std::int64_t copies = 0;
+  double compute = 0;              ///< one call, at speed 1
+  std::vector<double> shared;      ///< by ranks that hold it, from 1: copies of it that share a row with another's, at most, a half of each pair
+  std::vector<double> alone;       ///< by ranks that hold it: of the fullest of them, were nothing else on it
+  double wait = 0;                 ///< of a rank that holds it whole: until its rows have come, and its results have left
+};
+
+/// Rows to ranks, or results from them, that come from an approach's latency away.
+struct Side {
+  double latency = 0, row_seconds = 0;       ///< on the rank with the widest links
+  std::vector<std::vector<double>> copies;   ///< by expert and ranks that hold it, from 1: copies with so long a way, at least
+  bool may_share = false;
+
+  /// Seconds that these keep links busy, at least.
+  double seconds(std::size_t e, std::size_t holders, const Expert& expert) const {
+    return row_seconds * std::max(0.0, copies[e][holders - 1] - (may_share ? expert.shared[holders - 1] : 0));
+  }
+  bool far(std::size_t e) const { return row_seconds == 0 || copies[e].front() > 0; }
+};
+
+class Turns {
+ public:
+  Turns(const Demand& d, const MachineCuts& cuts) : d_(d) {
+    for (std::size_t r = 0; r < d.slots.size(); ++r) {
+      if (d.slots[r] == 0) continue;
+      const double speed = d.speed.empty() ? 1 : d.speed[r];
+      serving_.push_back(r);
+      slots_ += d.slots[r], fullest_ = std::max<std::int64_t>(fullest_, d.slots[r]);
+      fastest_ = std::max(fastest_, speed), slowest_ = std::min(slowest_, speed), speeds_ += speed;
+      widest_in_ = std::max(widest_in_, cuts.rank_in[r]), widest_out_ = std::max(widest_out_, cuts.rank_out[r]);
+    }
+    spare_ = std::max<std::int64_t>(0, slots_ - d.kept.columns);
+    most_ = static_cast<std::size_t>(std::min(ranks(), 1 + spare_));
+    for (std::int64_t e = 0; e < d.kept.columns; ++e) {
+      std::vector<std::int64_t> homes(static_cast<std::size_t>(d.kept.rows));
+      for (std::int64_t r = 0; r < d.kept.rows; ++r) homes[static_cast<std::size_t>(r)] = d.kept(r, e);
+      Expert expert;
+      expert.copies = std::accumulate(homes.begin(), homes.end(), std::int64_t{0});
+      if (expert.copies == 0) continue;
+      expert.compute = d.expert_seconds(expert.copies);
+      share_rows(expert, e);
+      experts_.push_back(std::move(expert)), homes_.push_back(std::move(homes));
+    }
+    if (experts_.empty()) return;
+    in_ = sides(cuts.there, d.dispatch_row, d.dispatch_row_for, widest_in_);
+    out_ = sides(cuts.back, d.combine_row, d.combine_row_for, widest_out_);
+    find_waits(cuts);
+    for (std::size_t e = 0; e < experts_.size(); ++e) find_alone(e);
+    replica_ = replica_seconds();
+  }
+
+  Certificate run() const {
+    Certificate bound;
+    if (experts_.empty()) return bound;
+    const auto raise = [&bound](double value, std::string_view because) {
+      if (value > bound.value) bound = {value, because};
+    };
+    raise(calls_and_waits(), "calls and waits");
+    for (const Side& in : in_)
+      for (const Side& out : out_) {
+        raise(all_in_turn(in, out), "all in turn");
+        raise(calls_in_turn(in, out), "calls and waits");
+        raise(company(in, out), "company");
+      }
+    return bound;
+  }
+
+ private:
+  std::int64_t ranks() const { return static_cast<std::int64_t>(serving_.size()); }
+  std::int64_t active() const { return static_cast<std::int64_t>(experts_.size()); }
+  double one_row() const { return d_.expert_seconds(1) / fastest_; }
+
+  void share_rows(Expert& expert, std::int64_t e) const {
+    const auto partners = static_cast<std::size_t>(fullest_ - 1);
+    if (d_.together.rows == 0) {
+      // No more than a row can stand for.
+      const auto row = static_cast<double>(std::max<std::int64_t>(1, std::min<std::int64_t>(fullest_, d_.top_k)));
+      expert.shared.assign(most_, static_cast<double>(expert.copies) * (1 - 1 / row));
+      return;
+    }
+    std::vector<std::int64_t> pairs(d_.together.row(e).begin(), d_.together.row(e).end());
+    pairs[static_cast<std::size_t>(e)] = 0;
+    std::ranges::sort(pairs, std::greater());
+    double shared = 0;
+    for (std::size_t a = 0; a < most_; ++a) {
+      for (std::size_t i = a * partners; i < std::min((a + 1) * partners, pairs.size()); ++i) shared += static_cast<double>(pairs[i]) / 2;
+      expert.shared.push_back(shared);
+    }
+  }
+
+  /// Copies of an expert from homes nearer to a rank than an approach.
+  std::int64_t near(const Approach& approach, std::size_t e, std::size_t rank) const {
+    std::int64_t copies = 0;
+    for (const std::int32_t h : approach.nearer[rank]) copies += homes_[e][static_cast<std::size_t>(h)];
+    return copies;
+  }
+  std::vector<Side> sides(const std::vector<Approach>& approaches, Bytes row_bytes, RowFor row_for, double rate) const {
+    if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false}};
+    std::vector<Side> all;
+    for (const Approach& approach : approaches) {
+      Side side{approach.latency, static_cast<double>(row_bytes) / rate, {}, row_for != RowFor::copy};
+      for (std::size_t e = 0; e < experts_.size(); ++e) {
+        std::vector<std::int64_t> nearer;
+        for (const std::size_t r : serving_) nearer.push_back(near(approach, e, r));
+        std::partial_sort(nearer.begin(), nearer.begin() + static_cast<std::ptrdiff_t>(most_), nearer.end(), std::greater());
+        std::int64_t left = experts_[e].copies;
+        std::vector<double>& copies = side.copies.emplace_back();
+        for (std::size_t a = 0; a < most_; ++a) copies.push_back(static_cast<double>(std::max<std::int64_t>(0, left -= nearer[a])));
+      }
+      all.push_back(std::move(side));
+    }
+    return all;
+  }
+
+  void find_waits(const MachineCuts& cuts) {
+    const auto side = [this](const std::vector<Approach>& approaches, std::size_t e, std::size_t rank, double row_seconds) {
+      double longest = 0;
+      for (const Approach& a : approaches)
+        if (const std::int64_t far = experts_[e].copies - near(a, e, rank); far > 0) longest = std::max(longest, a.latency + static_cast<double>(far) * row_seconds);
+      return longest;
+    };
+    for (std::size_t e = 0; e < experts_.size(); ++e) {
+      experts_[e].wait = kInfinity;
+      for (const std::size_t r : serving_) {
+        double wait = 0;
+        if (d_.dispatch_row > 0) wait += side(cuts.there, e, r, static_cast<double>(d_.dispatch_row) / cuts.rank_in[r]);
+        if (d_.combine_row > 0) wait += side(cuts.back, e, r, static_cast<double>(d_.combine_row) / cuts.rank_out[r]);
+        experts_[e].wait = std::min(experts_[e].wait, wait);
+      }
+    }
+  }
+
+  void find_alone(std::size_t e) {
+    const double near_s = in_.front().latency + out_.front().latency, row_s = in_.front().row_seconds + out_.front().row_seconds;
+    for (std::size_t a = 1; a <= most_; ++a) {
+      const std::int64_t copies = (experts_[e].copies + static_cast<std::int64_t>(a) - 1) / static_cast<std::int64_t>(a), foreign = copies - std::ranges::max(homes_[e]);
+      experts_[e].alone.push_back(d_.expert_seconds(copies) / fastest_ + (foreign > 0 ? near_s + static_cast<double>(foreign) * row_s : 0));
+    }
+  }
+
+  /// Seconds that one more replica of an expert adds to all that ranks compute, at least.
+  double replica_seconds() const {
+    const std::int64_t most = std::ranges::max_element(experts_, {}, &Expert::copies)->copies;
+    if (most > kSplits) return 0;
+    std::vector<double> of(static_cast<std::size_t>(most) + 1);
+    for (std::int64_t n = 1; n <= most; ++n) of[static_cast<std::size_t>(n)] = d_.expert_seconds(n);
+    double least = most < 2 ? 1.0 : of[1];  // a single copy cannot be split: any large number
+    for (std::size_t n = 2; n < of.size(); ++n)
+      for (std::size_t part = 1; 2 * part <= n; ++part) least = std::min(least, of[part] + of[n - part] - of[n]);
+    return std::max(0.0, least);
+  }
+
+  std::int64_t near_only(const Side& in, const Side& out) const {
+    std::int64_t experts = 0;
+    for (std::size_t e = 0; e < experts_.size(); ++e) experts += !in.far(e) || !out.far(e);
+    return experts;
+  }
+
+  double all_in_turn(const Side& in, const Side& out) const {
+    const double latency = in.latency + out.latency, each = replica_ - 2 * fastest_ * latency;
+    double compute = 0;
+    for (const Expert& e : experts_) compute += e.compute;
+    // [expert][a]: the least for a ranks that hold it, or more.
+    std::vector<std::vector<double>> least(experts_.size(), std::vector<double>(most_));
+    for (std::size_t e = 0; e < experts_.size(); ++e)
+      for (std::size_t a = most_; a >= 1; --a) {
+        const double here = static_cast<double>(a - 1) * each + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e]));
+        least[e][a - 1] = a < most_ ? std::min(here, least[e][a]) : here;
+      }
+    const double latencies = fastest_ * latency * static_cast<double>(near_only(in, out));
+    // What the layer takes at least if it takes no longer than `seconds`.
+    const auto at_least = [&](double seconds) {
+      double all = compute - latencies;
+      for (std::size_t e = 0; e < experts_.size(); ++e) {
+        const std::vector<double>& alone = experts_[e].alone;
+        const auto holders = static_cast<std::size_t>(std::partition_point(alone.begin(), alone.end(), [&](double s) { return s > seconds; }) - alone.begin());
+        if (holders == most_) return kInfinity;
+        all += least[e][holders];
+      }
+      // Ranks that are not in use have nothing to wait for; what is to be shared, if it is not negative, is then more for each of the others.
+      return all >= 0 ? latency + all / speeds_ : 0;
+    };
+    double below = at_least(kInfinity), above = below;
+    if (at_least(below) <= below) return below;
+    while (at_least(above) > above) below = above, above = 2 * above + 1e-9;
+    for (int i = 0; i < 50; ++i) {
+      const double middle = (below + above) / 2;
+      (at_least(middle) <= middle ? above : below) = middle;
+    }
+    return below;
+  }
+
+  /// The least over numbers of replicas of what `seconds(replicas, ranks)` says of ranks that make `calls` calls each, or of what `more` says of one that makes a call more.
+  template <class Seconds>
+  double least_of_calls(Seconds&& seconds, double more) const {
+    const std::int64_t q = calls();
+    double least = kInfinity;
+    for (std::int64_t z = 0; z <= spare_ && active() + z <= q * ranks(); ++z) least = std::min(least, seconds(z, active() + z - (q - 1) * ranks()));
+    const bool can_make_more = fullest_ > q && active() + spare_ > q;
+    return can_make_more ? std::min(least, more) : least;
+  }
+  std::int64_t calls() const { return (active() + ranks() - 1) / ranks(); }
+
+  double calls_and_waits() const {
+    std::vector<double> compute, wait;
+    for (const Expert& e : experts_) compute.push_back(e.compute / fastest_), wait.push_back(e.wait);
+    std::ranges::sort(compute);
+    std::ranges::sort(wait);
+    const std::int64_t q = calls();
+    const double one = one_row();
+    // Of one rank with so many calls: whole experts are on it, the one that waits longest among them.
+    const auto on_one = [&](std::int64_t made, std::int64_t whole, double longest) { return sum_of_first(compute, whole) + static_cast<double>(made - whole) * one + longest; };
+    const auto some = [&](std::int64_t z, std::int64_t busy) {
+      const std::int64_t whole = busy * q - 2 * z;
+      if (whole <= 0) return static_cast<double>(q) * one;
+      double waits = 0;
+      for (std::int64_t i = whole; i >= 1; i -= q) waits += wait[static_cast<std::size_t>(i - 1)];
+      const double mean = (sum_of_first(compute, whole) + static_cast<double>(2 * z) * one + waits) / static_cast<double>(busy);
+      return std::max(mean, on_one(q, std::max<std::int64_t>(1, q - 2 * z), wait[static_cast<std::size_t>(whole - 1)]));
+    };
+    const std::int64_t whole = std::max<std::int64_t>(0, std::min(active(), q + 1 - 2 * spare_));
+    return least_of_calls(some, on_one(q + 1, whole, whole > 0 ? wait[static_cast<std::size_t>(whole - 1)] : 0));
+  }
+
+  /// Seconds of each expert whole on a rank, with its rows; ascending.
+  std::vector<double> whole(const Side& in, const Side& out) const {
+    std::vector<double> seconds;
+    for (std::size_t e = 0; e < experts_.size(); ++e) seconds.push_back(experts_[e].compute / fastest_ + in.seconds(e, 1, experts_[e]) + out.seconds(e, 1, experts_[e]));
+    return seconds;
+  }
+
+  double calls_in_turn(const Side& in, const Side& out) const {
+    std::vector<double> seconds = whole(in, out);
+    std::ranges::sort(seconds);
+    const std::int64_t q = calls(), near = near_only(in, out);
+    const double one = one_row(), latency = in.latency + out.latency;
+    const auto some = [&](std::int64_t z, std::int64_t busy) {
+      const std::int64_t whole = std::max<std::int64_t>(0, busy * q - 2 * z), far = std::max<std::int64_t>(0, whole - near), waiting = (far + q - 1) / q;
+      return (sum_of_first(seconds, whole) + static_cast<double>(busy * q - whole) * one + static_cast<double>(waiting) * latency) / static_cast<double>(busy);
+    };
+    const std::int64_t whole = std::max<std::int64_t>(0, std::min(active(), q + 1 - 2 * spare_));
+    return least_of_calls(some, sum_of_first(seconds, whole) + static_cast<double>(q + 1 - whole) * one + (whole > near ? latency : 0));
+  }
+
+  double company(const Side& in, const Side& out) const {
+    if (spare_ > 0 || fullest_ * ranks() != slots_) return 0;
+    const std::int64_t idle = slots_ - active();
+    const std::vector<double> of = whole(in, out);
+    std::vector<std::size_t> order(of.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::sort(order, std::greater(), [&](std::size_t e) { return of[e]; });
+    std::vector<double> light;
+    for (std::size_t i = order.size(); i-- > 0;) light.push_back(of[order[i]]);
+    const double latency = in.latency + out.latency;
+    const auto waits = [&](std::size_t i) { return in.far(order[i]) && out.far(order[i]) ? latency : 0; };
+    double bound = 0, heaviest = 0, together = kInfinity;
+    for (std::int64_t h = 1; h <= std::min(ranks(), active()); ++h) {
+      const auto last = static_cast<std::size_t>(h - 1);
+      heaviest += of[order[last]] + waits(last);
+      const double apart = (heaviest + sum_of_first(light, std::min(active() - h, h * (fullest_ - 1) - idle))) / static_cast<double>(h);
+      if (h > 1 && fullest_ > 1) together = std::min(together, of[order[last]] + of[order[last - 1]] + sum_of_first(light, std::min(active() - 2, fullest_ - 2 - idle)));
+      bound = std::max(bound, std::min(apart, together));
+    }
+    return bound;
+  }
+
+  const Demand& d_;
+  std::vector<std::size_t> serving_;  // ranks that have slots
+  std::int64_t slots_ = 0, fullest_ = 0, spare_ = 0;
+  std::size_t most_ = 1;  // ranks that can hold one expert
+  double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0, widest_in_ = 0, widest_out_ = 0;
+  std::vector<Expert> experts_;  // that tokens want
+  std::vector<std::vector<std::int64_t>> homes_;  // [expert][R] copies
+  std::vector<Side> in_, out_;
+  double replica_ = 0;
+};
+
+}  // namespace
+
+Certificate turns_bound(const Demand& demand, const MachineCuts& cuts) { return Turns(demand, cuts).run(); }
+
+}  // namespace epsim
