@@ -33,6 +33,14 @@ Matrix<std::int64_t> together(const Plan& plan) {
   return pairs;
 }
 
+/// Tokens by the number of copies they kept: [0 .. top_k].
+std::vector<std::int64_t> tokens_with(const Plan& plan) {
+  const std::int64_t k = plan.routing.top_k;
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(k) + 1);
+  for (std::int64_t t = 0; t < plan.routing.tokens(); ++t) ++tokens[static_cast<std::size_t>(std::count_if(plan.slot.begin() + t * k, plan.slot.begin() + (t + 1) * k, [](auto s) { return s >= 0; }))];
+  return tokens;
+}
+
 /// Tokens whose shared expert another rank than theirs computes.
 std::int64_t visits_of(const Plan& plan) {
   const Matrix<std::int64_t> visits = visits_by_rank(plan, 1);
@@ -57,6 +65,7 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
   for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r]);
   d.top_k = plan.routing.top_k;
   d.together = together(plan);
+  d.tokens_with = tokens_with(plan);
   d.dispatch_row_for = e.exchange.dispatch_row_for, d.combine_row_for = e.exchange.combine_row_for;
   d.dispatch_row = e.pricing.dispatch_row(), d.combine_row = e.pricing.combine_row();
   const auto seconds = [&e](std::int64_t rows, std::int64_t ffn) {

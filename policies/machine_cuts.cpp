@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
+#include <map>
 #include <queue>
 
 #include "base/parallel.h"
@@ -64,59 +64,138 @@ std::vector<double> far_latencies(const Topology& topology, bool into) {
   return seconds;
 }
 
-/// The latency of the way between each two ranks, hop by hop the shorter of both directions: results may come back along it.
-Matrix<double> ways(const Topology& topology, const Exchange& exchange, const MachineCuts& cuts) {
+/// Ways between homes and serving ranks, [home][serving].
+struct Ways {
+  Matrix<double> latency;     ///< seconds
+  Matrix<double> at_rank;     ///< of these, what begins when a row is put on the serving rank's own link: the last hop's there, all of it back
+  Matrix<std::int32_t> door;  ///< the link of the serving rank that they end or begin with; -1: any of its links
+  explicit Ways(std::int64_t ranks) : latency(ranks, ranks), at_rank(ranks, ranks), door(ranks, ranks) { std::ranges::fill(door.cells, -1); }
+};
+
+/// The only link of a rank on the paths from `s` to `d`, at their end or at their beginning; -1 where there are several.
+std::int32_t door(const Topology& topology, Rank s, Rank d, bool at_end) {
+  std::int32_t found = -1;
+  int count = 0;
+  topology.for_each_link(s, d, [&](std::int32_t l) {
+    const Link& link = topology.links()[static_cast<std::size_t>(l)];
+    if (topology.vertices()[static_cast<std::size_t>(at_end ? link.to : link.from)].rank == (at_end ? d : s)) found = l, ++count;
+  });
+  return count == 1 ? found : -1;
+}
+
+/// The ways of rows, and of results. Latencies count hop by hop the shorter of both directions, as results may come back along the way of the rows or along the journey from the serving rank to home; where these do not begin with the same
+/// link, their door is not known.
+std::pair<Ways, Ways> find_ways(const Topology& topology, const Exchange& exchange, const MachineCuts& cuts) {
   const std::int64_t ranks = topology.ranks();
-  Matrix<double> there(ranks, ranks);
+  Ways there(ranks);
   const auto any = [&](Rank s, Rank d) {
     const double near = std::max(cuts.latency_out[s], cuts.latency_in[d]);
     return topology.node_of(s) == topology.node_of(d) ? near : std::max({near, cuts.far_out[s], cuts.far_in[d]});
   };
   const Journey journey = exchange.journey ? exchange.journey(topology) : Journey{};
+  Ways back(ranks);
   parallel_for(ranks, [&](std::int64_t i) {
     const Rank s(i);
     std::vector<bool> known(static_cast<std::size_t>(ranks));
     known[static_cast<std::size_t>(i)] = true;
     std::vector<Rank> open;
+    std::vector<Journey::Hop> hops;
     for (const Rank d : ids<Rank>(ranks)) {
+      if (s == d) continue;
       if (!exchange.journey) {
-        if (s != d) there(i, d.value) = any(s, d);
+        there.latency(i, d.value) = there.at_rank(i, d.value) = any(s, d);
         continue;
       }
       for (Rank at = d; !known[static_cast<std::size_t>(at)]; at = journey.last(s, at).from) open.push_back(at);
       for (; !open.empty(); open.pop_back()) {
         const Rank at = open.back(), from = journey.last(s, at).from;
-        there(i, at.value) = there(i, from.value) + std::min(topology.latency(from, at), topology.latency(at, from)).seconds();
+        there.at_rank(i, at.value) = std::min(topology.latency(from, at), topology.latency(at, from)).seconds();
+        there.latency(i, at.value) = there.latency(i, from.value) + there.at_rank(i, at.value);
         known[static_cast<std::size_t>(at)] = true;
       }
+      const Rank last = journey.last(s, d).from;
+      there.door(i, d.value) = door(topology, last, d, true);
+      journey.find(d, s, hops);
+      const std::int32_t along = door(topology, d, last, false), own = hops.front().to == last ? along : door(topology, d, hops.front().to, false);
+      if (along == own) back.door(i, d.value) = along;
     }
   });
-  return there;
+  for (std::int64_t h = 0; h < ranks; ++h)
+    for (std::int64_t s = 0; s < ranks; ++s) back.latency(h, s) = back.at_rank(h, s) = std::min(there.latency(h, s), there.latency(s, h));
+  return {std::move(there), std::move(back)};
 }
 
-/// Approaches of some latencies of `ways` [home][serving], the least and the longest among them.
-std::vector<Approach> approaches(const Matrix<double>& ways) {
+/// What rows through one link have in common: none is put on it before, and none has come sooner behind it.
+struct Door {
+  double before = kInfinity, behind = kInfinity;
+  void add(double latency, double at_rank) { before = std::min(before, latency - at_rank), behind = std::min(behind, at_rank); }
+};
+
+/// Approaches of some latencies, the least and the longest among them. `rates`: of all links of ranks.
+std::vector<Approach> approaches(const Topology& topology, const Ways& ways, const std::vector<double>& rates) {
+  const std::int64_t ranks = ways.latency.rows;
   std::vector<double> latencies;
-  for (std::int64_t h = 0; h < ways.rows; ++h)
-    for (std::int64_t s = 0; s < ways.columns; ++s)
-      if (h != s) latencies.push_back(ways(h, s));
+  for (std::int64_t h = 0; h < ranks; ++h)
+    for (std::int64_t s = 0; s < ranks; ++s)
+      if (h != s) latencies.push_back(ways.latency(h, s));
   std::ranges::sort(latencies);
   latencies.erase(std::unique(latencies.begin(), latencies.end()), latencies.end());
   std::vector<Approach> all;
   const std::size_t count = std::min(latencies.size(), kApproaches);
   for (std::size_t i = 0; i < count; ++i) {
-    Approach a;
-    a.latency = latencies[count == 1 ? 0 : i * (latencies.size() - 1) / (count - 1)];
+    const double least = latencies[count == 1 ? 0 : i * (latencies.size() - 1) / (count - 1)];
+    Approach a{kInfinity, {}, {}};
     std::int64_t homes = 0;
-    for (std::int64_t s = 0; s < ways.columns; ++s) {
+    for (std::int64_t s = 0; s < ranks; ++s) {
       std::vector<std::int32_t>& nearer = a.nearer.emplace_back();
-      for (std::int64_t h = 0; h < ways.rows; ++h)
-        if (h == s || ways(h, s) < a.latency) nearer.push_back(static_cast<std::int32_t>(h));
+      std::map<std::int32_t, Door> doors;
+      for (std::int64_t h = 0; h < ranks; ++h)
+        if (h == s || ways.latency(h, s) < least)
+          nearer.push_back(static_cast<std::int32_t>(h));
+        else
+          doors[ways.door(h, s)].add(ways.latency(h, s), ways.at_rank(h, s));
+      double rate = 0;
+      for (const auto& [link, door] : doors) {
+        rate += link >= 0 ? topology.links()[static_cast<std::size_t>(link)].bandwidth : kInfinity;
+        a.latency = std::min(a.latency, door.before + door.behind);
+      }
+      a.rates.push_back(std::min(rate, rates[static_cast<std::size_t>(s)]));
       homes += static_cast<std::int64_t>(nearer.size());
     }
-    if (homes <= kNearer * ways.columns) all.push_back(std::move(a));
+    if (homes <= kNearer * ranks) all.push_back(std::move(a));
   }
   return all;
+}
+
+/// Rows enter a node where their way to a rank has its last hop from another node.
+std::optional<Crossing> crossing(const Topology& topology, const Exchange& exchange, const Ways& there, const Ways& back) {
+  if (exchange.dispatch_row_for != RowFor::node || !exchange.journey || topology.nodes() < 2) return {};
+  const Journey journey = exchange.journey(topology);
+  Crossing c;
+  double in_s = kInfinity, out_s = kInfinity;  // of relayed rows
+  c.homes.resize(static_cast<std::size_t>(topology.ranks()));
+  for (const Rank q : ids<Rank>(topology.ranks())) {
+    c.node.push_back(topology.node_of(q).value);
+    std::vector<std::int32_t> in, out;
+    for (const Rank h : ids<Rank>(topology.ranks())) {
+      if (topology.node_of(h) == topology.node_of(q)) continue;
+      if (topology.node_of(journey.last(h, q).from) == topology.node_of(q)) {
+        in_s = std::min(in_s, there.latency(h.value, q.value)), out_s = std::min(out_s, back.latency(h.value, q.value));
+        continue;
+      }
+      c.homes[static_cast<std::size_t>(q)].push_back(h.value);
+      in.push_back(there.door(h.value, q.value)), out.push_back(back.door(h.value, q.value));
+    }
+    for (const auto& [doors, rate] : {std::pair{&in, &c.in}, {&out, &c.out}}) {
+      std::ranges::sort(*doors);
+      doors->erase(std::unique(doors->begin(), doors->end()), doors->end());
+      double sum = 0;
+      for (const std::int32_t l : *doors) sum += l >= 0 ? topology.links()[static_cast<std::size_t>(l)].bandwidth : kInfinity;
+      *rate = std::max(*rate, sum);
+    }
+  }
+  c.relayed = in_s < kInfinity ? in_s + out_s : 0;
+  return c;
 }
 
 }  // namespace
@@ -148,11 +227,9 @@ MachineCuts cuts_of(const Topology& topology, const Exchange& exchange) {
   cuts.latency_out = std::move(first), cuts.latency_in = std::move(last);
   cuts.far_out = far_latencies(topology, false), cuts.far_in = far_latencies(topology, true);
   if (topology.ranks() <= kMostWays) {
-    const Matrix<double> there = ways(topology, exchange, cuts);
-    Matrix<double> back = there;
-    for (std::int64_t h = 0; h < back.rows; ++h)
-      for (std::int64_t s = 0; s < back.columns; ++s) back(h, s) = std::min(there(h, s), there(s, h));
-    cuts.there = approaches(there), cuts.back = approaches(back);
+    const auto [there, back] = find_ways(topology, exchange, cuts);
+    cuts.there = approaches(topology, there, cuts.rank_in), cuts.back = approaches(topology, back, cuts.rank_out);
+    cuts.crossing = crossing(topology, exchange, there, back);
   }
   cuts.node_out.assign(nodes, kInfinity), cuts.node_in.assign(nodes, kInfinity);
   if (nodes < 2) return cuts;

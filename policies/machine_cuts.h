@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/matrix.h"
@@ -8,10 +9,19 @@
 
 namespace epsim {
 
-/// Rows between a serving rank and homes that are far enough from it are under way for so long at least.
+/// What rows between a serving rank and homes that are far enough from it have in common.
 struct Approach {
-  double latency = 0;                             ///< seconds
+  double latency = 0;                             ///< seconds that they take beside the time for which they keep the serving rank's links busy, one after another, at least
   std::vector<std::vector<std::int32_t>> nearer;  ///< [R] by serving rank: itself, and the homes with shorter ways; ascending
+  std::vector<double> rates;                      ///< [R] bytes/s of the serving rank's links that the others' ways end or begin with; 0: there are no others
+};
+
+/// Where rows cross to a node once for all that it computes of a token (RowFor::node): how soon and how fast.
+struct Crossing {
+  std::vector<std::int32_t> node;                ///< [R]
+  std::vector<std::vector<std::int32_t>> homes;  ///< [R] ranks of other nodes whose rows enter this rank's node by it
+  double relayed = 0;                            ///< seconds of latency of a row that enters by another rank than it is for, and of its result, at least; 0 where none does
+  double in = 0, out = 0;                        ///< bytes/s of the links by which they enter and leave a rank, of the rank that has most
 };
 
 /// What bounds must know of a machine and of an exchange on it, found once: how fast bytes can leave and enter each rank and each node, over all links together, and how long they are under way at least.
@@ -21,6 +31,7 @@ struct MachineCuts {
   std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
   std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
   std::vector<Approach> there, back;              ///< of rows to serving ranks and of results from them, on the exchange's own ways, hop after hop; empty beyond 1,024 ranks
+  std::optional<Crossing> crossing;               ///< where rows cross to nodes once
 };
 MachineCuts cuts_of(const Topology& topology, const Exchange& exchange);
 

@@ -14,6 +14,7 @@ struct Demand {
   std::vector<std::int32_t> slots;    ///< [R]
   int top_k = 1;                      ///< a token names at most so many different experts
   Matrix<std::int64_t> together;      ///< [E][E] tokens with copies of both experts; empty: not known
+  std::vector<std::int64_t> tokens_with;  ///< [copies] tokens with so many copies; empty: not known
   RowFor dispatch_row_for = RowFor::token, combine_row_for = RowFor::token;  ///< of the exchange
   Bytes dispatch_row = 0, combine_row = 0;
   /// Seconds of one expert over rows, 1 or more. Must not fall with rows, and one call must not take longer than two with the same rows between them; both hold of `roofline`.
@@ -22,7 +23,7 @@ struct Demand {
   double shared_anywhere_s = 0;        ///< of the shared expert over all tokens in one call at speed 1, where any rank may compute it for any token; then `shared_seconds` is empty. One call must not take longer than several
   std::vector<double> speed;           ///< [R] as in Problem; empty: all alike
   bool all_ways = true;                ///< the exchange goes the ways that the cuts know: not where ranks are down, around which it goes others
-  bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come and their results leave when all are done; not where chunks are computed one by one
+  bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come, whomever they are for, and results leave it, whosever they are, when all are done; not where chunks are computed one by one
 };
 
 /// Whether a schedule has all of a rank's experts in one kernel phase, so that they wait for all its rows: there are two, the shared expert's and theirs.

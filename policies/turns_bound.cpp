@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "policies/crossing_bound.h"
+
 namespace epsim {
 namespace {
 
@@ -30,25 +32,24 @@ struct Expert {
 struct Side {
   double latency = 0, row_seconds = 0;       ///< on the rank with the widest links
   std::vector<std::vector<double>> copies;   ///< by expert and ranks that hold it, from 1: copies with so long a way, at least
-  bool may_share = false;
+  bool may_share = false, empty = false;     ///< rows may stand for several copies; they have no bytes
 
   /// Seconds that these keep links busy, at least.
   double seconds(std::size_t e, std::size_t holders, const Expert& expert) const {
     return row_seconds * std::max(0.0, copies[e][holders - 1] - (may_share ? expert.shared[holders - 1] : 0));
   }
-  bool far(std::size_t e) const { return row_seconds == 0 || copies[e].front() > 0; }
+  bool far(std::size_t e) const { return empty || copies[e].front() > 0; }
 };
 
 class Turns {
  public:
-  Turns(const Demand& d, const MachineCuts& cuts) : d_(d) {
+  Turns(const Demand& d, const MachineCuts& cuts) : d_(d), cuts_(cuts) {
     for (std::size_t r = 0; r < d.slots.size(); ++r) {
       if (d.slots[r] == 0) continue;
       const double speed = d.speed.empty() ? 1 : d.speed[r];
       serving_.push_back(r);
       slots_ += d.slots[r], fullest_ = std::max<std::int64_t>(fullest_, d.slots[r]);
       fastest_ = std::max(fastest_, speed), slowest_ = std::min(slowest_, speed), speeds_ += speed;
-      widest_in_ = std::max(widest_in_, cuts.rank_in[r]), widest_out_ = std::max(widest_out_, cuts.rank_out[r]);
     }
     spare_ = std::max<std::int64_t>(0, slots_ - d.kept.columns);
     most_ = static_cast<std::size_t>(std::min(ranks(), 1 + spare_));
@@ -63,9 +64,9 @@ class Turns {
       experts_.push_back(std::move(expert)), homes_.push_back(std::move(homes));
     }
     if (experts_.empty()) return;
-    in_ = sides(cuts.there, d.dispatch_row, d.dispatch_row_for, widest_in_);
-    out_ = sides(cuts.back, d.combine_row, d.combine_row_for, widest_out_);
-    find_waits(cuts);
+    in_ = sides(cuts.there, d.dispatch_row, d.dispatch_row_for);
+    out_ = sides(cuts.back, d.combine_row, d.combine_row_for);
+    find_waits();
     for (std::size_t e = 0; e < experts_.size(); ++e) find_alone(e);
     replica_ = replica_seconds();
   }
@@ -83,6 +84,7 @@ class Turns {
         raise(calls_in_turn(in, out), "calls and waits");
         raise(company(in, out), "company");
       }
+    if (cuts_.crossing) raise(crossing_in_turn(*cuts_.crossing), "crossing in turn");
     return bound;
   }
 
@@ -115,11 +117,14 @@ class Turns {
     for (const std::int32_t h : approach.nearer[rank]) copies += homes_[e][static_cast<std::size_t>(h)];
     return copies;
   }
-  std::vector<Side> sides(const std::vector<Approach>& approaches, Bytes row_bytes, RowFor row_for, double rate) const {
-    if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false}};
+  std::vector<Side> sides(const std::vector<Approach>& approaches, Bytes row_bytes, RowFor row_for) const {
+    if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false, true}};
     std::vector<Side> all;
     for (const Approach& approach : approaches) {
-      Side side{approach.latency, static_cast<double>(row_bytes) / rate, {}, row_for != RowFor::copy};
+      double widest = 0;
+      for (const std::size_t r : serving_) widest = std::max(widest, approach.rates[r]);
+      if (widest == 0) continue;
+      Side side{approach.latency, static_cast<double>(row_bytes) / widest, {}, row_for != RowFor::copy, false};
       for (std::size_t e = 0; e < experts_.size(); ++e) {
         std::vector<std::int64_t> nearer;
         for (const std::size_t r : serving_) nearer.push_back(near(approach, e, r));
@@ -133,19 +138,19 @@ class Turns {
     return all;
   }
 
-  void find_waits(const MachineCuts& cuts) {
-    const auto side = [this](const std::vector<Approach>& approaches, std::size_t e, std::size_t rank, double row_seconds) {
+  void find_waits() {
+    const auto side = [this](const std::vector<Approach>& approaches, std::size_t e, std::size_t rank, Bytes row_bytes) {
       double longest = 0;
       for (const Approach& a : approaches)
-        if (const std::int64_t far = experts_[e].copies - near(a, e, rank); far > 0) longest = std::max(longest, a.latency + static_cast<double>(far) * row_seconds);
+        if (const std::int64_t far = experts_[e].copies - near(a, e, rank); far > 0) longest = std::max(longest, a.latency + static_cast<double>(far * row_bytes) / a.rates[rank]);
       return longest;
     };
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       experts_[e].wait = kInfinity;
       for (const std::size_t r : serving_) {
         double wait = 0;
-        if (d_.dispatch_row > 0) wait += side(cuts.there, e, r, static_cast<double>(d_.dispatch_row) / cuts.rank_in[r]);
-        if (d_.combine_row > 0) wait += side(cuts.back, e, r, static_cast<double>(d_.combine_row) / cuts.rank_out[r]);
+        if (d_.dispatch_row > 0) wait += side(cuts_.there, e, r, d_.dispatch_row);
+        if (d_.combine_row > 0) wait += side(cuts_.back, e, r, d_.combine_row);
         experts_[e].wait = std::min(experts_[e].wait, wait);
       }
     }
@@ -285,11 +290,42 @@ class Turns {
     return bound;
   }
 
+  double crossing_in_turn(const Crossing& crossing) const {
+    if (d_.together.rows == 0 || d_.tokens_with.empty() || d_.dispatch_row == 0 || d_.combine_row == 0 || ranks() < d_.kept.rows) return 0;
+    const std::int32_t nodes = std::ranges::max(crossing.node) + 1;
+    std::vector<std::int64_t> slots(static_cast<std::size_t>(nodes));
+    Matrix<std::int64_t> wanted(d_.kept.columns, nodes);
+    for (std::int64_t r = 0; r < d_.kept.rows; ++r) {
+      const std::int32_t node = crossing.node[static_cast<std::size_t>(r)];
+      slots[static_cast<std::size_t>(node)] += d_.slots[static_cast<std::size_t>(r)];
+      for (std::int64_t e = 0; e < d_.kept.columns; ++e) wanted(e, node) += d_.kept(r, e);
+    }
+    const FewestCrossings fewest(wanted, d_.together, d_.tokens_with, std::min(d_.kept.columns, std::ranges::max(slots)));
+    const double row_seconds = static_cast<double>(d_.dispatch_row) / crossing.in + (d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row) / crossing.out);
+    // Experts that tokens want that enter any node by any rank, whole wherever they lie.
+    std::int64_t wanted_by_all = 0;
+    for (const std::vector<std::int64_t>& homes : homes_)
+      wanted_by_all += std::ranges::all_of(crossing.homes, [&](const auto& entering) { return std::ranges::any_of(entering, [&](std::int32_t h) { return homes[static_cast<std::size_t>(h)] > 0; }); });
+    std::vector<std::int64_t> node_ranks(static_cast<std::size_t>(nodes));
+    for (const std::int32_t n : crossing.node) ++node_ranks[static_cast<std::size_t>(n)];
+    double compute = 0, least = kInfinity;
+    for (const Expert& e : experts_) compute += e.compute;
+    // From `z` replicas on, below twice as many.
+    for (std::int64_t z = 0; z <= spare_; z = std::max<std::int64_t>(1, 2 * z)) {
+      const std::int64_t replicas = std::min(spare_, std::max<std::int64_t>(0, 2 * z - 1)), whole = std::max<std::int64_t>(0, wanted_by_all - replicas);
+      const std::int64_t others = ranks() - (whole + fullest_ - 1) / fullest_;  // ranks that may have none of these
+      const auto waiting = static_cast<double>(std::max<std::int64_t>(0, ranks() - others * std::ranges::max(node_ranks)));
+      least = std::min(least, compute + static_cast<double>(z) * replica_ + slowest_ * (row_seconds * fewest.with(replicas) + waiting * crossing.relayed));
+    }
+    return least / speeds_;
+  }
+
   const Demand& d_;
+  const MachineCuts& cuts_;
   std::vector<std::size_t> serving_;  // ranks that have slots
   std::int64_t slots_ = 0, fullest_ = 0, spare_ = 0;
   std::size_t most_ = 1;  // ranks that can hold one expert
-  double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0, widest_in_ = 0, widest_out_ = 0;
+  double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0;
   std::vector<Expert> experts_;  // that tokens want
   std::vector<std::vector<std::int64_t>> homes_;  // [expert][R] copies
   std::vector<Side> in_, out_;

@@ -15,6 +15,8 @@ namespace epsim {
 /// - `calls and waits`: A experts that tokens want are A calls at least. With q = ceil(A / R), R the ranks with slots, either some rank makes q + 1 calls, or A + z - (q - 1) R ranks make q calls each when z replicas are used. The lightest
 ///   experts and the shortest waits are taken for them, the mean over these ranks or the one that waits longest, and the best z.
 /// - `company`: without spare slots the h heaviest experts lie on h ranks, or two of them on one, together with the lightest of the others.
+/// - `crossing in turn`: where rows cross to nodes once, the mean over ranks of what enters their node by them, computing, and what leaves by them (policies/crossing_bound.h).
+///   Where all ranks of a node have experts that tokens want that enter the node by each of its ranks, any of them waits for what enters by the next one, and for its being relayed; so do their results.
 /// O(A R (homes nearer than an approach) + A log A) for each approach.
 Certificate turns_bound(const Demand& demand, const MachineCuts& cuts);
 

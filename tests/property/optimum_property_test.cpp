@@ -47,6 +47,9 @@ Demand demand_of(const Plan& plan, const Exchange& exchange, const Topology& top
         if (i != j && plan.slot[static_cast<std::size_t>(i)] >= 0 && plan.slot[static_cast<std::size_t>(j)] >= 0)
           ++d.together(plan.routing.expert[static_cast<std::size_t>(i)], plan.routing.expert[static_cast<std::size_t>(j)]);
   if (plan.routing.tokens() % 2 == 1) d.together = {};
+  d.tokens_with.resize(static_cast<std::size_t>(d.top_k) + 1);
+  for (std::int64_t t = 0; t < plan.routing.tokens(); ++t)
+    ++d.tokens_with[static_cast<std::size_t>(std::count_if(plan.slot.begin() + t * d.top_k, plan.slot.begin() + (t + 1) * d.top_k, [](auto slot) { return slot >= 0; }))];
   d.dispatch_row_for = exchange.dispatch_row_for, d.combine_row_for = exchange.combine_row_for;
   d.dispatch_row = pricing.dispatch_row(), d.combine_row = pricing.combine_row();
   const auto seconds = [=](std::int64_t rows, std::int64_t ffn) { return compute.kernel_seconds(device, expert_call(pricing, Rank(0), Slot(0), rows, ffn), Precision::bf16); };

@@ -1,0 +1,92 @@
+#include "policies/crossing_bound.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace epsim {
+namespace {
+
+/// What the first i values add up to, largest first: [0] is 0.
+std::vector<double> sums_of_largest(std::vector<double> values) {
+  std::ranges::sort(values, std::greater());
+  std::vector<double> sums{0};
+  for (const double v : values) sums.push_back(sums.back() + v);
+  return sums;
+}
+double at(const std::vector<double>& sums, std::int64_t i) { return sums[static_cast<std::size_t>(std::min<std::int64_t>(i, static_cast<std::int64_t>(sums.size()) - 1))]; }
+
+/// Pairs among `copies` on `parts` nodes, spread as evenly as can be.
+double fewest_pairs(std::int64_t copies, std::int64_t parts) {
+  const std::int64_t each = copies / parts, more = copies % parts;
+  return static_cast<double>(more * (each + 1) * each + (parts - more) * each * (each - 1)) / 2;
+}
+
+/// The largest value of a concave function of [0, 1], nearly.
+template <class Function>
+double largest(Function&& of) {
+  double low = 0, high = 1, best = std::max(of(0.0), of(1.0));
+  for (int i = 0; i < 24; ++i) {
+    const double a = low + (high - low) / 3, b = high - (high - low) / 3, of_a = of(a), of_b = of(b);
+    best = std::max({best, of_a, of_b});
+    (of_a < of_b ? low : high) = of_a < of_b ? a : b;
+  }
+  return best;
+}
+
+}  // namespace
+
+FewestCrossings::FewestCrossings(const Matrix<std::int64_t>& wanted, const Matrix<std::int64_t>& together, std::span<const std::int64_t> tokens, std::int64_t slots) {
+  const std::int64_t experts = wanted.rows, nodes = wanted.columns;
+  std::vector<double> pairs, own;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    std::vector<std::int64_t> homes(wanted.row(e).begin(), wanted.row(e).end()), partners(together.row(e).begin(), together.row(e).end());
+    std::ranges::sort(homes, std::greater());
+    own_ += static_cast<double>(homes.front());
+    own.insert(own.end(), homes.begin() + 1, homes.end());
+    partners[static_cast<std::size_t>(e)] = 0;
+    std::ranges::sort(partners, std::greater());
+    for (std::int64_t first = 0; first == 0 || (slots > 1 && first < experts); first += std::max<std::int64_t>(1, slots - 1)) {
+      const std::int64_t last = std::min(first + slots - 1, experts);
+      const double shared = static_cast<double>(std::accumulate(partners.begin() + first, partners.begin() + last, std::int64_t{0})) / 2;
+      if (first == 0)
+        pairs_ += shared;
+      else
+        pairs.push_back(shared);
+    }
+  }
+  more_pairs_ = sums_of_largest(std::move(pairs)), more_own_ = sums_of_largest(std::move(own));
+  for (std::int64_t n = 0; n < nodes; ++n) {
+    std::vector<double> of;
+    for (std::int64_t e = 0; e < experts; ++e) of.push_back(static_cast<double>(wanted(e, n)));
+    most_own_ += at(sums_of_largest(std::move(of)), slots);
+  }
+  for (std::size_t k = 1; k < tokens.size(); ++k) {
+    if (tokens[k] == 0) continue;
+    const auto copies = static_cast<std::int64_t>(k);
+    std::vector<Spread> spreads;
+    for (std::int64_t here = 0; here <= copies; ++here) {
+      const double beside = static_cast<double>(here * (here - 1)) / 2, home = static_cast<double>(here);
+      if (here == copies) spreads.push_back({0, beside, home});
+      for (std::int64_t parts = 1; parts <= std::min(copies - here, nodes - 1); ++parts) spreads.push_back({static_cast<double>(parts), beside + fewest_pairs(copies - here, parts), home});
+    }
+    tokens_.emplace_back(static_cast<double>(tokens[k]), std::move(spreads));
+  }
+}
+
+double FewestCrossings::dual(double pair_price, double own_price, double pairs, double own) const {
+  double rows = -pair_price * pairs - own_price * own;
+  for (const auto& [count, spreads] : tokens_) {
+    double least = std::numeric_limits<double>::infinity();
+    for (const Spread& s : spreads) least = std::min(least, s.rows + pair_price * s.pairs + own_price * s.own);
+    rows += count * least;
+  }
+  return rows;
+}
+
+double FewestCrossings::with(std::int64_t replicas) const {
+  const double pairs = pairs_ + at(more_pairs_, replicas), own = std::min(own_ + at(more_own_, replicas), most_own_);
+  return std::max(0.0, largest([&](double pair_price) { return largest([&](double own_price) { return dual(pair_price, own_price, pairs, own); }); }));
+}
+
+}  // namespace epsim
