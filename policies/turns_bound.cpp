@@ -19,6 +19,21 @@ double sum_of_first(const std::vector<double>& values, std::int64_t count) {
   return std::accumulate(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), 0.0);
 }
 
+/// Where in [0, most] a concave function is largest, nearly.
+template <class Function>
+double best_of(double most, Function&& of) {
+  double low = 0, high = most;
+  if (of(0.0) >= of(most * 1e-6)) return 0;
+  for (int i = 0; i < 24; ++i) {
+    const double a = low + (high - low) / 3, b = high - (high - low) / 3;
+    if (of(a) < of(b))
+      low = a;
+    else
+      high = b;
+  }
+  return (low + high) / 2;
+}
+
 /// What an expert takes, in seconds on one rank.
 struct Expert {
   std::int64_t copies = 0;
@@ -186,13 +201,29 @@ class Turns {
     const double latency = in.latency + out.latency, each = replica_ - 2 * fastest_ * latency;
     double compute = 0;
     for (const Expert& e : experts_) compute += e.compute;
-    // [expert][a]: the least for a ranks that hold it, or more.
-    std::vector<std::vector<double>> least(experts_.size(), std::vector<double>(most_));
+    // [expert][a]: of an expert that a ranks hold.
+    std::vector<std::vector<double>> of(experts_.size());
     for (std::size_t e = 0; e < experts_.size(); ++e)
-      for (std::size_t a = most_; a >= 1; --a) {
-        const double here = static_cast<double>(a - 1) * each + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e]));
-        least[e][a - 1] = a < most_ ? std::min(here, least[e][a]) : here;
+      for (std::size_t a = 1; a <= most_; ++a) of[e].push_back(static_cast<double>(a - 1) * each + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e])));
+    // There are slots for so many replicas in all: at any price of one, what they save less what all slots together are worth. The price that is best without regard to how long calls take.
+    double dearest = 0;
+    for (const std::vector<double>& o : of) dearest = std::max(dearest, o.front() - *std::ranges::min_element(o));
+    const double price = best_of(dearest, [&](double p) {
+      double all = -p * static_cast<double>(spare_);
+      for (const std::vector<double>& o : of) {
+        double least = o.front();
+        for (std::size_t a = 1; a < o.size(); ++a) least = std::min(least, o[a] + p * static_cast<double>(a));
+        all += least;
       }
+      return all;
+    });
+    compute -= price * static_cast<double>(spare_);
+    // [expert][a]: the least for a ranks that hold it, or more.
+    std::vector<std::vector<double>> least = std::move(of);
+    for (std::vector<double>& l : least) {
+      for (std::size_t a = 1; a < l.size(); ++a) l[a] += price * static_cast<double>(a);
+      for (std::size_t a = l.size() - 1; a >= 1; --a) l[a - 1] = std::min(l[a - 1], l[a]);
+    }
     const double latencies = fastest_ * latency * static_cast<double>(near_only(in, out));
     // What the layer takes at least if it takes no longer than `seconds`.
     const auto at_least = [&](double seconds) {

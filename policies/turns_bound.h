@@ -11,7 +11,7 @@ namespace epsim {
 ///   expert of a pair is credited with a half. A replica lets some rank more keep what is near it, and shares rows with as many experts again.
 /// The arguments:
 /// - `all in turn`: the mean over ranks of entering, computing, leaving and the latency of an approach. Ranks whose experts are all replicated, or are not wanted from afar, have no latency to wait for: each replica makes two such ranks at
-///   most. It is a call more, so the best number of replicas is taken, expert by expert; but never so few that a call alone would take longer than the bound.
+///   most. It is a call more, and slots for replicas are few (a price for each, as dual of that), so the best number of replicas is taken, expert by expert; but never so few that a call alone would take longer than the bound.
 /// - `calls and waits`: A experts that tokens want are A calls at least. With q = ceil(A / R), R the ranks with slots, either some rank makes q + 1 calls, or A + z - (q - 1) R ranks make q calls each when z replicas are used. The lightest
 ///   experts and the shortest waits are taken for them, the mean over these ranks or the one that waits longest, and the best z.
 /// - `company`: without spare slots the h heaviest experts lie on h ranks, or two of them on one, together with the lightest of the others.
