@@ -61,11 +61,12 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
   d.speed = speeds;
   d.kept = Matrix<std::int64_t>(plan.ranks(), plan.routing.experts);
   for (std::int64_t r = 0; r < d.kept.rows; ++r)
-    for (const Slot s : ids<Slot>(plan.placement.slots())) d.kept(r, plan.placement.expert_of_slot[s]) += plan.copies(r, s);
+    for (const Slot s : ids<Slot>(plan.placement.slots()))
+      d.kept(r, plan.placement.expert_of_slot[s]) += plan.copies(r, s) - (plan.dropped_on_arrival.rows > 0 ? plan.dropped_on_arrival(r, s) : 0);
   for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r]);
   d.top_k = plan.routing.top_k;
   d.together = together(plan);
-  d.tokens_with = tokens_with(plan);
+  if (plan.dropped_on_arrival.rows == 0) d.tokens_with = tokens_with(plan);
   d.dispatch_row_for = e.exchange.dispatch_row_for, d.combine_row_for = e.exchange.combine_row_for;
   d.dispatch_row = e.pricing.dispatch_row(), d.combine_row = e.pricing.combine_row();
   const auto seconds = [&e](std::int64_t rows, std::int64_t ffn) {
@@ -79,6 +80,7 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
       const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
       d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) / (speeds.empty() ? 1 : speeds[r]) : 0);
     }
+  d.evenly = e.replica.evenly && e.capacity.overflow != Capacity::Overflow::other_replica && plan.dropped_on_arrival.rows == 0;
   d.experts_wait = experts_wait(run.schedule);
   d.all_ways = !e.era(run.batch).survivors;
   return d;

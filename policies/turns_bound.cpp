@@ -38,15 +38,15 @@ double best_of(double most, Function&& of) {
 struct Expert {
   std::int64_t copies = 0;
   double compute = 0;              ///< one call, at speed 1
-  std::vector<double> shared;      ///< by ranks that hold it, from 1: copies of it that share a row with another's, at most, a half of each pair
-  std::vector<double> alone;       ///< by ranks that hold it: of the fullest of them, were nothing else on it
+  std::vector<double> shared;      ///< by slots that hold it, from 1: copies of it that share a row with another's, at most, a half of each pair
+  std::vector<double> alone;       ///< by slots that hold it: of the fullest of them, were nothing else on it
   double wait = 0;                 ///< of a rank that holds it whole: until its rows have come, and its results have left
 };
 
 /// Rows to ranks, or results from them, that come from an approach's latency away.
 struct Side {
   double latency = 0, row_seconds = 0;       ///< on the rank with the widest links
-  std::vector<std::vector<double>> copies;   ///< by expert and ranks that hold it, from 1: copies with so long a way, at least
+  std::vector<std::vector<double>> copies;   ///< by expert and slots that hold it, from 1: copies with so long a way, at least
   bool may_share = false, empty = false;     ///< rows may stand for several copies; they have no bytes
 
   /// Seconds that these keep links busy, at least.
@@ -132,6 +132,12 @@ class Turns {
     for (const std::int32_t h : approach.nearer[rank]) copies += homes_[e][static_cast<std::size_t>(h)];
     return copies;
   }
+  /// Homes nearer to a rank than an approach whose tokens want the expert, of the rank that has most.
+  std::int64_t most_homes(const Approach& approach, std::size_t e) const {
+    std::int64_t most = 0;
+    for (const std::size_t r : serving_) most = std::max<std::int64_t>(most, std::ranges::count_if(approach.nearer[r], [&](std::int32_t h) { return homes_[e][static_cast<std::size_t>(h)] > 0; }));
+    return most;
+  }
   std::vector<Side> sides(const std::vector<Approach>& approaches, Bytes row_bytes, RowFor row_for) const {
     if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false, true}};
     std::vector<Side> all;
@@ -144,9 +150,14 @@ class Turns {
         std::vector<std::int64_t> nearer;
         for (const std::size_t r : serving_) nearer.push_back(near(approach, e, r));
         std::partial_sort(nearer.begin(), nearer.begin() + static_cast<std::ptrdiff_t>(most_), nearer.end(), std::greater());
-        std::int64_t left = experts_[e].copies;
+        const std::int64_t homes = d_.evenly && most_ > 1 ? most_homes(approach, e) : 0;
+        std::int64_t kept = 0;
         std::vector<double>& copies = side.copies.emplace_back();
-        for (std::size_t a = 0; a < most_; ++a) copies.push_back(static_cast<double>(std::max<std::int64_t>(0, left -= nearer[a])));
+        for (std::size_t a = 0; a < most_; ++a) {
+          kept += nearer[a];
+          const std::int64_t most = d_.evenly ? std::min(kept, nearer.front() + static_cast<std::int64_t>(a) * homes) : kept;
+          copies.push_back(static_cast<double>(std::max<std::int64_t>(0, experts_[e].copies - most)));
+        }
       }
       all.push_back(std::move(side));
     }
@@ -201,7 +212,7 @@ class Turns {
     const double latency = in.latency + out.latency, each = replica_ - 2 * fastest_ * latency;
     double compute = 0;
     for (const Expert& e : experts_) compute += e.compute;
-    // [expert][a]: of an expert that a ranks hold.
+    // [expert][a]: of an expert in a slots.
     std::vector<std::vector<double>> of(experts_.size());
     for (std::size_t e = 0; e < experts_.size(); ++e)
       for (std::size_t a = 1; a <= most_; ++a) of[e].push_back(static_cast<double>(a - 1) * each + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e])));
@@ -218,7 +229,7 @@ class Turns {
       return all;
     });
     compute -= price * static_cast<double>(spare_);
-    // [expert][a]: the least for a ranks that hold it, or more.
+    // [expert][a]: the least for a slots, or more.
     std::vector<std::vector<double>> least = std::move(of);
     for (std::vector<double>& l : least) {
       for (std::size_t a = 1; a < l.size(); ++a) l[a] += price * static_cast<double>(a);
@@ -355,7 +366,7 @@ class Turns {
   const MachineCuts& cuts_;
   std::vector<std::size_t> serving_;  // ranks that have slots
   std::int64_t slots_ = 0, fullest_ = 0, spare_ = 0;
-  std::size_t most_ = 1;  // ranks that can hold one expert
+  std::size_t most_ = 1;  // slots of one expert that are told apart; more, on the same ranks, only take longer
   double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0;
   std::vector<Expert> experts_;  // that tokens want
   std::vector<std::vector<std::int64_t>> homes_;  // [expert][R] copies

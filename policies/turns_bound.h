@@ -4,11 +4,12 @@
 namespace epsim {
 
 /// Seconds that a layer takes at least because ranks do things in turn: all rows to a rank's experts come, the experts compute, one call after another, and all their results leave. Holds of every placement into the demand's slots and of
-/// every replica rule, where experts wait for all rows (`Demand::experts_wait`) and ways are known (MachineCuts::there). An expert is *whole* where one rank computes all its copies; s slots beyond one an expert make s calls more at most,
+/// every replica rule (with `Demand::evenly`, of those that deal so), where experts wait for all rows (`Demand::experts_wait`) and ways are known (MachineCuts::there). An expert is *whole* where one rank computes all its copies; s slots beyond one an expert make s calls more at most,
 /// and no more than 2 s calls are of experts that are not whole. What a rank waits for:
 /// - Rows whose homes are not `nearer` than an Approach all have its latency before them, and pass the rank's own links one after another; results likewise. For an expert, the rank and the approaches are taken that are best and worst for it.
 /// - Rows are all copies but those of the rank's own tokens (here: of all that are nearer) and those that share a row with another copy, of which a rank has no more than its experts have tokens in common (`Demand::together`); either
-///   expert of a pair is credited with a half. A replica lets some rank more keep what is near it, and shares rows with as many experts again.
+///   expert of a pair is credited with a half. A replica shares rows with as many experts again, and lets some rank more keep
+///   what is near it; dealt evenly, all replicas together keep no more than the best of them would keep alone, but for one copy a home and replica.
 /// The arguments:
 /// - `all in turn`: the mean over ranks of entering, computing, leaving and the latency of an approach. Ranks whose experts are all replicated, or are not wanted from afar, have no latency to wait for: each replica makes two such ranks at
 ///   most. It is a call more, and slots for replicas are few (a price for each, as dual of that), so the best number of replicas is taken, expert by expert; but never so few that a call alone would take longer than the bound.

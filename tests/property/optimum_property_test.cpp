@@ -211,13 +211,18 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
     const std::string& name = testing::exchange_variants()[seed % testing::exchange_variants().size()];
     const Exchange exchange = c.exchange(name);
     if (seed % 11 == 0 && pricing.shared_ffn > 0) pricing.shared_ffn = 65536;  // little else counts
-    const Demand demand = demand_of(c.plan, exchange, c.topology, pricing, compute, shares);
-    const OptimumBounds bounds = optimum_bounds(demand, c.topology, cuts_of(c.topology, exchange));
+    Demand demand = demand_of(c.plan, exchange, c.topology, pricing, compute, shares);
+    const MachineCuts cuts = cuts_of(c.topology, exchange);
+    const OptimumBounds with_any_rule = optimum_bounds(demand, c.topology, cuts);
+    demand.evenly = true;
+    const OptimumBounds evenly = optimum_bounds(demand, c.topology, cuts);
     Rng rng(seed, Stream::test, 44);
     for (const Placement& placement : placements_like(c.plan, demand, rng)) {
       const std::string& rule_name = rules[rng.below(rules.size())];
       SCOPED_TRACE(name + ", " + rule_name + ", case " + std::to_string(seed));
       const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), rule_name, static_cast<const Shape*>(nullptr));
+      const OptimumBounds& bounds = rule.evenly ? evenly : with_any_rule;
+      ASSERT_GE(evenly.layer_s.value, with_any_rule.layer_s.value);
       Plan plan = make_plan(3, c.plan.routing, as_kept, placement, rule, c.topology);
       if (shares) settle_shared_expert(plan, part_from_yaml(builtin_shared_expert_rules(), "waterfill: {min_tokens: 0}", static_cast<const Shape*>(nullptr)), c.topology);
       const Schedule schedule = exchange.schedule(plan, c.topology, pricing);
@@ -235,7 +240,7 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
       if (dispatched > 0) dispatch = std::max(dispatch, bounds.dispatch_s.value / dispatched);
       if (combined > 0) combine = std::max(combine, bounds.combine_s.value / combined);
     }
-    ++bound_by[bounds.layer_s.because], ++bound_by[bounds.dispatch_s.because];
+    ++bound_by[with_any_rule.layer_s.because], ++bound_by[with_any_rule.dispatch_s.because];
   }
   EXPECT_EQ(load, 1) << "some placement meets it";
   EXPECT_GT(dispatch, 0.99);
