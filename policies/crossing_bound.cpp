@@ -84,8 +84,8 @@ double FewestCrossings::dual(double pair_price, double own_price, double pairs, 
   return rows;
 }
 
-double FewestCrossings::with(std::int64_t replicas) const {
-  const double pairs = pairs_ + at(more_pairs_, replicas), own = std::min(own_ + at(more_own_, replicas), most_own_);
+double FewestCrossings::with(std::int64_t replicas, double own_of_replica) const {
+  const double pairs = pairs_ + at(more_pairs_, replicas), more_own = replicas > 0 ? std::min(at(more_own_, replicas), own_of_replica * static_cast<double>(replicas)) : 0, own = std::min(own_ + more_own, most_own_);
   return std::max(0.0, largest([&](double pair_price) { return largest([&](double own_price) { return dual(pair_price, own_price, pairs, own); }); }));
 }
 

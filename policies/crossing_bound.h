@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -16,8 +17,8 @@ class FewestCrossings {
  public:
   /// `wanted`: [E][nodes] copies by expert and the node of their tokens; `together`: [E][E] tokens with copies of both; `tokens`: [k] of so many copies; `slots`: of the node that has most. O(E^2 log E).
   FewestCrossings(const Matrix<std::int64_t>& wanted, const Matrix<std::int64_t>& together, std::span<const std::int64_t> tokens, std::int64_t slots);
-  /// With at most so many replicas. O((log E)^2 k^2) for each number of copies that tokens have.
-  double with(std::int64_t replicas) const;
+  /// With at most so many replicas. `own_of_replica`: copies that one more replica lets the tokens' own nodes compute, at most, where that is known to be less than what is wanted there. O((log E)^2 k^2) for each number of copies that tokens have.
+  double with(std::int64_t replicas, double own_of_replica = std::numeric_limits<double>::infinity()) const;
 
  private:
   /// A way to spread a token's copies.

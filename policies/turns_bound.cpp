@@ -350,14 +350,16 @@ class Turns {
       wanted_by_all += std::ranges::all_of(crossing.homes, [&](const auto& entering) { return std::ranges::any_of(entering, [&](std::int32_t h) { return homes[static_cast<std::size_t>(h)] > 0; }); });
     std::vector<std::int64_t> node_ranks(static_cast<std::size_t>(nodes));
     for (const std::int32_t n : crossing.node) ++node_ranks[static_cast<std::size_t>(n)];
+    const std::int64_t widest = std::ranges::max(node_ranks);
+    const double own_of_replica = d_.evenly ? static_cast<double>(widest) : kInfinity;
     double compute = 0, least = kInfinity;
     for (const Expert& e : experts_) compute += e.compute;
     // From `z` replicas on, below twice as many.
     for (std::int64_t z = 0; z <= spare_; z = std::max<std::int64_t>(1, 2 * z)) {
       const std::int64_t replicas = std::min(spare_, std::max<std::int64_t>(0, 2 * z - 1)), whole = std::max<std::int64_t>(0, wanted_by_all - replicas);
       const std::int64_t others = ranks() - (whole + fullest_ - 1) / fullest_;  // ranks that may have none of these
-      const auto waiting = static_cast<double>(std::max<std::int64_t>(0, ranks() - others * std::ranges::max(node_ranks)));
-      least = std::min(least, compute + static_cast<double>(z) * replica_ + slowest_ * (row_seconds * fewest.with(replicas) + waiting * crossing.relayed));
+      const auto waiting = static_cast<double>(std::max<std::int64_t>(0, ranks() - others * widest));
+      least = std::min(least, compute + static_cast<double>(z) * replica_ + slowest_ * (row_seconds * fewest.with(replicas, own_of_replica) + waiting * crossing.relayed));
     }
     return least / speeds_;
   }
