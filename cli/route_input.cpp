@@ -107,7 +107,8 @@ std::vector<float> cosine_logits(Taken& a, const std::vector<float>& x, std::int
   if (a.has("temperature")) {
     const NpyArray& t = a.array("temperature");
     if (t.size() != 1 || !t.is_float) a.fail("array `temperature` must be one float");
-    else temperature = t.floats.front();
+    a.check();
+    temperature = t.floats.front();
   }
   a.check();
   std::vector<float> rows = product(x, tokens, h, projector, width);
@@ -193,7 +194,8 @@ RouteInput read_route_input(const std::shared_ptr<const SourceText>& file) {
     const NpyArray& mask = a.array("attention_mask");
     if (mask.is_float || mask.size() == 0 || in.tokens % mask.size() != 0)
       a.fail(fmt::format("array `attention_mask` holds {} {}, expected an integer for each of {} tokens, or of those of one layer", mask.size(), mask.is_float ? "floats" : "integers", in.tokens));
-    else for (std::int64_t t = 0; t < in.tokens; ++t) in.counted.push_back(mask.integers[static_cast<std::size_t>(t % mask.size())] != 0);
+    a.check();
+    for (std::int64_t t = 0; t < in.tokens; ++t) in.counted.push_back(mask.integers[static_cast<std::size_t>(t % mask.size())] != 0);
   }
   a.check();
   return in;
