@@ -2,7 +2,7 @@
 """Recomputes routers, capacities and losses with NumPy, in double precision and from their formulas, and compares.
 
 routers.py EPSIM FOLDER [CASES]: draws as many cases (100) of random sizes and settings, lets `epsim route` compute them in FOLDER, and compares: choices, what is kept and capacities exactly, weights and gradients to 2e-6 of
-the largest element, losses to 1e-5. Exit status 1 if they differ, 77 without NumPy. Written from docs/routing.md and the frameworks' formulas alone.
+the largest element (the importance loss's to 1e-5), losses to 1e-5. Exit status 1 if they differ, 77 without NumPy. Written from docs/routing.md and the frameworks' formulas alone.
 """
 import math
 import subprocess
@@ -290,7 +290,7 @@ def main(epsim, folder, cases):
         for array, expected in compared.items():
             off = np.abs(out[array] - expected).max() / max(np.abs(expected).max(), 1e-6)
             worst[array] = max(worst.get(array, 0), off)
-            if not off <= 2e-6:
+            if not off <= (1e-5 if array == "grad_importance" else 2e-6):  # there sums of float32 weights less their mean cancel
                 sys.exit(f"FAILED: {where}\n{array} differs by {off:.1e} of its largest element")
     print(f"{cases} cases agree;", ", ".join(f"{array} to {off:.1e}" for array, off in worst.items()))
 
