@@ -10,6 +10,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/half.h"
 #include "base/units.h"
 
 namespace epsim {
@@ -239,8 +240,10 @@ class Reader {
     const std::string_view bytes = std::string_view(npy).substr(h.data);
     NpyArray a;
     a.shape = h.shape;
-    a.is_float = type == "f4" || type == "f8";
-    if (type == "f4")
+    a.is_float = type == "f2" || type == "f4" || type == "f8";
+    if (type == "f2")
+      widen<Half>(bytes, a, a.floats);
+    else if (type == "f4")
       widen<float>(bytes, a, a.floats);
     else if (type == "f8")
       widen<double>(bytes, a, a.floats);
@@ -261,7 +264,7 @@ class Reader {
     else if (type == "u8")
       widen<std::uint64_t>(bytes, a, a.integers);
     else
-      fail("has type `{}`, expected integers or floats (b1, i1-i8, u1-u8, f4, f8)", printable(h.type));
+      fail("has type `{}`, expected integers or floats (b1, i1-i8, u1-u8, f2, f4, f8)", printable(h.type));
     if (type == "u8")
       for (std::int64_t v : a.integers)
         if (v < 0) fail("holds a number over 2^63 - 1");

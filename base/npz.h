@@ -9,7 +9,7 @@
 
 namespace epsim {
 
-/// An array as NumPy stores it: C order, little-endian. Integers of any width are widened to int64, floats (f4, f8) to double.
+/// An array as NumPy stores it: C order, little-endian. Integers of any width are widened to int64, floats (f2, f4, f8) to double.
 struct NpyArray {
   std::vector<std::int64_t> shape;
   bool is_float = false;
@@ -19,7 +19,7 @@ struct NpyArray {
   std::int64_t size() const;
 };
 
-/// Reads all arrays of a `.npz` (stored or deflated zip members; NumPy formats 1 to 3; b1 i1-i8 u1-u8 f4 f8; C or Fortran order).
+/// Reads all arrays of a `.npz` (stored or deflated zip members; NumPy formats 1 to 3; b1 i1-i8 u1-u8 f2 f4 f8; C or Fortran order).
 /// Throws InputError naming the file and member when anything is truncated, inconsistent, unsupported or over 4 GiB.
 std::map<std::string, NpyArray> read_npz(std::shared_ptr<const SourceText> file);
 /// Reads the single array of a `.npy`, under the same conditions.

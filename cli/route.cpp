@@ -32,7 +32,7 @@ const PartKeys kParts = {{"router", "topk"}, {"capacity", "dropless"}};
 Setting settings_of(const Options& o, Diagnostics& problems) {
   Setting s;
   s.kind = Setting::Kind::map;
-  const auto defaults = std::make_shared<SourceText>(SourceText{"built-in defaults", ""});
+  const auto defaults = std::make_shared<SourceText>(SourceText{"epsim route", ""});
   for (const auto& [kind, name] : kParts) {
     Setting& part = s.get_or_add(kind, {defaults, 0, 0});
     part.kind = Setting::Kind::scalar;
@@ -62,7 +62,7 @@ Wishes read_wishes(Params& p) {
 }
 
 /// The losses that are wished for, by name: `losses=[balance, z: {coefficient: 0.001}]`, or one alone.
-std::vector<std::pair<std::string, Loss>> make_losses(const Setting* wish, const LossCatalog& catalog, const Shape& shape, Diagnostics& problems) {
+std::vector<std::pair<std::string, Loss>> make_losses(const Setting* wish, const LossCatalog& catalog, const Shape* shape, Diagnostics& problems) {
   std::vector<std::pair<std::string, Loss>> losses;
   if (!wish) return losses;
   const std::vector<Setting> one = {*wish};
@@ -72,7 +72,7 @@ std::vector<std::pair<std::string, Loss>> make_losses(const Setting* wish, const
     if (problems.size() != before) continue;
     std::string name = choice.name;
     for (int n = 2; std::ranges::any_of(losses, [&](const auto& l) { return l.first == name; }); ++n) name = fmt::format("{}_{}", choice.name, n);
-    losses.emplace_back(name, catalog.make(s, problems, &shape));
+    losses.emplace_back(name, catalog.make(s, problems, shape));
   }
   return losses;
 }
@@ -88,6 +88,13 @@ int run_route(const Options& o, const Catalogs& catalogs) {
   const Setting settings = settings_of(o, problems);
   Params p(settings, "epsim route", problems);
   const Wishes wish = read_wishes(p);
+  if (read && wish.top_k > read->experts) p.error("top_k", fmt::format("top_k is {}, but there are {} experts", wish.top_k, read->experts));
+  if (read && read->tokens % wish.ranks != 0) p.error("ranks", fmt::format("{} ranks do not divide {} tokens", wish.ranks, read->tokens));
+  if (problems.size() > 0) {  // the parts' own settings are still worth checking
+    catalogs.router.make(*settings.find("router"), problems, nullptr);
+    catalogs.capacity.make(*settings.find("capacity"), problems, nullptr);
+    make_losses(settings.find("losses"), catalogs.loss, nullptr, problems);
+  }
   problems.check();
   const RouteInput& input = *read;
 
@@ -103,6 +110,9 @@ int run_route(const Options& o, const Catalogs& catalogs) {
       shape.experts = input.experts - router.idle_experts;
       first = Diagnostics();
       router = catalogs.router.make(router_setting, first, &shape);
+    } else if (router.idle_experts > 0) {
+      first = Diagnostics();
+      first.add(router_setting.at, fmt::format("{} experts compute nothing, but there are {} scores a token: none is left for experts that compute", router.idle_experts, input.experts));
     }
     try {
       first.check();
@@ -111,9 +121,10 @@ int run_route(const Options& o, const Catalogs& catalogs) {
     }
   }
   const Capacity capacity = catalogs.capacity.make(*settings.find("capacity"), problems, &shape);
-  const auto losses = make_losses(settings.find("losses"), catalogs.loss, shape, problems);
-  if (input.tokens % wish.ranks != 0) p.error("ranks", fmt::format("{} ranks do not divide {} tokens", wish.ranks, input.tokens));
+  const auto losses = make_losses(settings.find("losses"), catalogs.loss, &shape, problems);
   problems.check();
+
+  for (const std::string& array : input.unused) fmt::print(stderr, "note: {}: array {}\n", o.input, array);
 
   std::vector<std::int64_t> first_of_rank;
   for (std::int64_t r = 0; r <= wish.ranks; ++r) first_of_rank.push_back(r * (input.tokens / wish.ranks));

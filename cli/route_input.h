@@ -18,10 +18,11 @@ struct RouteInput {
   std::vector<float> earlier;            ///< [E] counts of an earlier step
   std::vector<std::int64_t> token_ids;   ///< [T]
   std::vector<std::uint8_t> counted;     ///< [T] the attention mask
+  std::vector<std::string> unused;       ///< arrays that are neither read nor written by `epsim route`, each as "`NAME` is not used", perhaps with a hint
 };
 
 /// Reads, by the ending of its name, a .npz, .npy (logits alone) or .safetensors file: `logits` [T, E] or [layers, T, E]; or `x` [T, h] with `gate` [h, E] or `gate_weight` [E, h] and perhaps `linear_bias` [E], or with Tutel's cosine gate
-/// (`cosine_projector` [h, p], `sim_matrix` [p, E], `temperature`). Optional: `noise` [T, E], `bias` [E], `token_ids` [T], `earlier_counts` [E], `attention_mask` [T]. Throws InputError naming file and array.
+/// (`cosine_projector` [h, p], `sim_matrix` [p, E], `temperature`). Optional: `noise` [T, E], `bias` [E], `token_ids` [T], `earlier_counts` [E], `attention_mask` [T]. Throws InputError with every problem of the file.
 RouteInput read_route_input(const std::shared_ptr<const SourceText>& file);
 
 }  // namespace epsim

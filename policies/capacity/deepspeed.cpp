@@ -11,7 +11,7 @@ Capacity deepspeed(Params& p, const Shape* shape) {
   Capacity capacity;
   capacity.summary = "Each expert keeps max(ceil(T / E x factor k), min_capacity) choices of each source rank; with k > 1 the kept weights are renormalised.";
   const bool drops = p.flag("drop_tokens", "false: the capacity is the largest count, so that all are kept", true);
-  const Factor factor = read_factor(p, "capacity over the mean number of choices an expert gets; needed unless `drop_tokens: false`", {"float32", "double", "exact"}, Rational{1, 1});
+  const Factor factor = read_factor(p, "capacity over the mean number of choices an expert gets; not with `drop_tokens: false`", {"float32", "double", "exact"}, Rational{1, 1});
   const std::string order = p.choice("order", "kept first: by draw (DeepSpeed's default for k = 1), first choices by token id and then second ones (k = 2), the highest weight (k > 2), or the lowest token id",
                                      {"default", "random", "choice", "probability", "position"}, "default");
   read_overflow(capacity, p);

@@ -11,7 +11,7 @@ Capacity flaxformer(Params& p, const Shape* shape) {
   capacity.summary = "Each expert keeps max(round(g x factor / E), 4) choices of each group of g tokens; first choices come first (Flaxformer, T5X).";
   const Factor factor = read_factor(p, "capacity over the mean number of tokens an expert gets");
   capacity.group = p.integer("group", "tokens of a group; 0: all of a source rank", 4096, 0);
-  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their largest weight (batch-prioritised)", {"choice", "priority"}, "choice");
+  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their best probability (batch-prioritised)", {"choice", "priority"}, "choice");
   read_overflow(capacity, p);
   const std::int64_t least = p.integer("min_capacity", "capacity never goes below this", 4, 0, std::int64_t{1} << 32);
   if (!p.usable()) return capacity;

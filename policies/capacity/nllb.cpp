@@ -10,7 +10,7 @@ Capacity nllb(Params& p, const Shape* shape) {
   Capacity capacity;
   capacity.summary = "Each expert keeps k ceil(T / E) choices of each source rank; first choices come first, and kept weights are renormalised (NLLB-MoE).";
   const double fraction = p.number("fraction", "of a rank's tokens that an expert keeps in evaluation; 0: the capacity of training", 0, 0, 1);
-  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their largest weight (batch-prioritised)", {"choice", "priority"}, "choice");
+  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their best probability (batch-prioritised)", {"choice", "priority"}, "choice");
   capacity.renormalise = p.choice("normalise", "weights are divided by their sum after dropping, or are the router's own", {"after", "before"}, "after") == "after";
   read_overflow(capacity, p);
   if (!p.usable()) return capacity;

@@ -12,7 +12,7 @@ Capacity tutel(Params& p, const Shape* shape) {
   const std::string limit = p.choice("limit", "the capacity: by the factor, the largest count (Tutel's factor 0), or the largest count but at most by the factor (a negative factor)",
                                      {"fixed", "needed", "at_most"}, "fixed");
   const Factor factor = read_factor(p, "capacity over the mean number of choices an expert gets", {"double", "exact"}, Rational{1, 1});
-  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their largest weight (batch-prioritised)", {"choice", "priority"}, "choice");
+  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their best probability (batch-prioritised)", {"choice", "priority"}, "choice");
   read_overflow(capacity, p);
   const std::int64_t alignment = p.integer("alignment", "capacity is rounded up to a multiple of this", 1, 1, 65536);
   if (!p.usable()) return capacity;

@@ -11,7 +11,7 @@ Capacity vmoe(Params& p, const Shape* shape) {
   capacity.summary = "Each expert keeps ceil(g k factor / E), up to a multiple of 4, of each group of g tokens; first choices come first, or batch-prioritised (V-MoE).";
   const Factor factor = read_factor(p, "capacity over the mean number of choices an expert gets");
   capacity.group = p.integer("group", "tokens of a group; 0: all of a source rank", 0, 0);
-  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their largest weight (batch-prioritised)", {"choice", "priority"}, "choice");
+  const std::string order = p.choice("order", "kept first: first choices by token id and then second ones, or the same with tokens by their best probability (batch-prioritised)", {"choice", "priority"}, "choice");
   const bool up = p.choice("rounding", "up, or to the nearest with halves to even", {"ceil", "round"}, "ceil") == "ceil";
   const std::int64_t multiple = p.integer("multiple", "capacity is rounded up to a multiple of this", 4, 1, 65536);
   read_overflow(capacity, p);

@@ -13,27 +13,33 @@ struct Settings {
   std::string count, over;
   bool sigmoid = false, position_major = false;
   std::int64_t sequences = 1;
+  std::size_t top_k = 1;  ///< of the model: a router may choose fewer, or more
 };
 
-/// How often each expert was counted among the tokens of one sequence, by what counts.
-void count_token(const Settings& s, const LossBatch& batch, std::int64_t token, std::span<double> counts) {
+/// Counts a token's choices by expert, and gives how many choices it has of the kind that counts, kept or not.
+double count_token(const Settings& s, const LossBatch& batch, std::int64_t token, std::span<double> counts) {
   const Routed& r = batch.routed;
   const auto k = static_cast<std::size_t>(r.top_k), at = static_cast<std::size_t>(token) * k;
   if (s.count == "plain") {
     const auto row = batch.gate.row(token);
     std::vector<std::int32_t> order(row.size());
     for (std::size_t e = 0; e < order.size(); ++e) order[e] = static_cast<std::int32_t>(e);
-    const auto taken = static_cast<std::ptrdiff_t>(std::min(k, order.size()));
+    const auto taken = static_cast<std::ptrdiff_t>(std::min(s.top_k, order.size()));
     std::partial_sort(order.begin(), order.begin() + taken, order.end(), [&](std::int32_t a, std::int32_t b) {
       const float x = row[static_cast<std::size_t>(a)], y = row[static_cast<std::size_t>(b)];
       return x != y ? x > y : a < b;
     });
     for (std::ptrdiff_t i = 0; i < taken; ++i) ++counts[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
-    return;
+    return static_cast<double>(taken);
   }
   const bool kept = s.count.starts_with("kept");
-  for (std::size_t i = at; i < at + (s.count.ends_with("first") ? 1 : k); ++i)
-    if (r.expert[i] >= 0 && (!kept || r.kept[i])) ++counts[static_cast<std::size_t>(r.expert[i])];
+  double made = 0;
+  for (std::size_t i = at; i < at + (s.count.ends_with("first") ? 1 : k); ++i) {
+    if (r.expert[i] < 0) continue;
+    ++made;
+    if (!kept || r.kept[i]) ++counts[static_cast<std::size_t>(r.expert[i])];
+  }
+  return made;
 }
 
 double balance_value(const Settings& s, const LossBatch& batch, std::span<float> d_logits) {
@@ -45,18 +51,17 @@ double balance_value(const Settings& s, const LossBatch& batch, std::span<float>
   for (std::int64_t q = 0; q < s.sequences; ++q) {
     const auto token = [&](std::int64_t i) { return s.position_major ? i * s.sequences + q : q * length + i; };
     std::vector<double> count(experts), probability(experts);
-    double tokens = 0;
+    double tokens = 0, choices = 0;
     for (std::int64_t i = 0; i < length; ++i) {
       if (!counts(g, token(i))) continue;
       ++tokens;
-      count_token(s, batch, token(i), count);
+      choices += count_token(s, batch, token(i), count);
       loss_scores(s.sigmoid, g.row(token(i)), scores);
       for (std::size_t e = 0; e < experts; ++e) probability[e] += scores[e];
     }
     if (tokens == 0) continue;
     for (std::size_t e = 0; e < batch.earlier.size(); ++e) count[e] = (count[e] + double{batch.earlier[e]}) / (batch.earlier_steps + 1);
-    double over = tokens;
-    if (s.over == "choices" && !s.count.ends_with("first")) over *= batch.routed.top_k;
+    double over = s.over == "choices" ? choices : tokens;
     if (s.over == "counted") {
       over = 0;
       for (const double c : count) over += c;
@@ -77,8 +82,8 @@ double balance_value(const Settings& s, const LossBatch& batch, std::span<float>
 
 /// The balance loss of GShard and Switch Transformers: E sum over experts of (share of choices) x (mean score), 1 where both are even. Frameworks differ in which choices they count and what they divide by:
 /// first ones only (GShard, DeepSpeed top-1 and top-2, Tutel, FastMoE, V-MoE), all k over T k (Megatron-LM with `plain`, MegaBlocks, DeepSpeed top-k, DeepSeek) or over T (transformers: k where even), those that were
-/// kept (st-moe-pytorch: `kept_first`). DeepSeek's sequence-wise loss is the mean over sequences, as are the means over groups of Flaxformer and ST-MoE.
-Loss balance(Params& p, const Shape*) {
+/// kept (st-moe-pytorch: `kept_first`). Choices that a router does not make are none: with dynamic k the share is of those that were made. DeepSeek's sequence-wise loss is the mean over sequences, as are the means over groups of Flaxformer and ST-MoE.
+Loss balance(Params& p, const Shape* shape) {
   Loss loss;
   loss.summary = "E x sum of share of choices x mean score: the balance loss of GShard, Switch, Megatron-LM, DeepSeek and others";
   Settings s;
@@ -91,6 +96,7 @@ Loss balance(Params& p, const Shape*) {
   if (!p.usable()) return loss;
   if (s.position_major && s.sequences == 1) p.error("layout", "a single sequence has no layout: give `sequences`");
   if (!p.usable()) return loss;
+  if (shape) s.top_k = static_cast<std::size_t>(shape->top_k);
   loss.value = [s](const LossBatch& batch, std::span<float> d_logits) {
     if (batch.gate.tokens % s.sequences != 0) throw InputError(Location{}, fmt::format("loss `balance`: {} tokens do not divide into {} sequences", batch.gate.tokens, s.sequences));
     return balance_value(s, batch, d_logits);

@@ -11,7 +11,7 @@ Loss importance(Params& p, const Shape*) {
   loss.summary = "the squared coefficient of variation of the experts' summed weights or scores (Shazeer et al. 2017, V-MoE)";
   const double coefficient = p.number("coefficient", "factor on the loss", 1);
   const bool scores = p.choice("of", "what is summed: combine weights of the chosen (Shazeer), or softmax scores of all (V-MoE)", {"weights", "scores"}, "weights") == "scores";
-  const bool sample = p.choice("variance", "over n - 1 (Shazeer's code) or over n (V-MoE)", {"sample", "population"}, scores ? "population" : "sample") == "sample";
+  const bool sample = p.choice("variance", "over n - 1 (Shazeer's code; the default of `weights`) or over n (V-MoE; of `scores`)", {"sample", "population"}, scores ? "population" : "sample") == "sample";
   if (!p.usable()) return loss;
   loss.value = [=](const LossBatch& batch, std::span<float> d_logits) {
     const GateBatch& g = batch.gate;

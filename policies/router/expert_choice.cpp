@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -6,7 +7,7 @@
 
 namespace epsim::parts_router {
 
-/// Expert choice (Zhou et al. 2022): each expert takes the `factor T / E` of a rank's T tokens that have the largest probability for it, rounded up and then to a multiple (V-MoE's `compute_capacity`: 4); ties go
+/// Expert choice (Zhou et al. 2022): each expert takes the `factor T / E` of a rank's T tokens that have the largest probability for it, rounded up and then to a multiple (V-MoE's `compute_capacity`, in double precision as there: 4); ties go
 /// to the lowest token id. A token gets from 0 to all experts; weights are the probabilities (softmax over experts). Experts are even by construction, and tokens are chosen with knowledge of later ones.
 Router expert_choice(Params& p, const Shape* shape) {
   Router router;
@@ -31,8 +32,7 @@ Router expert_choice(Params& p, const Shape* shape) {
     std::vector<std::int64_t> order;
     for (std::int64_t first = 0; first < batch.tokens; first += step) {
       const std::int64_t tokens = std::min(step, batch.tokens - first);
-      const auto down = static_cast<std::int64_t>(batch.experts) * factor.den;
-      std::int64_t capacity = (tokens * factor.num + down - 1) / down;
+      auto capacity = static_cast<std::int64_t>(std::ceil(static_cast<double>(tokens) * factor.value() / static_cast<double>(batch.experts)));
       capacity = std::min((capacity + multiple - 1) / multiple * multiple, tokens);
       for (std::int32_t e = 0; e < batch.experts; ++e) {
         order.resize(static_cast<std::size_t>(tokens));

@@ -25,6 +25,11 @@ std::vector<std::int32_t> read_table(const std::string& file, Params& p, const S
         p.error("table", fmt::format("{}: the table names expert {}, but there are {}", file, e, shape.experts));
         return table;
       }
+      const std::size_t k = static_cast<std::size_t>(shape.top_k), row = table.size() / k;
+      if (std::find(table.begin() + static_cast<std::ptrdiff_t>(row * k), table.end(), e) != table.end()) {
+        p.error("table", fmt::format("{}: the table names expert {} twice for id {}", file, e, row));
+        return table;
+      }
       table.push_back(static_cast<std::int32_t>(e));
     }
   } catch (const InputError& e) {
@@ -68,7 +73,7 @@ Router hash(Params& p, const Shape* shape) {
       id = std::min(static_cast<std::int64_t>(std::pow(static_cast<double>(known + 1), u)) - 1, known - 1);
     } else {
       id = batch.token_ids[static_cast<std::size_t>(t)];
-      if (id < 0 || (!table.empty() && id >= known)) throw InputError(Location{}, fmt::format("token {} has id {}, but the table has ids 0 to {}", t, id, known - 1));
+      if (id < 0 || (!table.empty() && id >= known)) throw InputError(Location{}, table.empty() ? fmt::format("token {} has id {}: ids are not negative", t, id) : fmt::format("token {} has id {}, but the table has ids 0 to {}", t, id, known - 1));
     }
     if (!table.empty()) {
       std::copy_n(table.begin() + id * static_cast<std::int64_t>(ids.size()), ids.size(), ids.begin());

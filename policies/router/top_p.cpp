@@ -23,7 +23,7 @@ Router top_p(Params& p, const Shape* shape) {
     best_of(scores, ids);
     double sum = 0;
     for (std::int32_t& id : ids) {
-      const bool full = sum > least;
+      const bool full = least < 1 && sum > least;  // the sum of all may be a rounding above 1
       if (id >= 0) sum += scores[static_cast<std::size_t>(id)];
       if (full) id = -1;
     }

@@ -20,7 +20,7 @@ Router zero_experts(Params& p, const Shape* shape) {
   if (shape->top_k > all) p.error("", fmt::format("top_k is {}, but there are {} experts", shape->top_k, all));
   read_bias(gate, p, all);
   if (!p.usable()) return router;
-  if (idle.zero > 0 && gate.weighing.renormalise) {
+  if (idle.zero > 0) {
     gate.weighing.nothing.assign(static_cast<std::size_t>(all), 0);
     for (int e = shape->experts; e < shape->experts + idle.zero; ++e) gate.weighing.nothing[static_cast<std::size_t>(e)] = 1;
   }

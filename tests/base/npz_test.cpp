@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <cmath>
 #include <filesystem>
 
 namespace epsim {
@@ -107,6 +108,11 @@ TEST(Npz, ReadsDeflatedMembersOfAllTypesAndVersions) {
   EXPECT_THAT(read("{\"shape\": (1,), 'fortran_order': False, 'descr': '<i2'}", "\xfe\xff", 1).integers, ElementsAre(-2));
   EXPECT_THAT(read("{'descr': '<u2', 'fortran_order': False, 'shape': (1,)}", "\xfe\xff", 1).integers, ElementsAre(65534));
   EXPECT_THAT(read("{'descr': '<u4', 'fortran_order': False, 'shape': (1,)}", "\xff\xff\xff\xff", 1).integers, ElementsAre(4294967295));
+  // 1, -2, the largest and the smallest number of binary16.
+  EXPECT_THAT(read("{'descr': '<f2', 'fortran_order': False, 'shape': (4,)}", std::string("\x00\x3c\x00\xc0\xff\x7b\x01\x00", 8), 1).floats, ElementsAre(1, -2, 65504, std::ldexp(1, -24)));
+  const auto special = read("{'descr': '<f2', 'fortran_order': False, 'shape': (2,)}", std::string("\x00\xfc\x01\x7c", 4), 1).floats;
+  EXPECT_EQ(special[0], -INFINITY);
+  EXPECT_TRUE(std::isnan(special[1]));
 }
 
 TEST(Npz, FortranOrderIsTurned) {

@@ -322,6 +322,67 @@ TEST(RouteBackward, IsTheDerivativeOfWhatTheCombineTakes) {
   }
 }
 
+Routed route_by(const std::string& router, const std::string& capacity, const std::vector<float>& logits, int columns, int experts, int top_k, int ranks = 1) {
+  Shape shape;
+  shape.experts = experts, shape.top_k = top_k, shape.ranks = ranks, shape.nodes = 1;
+  GateBatch batch;
+  batch.experts = columns, batch.tokens = static_cast<std::int64_t>(logits.size()) / columns, batch.logits = logits;
+  std::vector<std::int64_t> first;
+  for (int r = 0; r <= ranks; ++r) first.push_back(batch.tokens / ranks * r);
+  batch.first_of_rank = first;
+  return route_batch(part_from_yaml(builtin_routers(), router, &shape), part_from_yaml(builtin_capacities(), capacity, &shape), batch);
+}
+
+// Tutel, NLLB-MoE and V-MoE rank tokens by the softmax itself, whatever becomes of the weights.
+TEST(RouteBatch, BatchPriorityDoesNotSeeNormalising) {
+  const std::vector<float> logits = random_logits(120, 16, 11);
+  for (const std::string capacity : {"tutel: {factor: 0.5, order: priority}", "nllb: {fraction: 0.05, order: priority, normalise: before}", "vmoe: {factor: 0.5, multiple: 1, order: priority}"})
+    for (const int ranks : {1, 3}) {
+      const Routed raw = route_by("topk: {renormalise: false}", capacity, logits, 16, 16, 2, ranks);
+      for (const std::string router : {"topk", "topk: {scale: 2.5}", "topk: {score: softmax_after}", "topk: {norm: 2}", "gshard", "noisy_topk"}) {
+        const Routed r = route_by(router, capacity, logits, 16, 16, 2, ranks);
+        ASSERT_EQ(r.expert, raw.expert) << router;
+        EXPECT_EQ(r.kept, raw.kept) << router << ", " << capacity;
+        EXPECT_EQ(r.position, raw.position) << router << ", " << capacity;
+      }
+    }
+  // With one choice all normalised weights are 1.
+  const std::string capacity = "flaxformer: {factor: 0.5, min_capacity: 1, order: priority}";
+  EXPECT_EQ(route_by("topk", capacity, logits, 16, 16, 1).kept, route_by("topk: {renormalise: false}", capacity, logits, 16, 16, 1).kept);
+}
+
+TEST(RouteBatch, AZeroExpertWeighsNothing) {
+  // The zero expert is the best one of both tokens.
+  const std::vector<float> logits = {0, 1, 2, 1, 0, 2};
+  for (const std::string score : {"softmax", "sigmoid", "sqrt_softplus"}) {
+    const Routed r = route_by("zero_experts: {zero: 1, renormalise: false, score: " + score + "}", "dropless", logits, 3, 2, 2);
+    EXPECT_EQ(r.expert, (std::vector<std::int32_t>{2, 1, 2, 0}));
+    EXPECT_EQ(r.weight[0], 0) << score;
+    EXPECT_GT(r.weight[1], 0) << score;
+  }
+}
+
+// V-MoE's compute_capacity multiplies in double precision: 200 x 1.1 / 11 is a little above 20.
+TEST(RouteBatch, ExpertChoiceRoundsAsVMoeDoes) {
+  const Routed r = route_by("expert_choice: {factor: 1.1}", "dropless", random_logits(200, 11, 3), 11, 11, 1);
+  EXPECT_THAT(r.choices, ::testing::Each(24));
+}
+
+// One token is sure of expert 0, the other takes both: of three choices two are expert 0's.
+TEST(Loss, BalanceSharesTheChoicesThatAreMade) {
+  const std::vector<float> logits = {40, 0, 1, 1};
+  Shape shape;
+  shape.experts = 2, shape.top_k = 1, shape.ranks = shape.nodes = 1;
+  GateBatch batch;
+  batch.experts = 2, batch.tokens = 2, batch.logits = logits;
+  const Router router = part_from_yaml(builtin_routers(), "top_p: {p: 0.6}", &shape);
+  const Routed routed = route_batch(router, {}, batch);
+  const auto value = [&](const std::string& yaml) { return part_from_yaml(builtin_losses(), yaml, &shape).value({batch, routed, router}, {}); };
+  EXPECT_NEAR(value("balance"), 2 * (2.0 / 3 * 0.75 + 1.0 / 3 * 0.25), 1e-6);
+  EXPECT_NEAR(value("balance: {over: tokens}"), 2 * (0.75 + 0.5 * 0.25), 1e-6);
+  EXPECT_NEAR(value("balance: {count: plain}"), 2 * 0.75, 1e-6) << "a plain top-1, as the model has it";
+}
+
 TEST(Loss, GradientsAreDerivatives) {
   constexpr int kExperts = 16;
   Shape shape;

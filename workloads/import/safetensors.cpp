@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/half.h"
 #include "workloads/import/json_tree.h"
 
 namespace epsim {
@@ -35,7 +36,7 @@ struct Type {
 };
 constexpr Type kTypes[] = {{"I8", 1, kWhole<std::int8_t>},   {"U8", 1, kWhole<std::uint8_t>},   {"I16", 2, kWhole<std::int16_t>}, {"U16", 2, kWhole<std::uint16_t>},
                            {"I32", 4, kWhole<std::int32_t>}, {"U32", 4, kWhole<std::uint32_t>}, {"I64", 8, kWhole<std::int64_t>}, {"F32", 4, kFloat<float>},
-                           {"F64", 8, kFloat<double>}};
+                           {"F64", 8, kFloat<double>},       {"F16", 2, kFloat<Half>},          {"BF16", 2, kFloat<BFloat16>}};
 
 }  // namespace
 
@@ -59,7 +60,7 @@ std::map<std::string, NpyArray> read_safetensors(const std::shared_ptr<const Sou
     const Type* type = nullptr;
     for (const Type& t : kTypes)
       if (t.name == type_name) type = &t;
-    if (!type) r.fail(entry, fmt::format("array `{}` has type `{}`, expected integers, F32 or F64", name, type_name));
+    if (!type) r.fail(entry, fmt::format("array `{}` has type `{}`, expected integers, F16, BF16, F32 or F64", name, type_name));
     if (range.size() != 2 || range[0] > range[1]) r.fail(entry, fmt::format("array `{}`: `data_offsets` must be a begin and an end", name));
     std::int64_t count = 1;
     for (const std::int64_t length : a.shape) count = length != 0 && count > size / length ? size + 1 : count * length;
