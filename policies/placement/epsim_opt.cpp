@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -11,6 +12,7 @@
 #include "base/rng.h"
 #include "policies/migration.h"
 #include "policies/placement/shared/layer_guess.h"
+#include "policies/placement/shared/recent.h"
 #include "policies/placement/shared/resample.h"
 #include "policies/placement/shared/slots.h"
 
@@ -254,10 +256,10 @@ Answer search(const Problem& problem, const std::map<std::string, Answer>& seeds
   return placements;
 }
 
-// Ways to come to an answer besides taking a policy's: the search on the batches as they are, and on their tokens mixed.
+// Ways to come to an answer besides taking a policy's: the search on the batches as they are, on their tokens mixed, and without replicas, whose gain is easily one of the batches shown alone.
 constexpr const char* kSearch = "search";
+constexpr const char* kLean = "search without replicas";
 constexpr const char* kMixed = "mixed search";
-constexpr std::size_t kFolds = 2;
 
 /// How many times over the tokens of a problem are dealt to batches anew; 0 where they are so many that batches are alike anyway.
 int mixings(const Problem& problem) {
@@ -275,9 +277,16 @@ bool fits(const Problem& problem, const Answer& answer, const Settings& settings
   return true;
 }
 
+Settings without_replicas(const Settings& settings) {
+  Settings lean = settings;
+  lean.slots = 0;
+  return lean;
+}
+
 /// What a way says to a problem, where `seeds` are the policies' answers; where it has none that fits, what the search says.
 Answer answer_by(const std::string& way, const Problem& problem, const std::map<std::string, Answer>& seeds, const Settings& settings) {
   if (way == kMixed) return search(mixed(problem, std::max(1, mixings(problem))), seeds, settings);
+  if (way == kLean) return search(problem, seeds, without_replicas(settings));
   if (const auto of_policy = seeds.find(way); of_policy != seeds.end() && fits(problem, of_policy->second, settings)) return of_policy->second;
   return search(problem, seeds, settings);
 }
@@ -288,21 +297,31 @@ std::map<std::string, Answer> ways(const Problem& problem, const Settings& setti
   std::map<std::string, Answer> all = seeds;
   std::erase_if(all, [&](const auto& way) { return !fits(problem, way.second, settings); });
   all.emplace(kSearch, answer_by(kSearch, problem, seeds, settings));
+  if (slots_of(problem, settings) > problem.experts) all.emplace(kLean, answer_by(kLean, problem, seeds, settings));
   if (mixings(problem) > 0) all.emplace(kMixed, answer_by(kMixed, problem, seeds, settings));
   return all;
 }
 
-/// The way whose answers to either half of the batches are the fastest on the other half, as it is and mixed, over all layers.
-std::string best_way(const Problem& problem, const Settings& settings) {
+/// Two halves of the batches: every other one where all of them tell of the future; where only the `recent` last do, these and as many before them, for there the next batches are not like neighbours.
+std::array<Problem, 2> halves_of(const Problem& problem, std::size_t recent) {
+  const std::size_t all = problem.tokens.front().size();
+  const auto half = [&](std::size_t which) {
+    return with_batches(problem, [=](std::size_t b) { return recent == all ? b % 2 == which : b + (2 - which) * recent >= all && b + (1 - which) * recent < all; });
+  };
+  return {half(0), half(1)};
+}
+
+/// The way whose answers to either half of the batches are the fastest on the other half, as it is and mixed, over all layers. What is in force, or experts in order where nothing is, stays unless that gains something.
+std::string best_way(const std::array<Problem, 2>& halves, const Settings& settings) {
   std::map<std::string, double> seconds;
   std::map<std::string, std::size_t> answered;
   Settings quick = settings;  // one refinement is enough to tell the ways apart
   quick.refined = std::min<std::int64_t>(settings.refined, 1);
-  for (std::size_t fold = 0; fold < kFolds; ++fold) {
-    const auto [seen, unseen] = fold_of(problem, fold, kFolds);
+  for (const std::size_t half : {1, 0}) {
+    const Problem& unseen = halves[1 - half];
     std::vector<Problem> judges = {unseen};
     if (const int times = mixings(unseen); times > 0) judges.push_back(mixed(unseen, times));
-    for (const auto& [name, answer] : ways(seen, quick)) {
+    for (const auto& [name, answer] : ways(halves[half], quick)) {
       std::vector<double> of_layer(answer.size());
       parallel_for(static_cast<std::int64_t>(answer.size()), [&, &placed = answer](std::int64_t l) {
         for (const Problem& judge : judges) of_layer[static_cast<std::size_t>(l)] += judge.layer_seconds(static_cast<std::size_t>(l), placed[static_cast<std::size_t>(l)]);
@@ -310,9 +329,12 @@ std::string best_way(const Problem& problem, const Settings& settings) {
       seconds[name] += std::accumulate(of_layer.begin(), of_layer.end(), 0.0), ++answered[name];
     }
   }
+  std::erase_if(seconds, [&](const auto& way) { return answered[way.first] < halves.size(); });
   std::string best = kSearch;
   for (const auto& [name, s] : seconds)
-    if (answered[name] == kFolds && s < seconds.at(best)) best = name;
+    if (s < seconds.at(best)) best = name;
+  for (const std::string& stay : {std::string(), fmt::format("contiguous {}", settings.shape.experts)})
+    if (const auto found = seconds.find(stay); found != seconds.end()) return seconds.at(best) < kWorthIt * found->second ? best : stay;
   return best;
 }
 
@@ -321,7 +343,7 @@ std::string best_way(const Problem& problem, const Settings& settings) {
 /// epsim's own: least simulated layer time. Begins with the best answers of the other policies, judged by simulating the batches it is shown, improves each by local search on a guess of compute and
 /// transfer time that is brought up to date per change (shared/layer_guess.h), and takes what simulates fastest.
 /// What fits the batches it is shown need not fit others. Where there are four or more, it first plays all of this through on either half of them and lets the other half judge: the search, the search on tokens dealt to
-/// batches anew (shared/resample.h), and every policy as it is; the way that did best there, over all layers, answers.
+/// batches anew (shared/resample.h) and without replicas, and every policy as it is; the way that did best there, over all layers, answers. Where popularity drifts it goes by the last batches alone (shared/recent.h).
 PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "Least simulated layer time: local search on compute and transfers together, from the best of the other policies' placements, judged by simulation.";
@@ -359,9 +381,12 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   if (!p.usable() || !shape) return policy;
   settings.shape = *shape;
   policy.place = [settings](const Problem& problem) {
-    const bool can_tell = problem.batch_seconds && !problem.tokens.empty() && std::ranges::all_of(problem.tokens, [](const auto& batches) { return batches.size() >= 2 * kFolds; });
+    const bool can_tell = problem.batch_seconds && !problem.tokens.empty() && std::ranges::all_of(problem.tokens, [&](const auto& batches) { return batches.size() >= 4 && batches.size() == problem.tokens.front().size(); });
     if (!settings.generalise || !can_tell) return search(problem, answers(problem, settings), settings);
-    return answer_by(best_way(problem, settings), problem, answers(problem, settings), settings);
+    const std::size_t all = problem.tokens.front().size(), recent = telling_batches(problem);
+    const std::string way = best_way(halves_of(problem, recent), settings);
+    const Problem telling = recent == all ? problem : with_batches(problem, [=](std::size_t b) { return b + recent >= all; });
+    return answer_by(way, telling, answers(telling, settings), settings);
   };
   return policy;
 }

@@ -60,12 +60,13 @@ Batches deal(const Batches& batches, int times, Rng& rng) {
 
 }  // namespace
 
-Fold fold_of(const Problem& problem, std::size_t fold, std::size_t folds) {
-  ensure(!problem.tokens.empty(), "only batches of known tokens are folded");
-  std::vector<Batches> seen(problem.tokens.size()), unseen(seen);
-  for (std::size_t l = 0; l < seen.size(); ++l)
-    for (std::size_t b = 0; b < problem.tokens[l].size(); ++b) (b % folds == fold ? unseen : seen)[l].push_back(problem.tokens[l][b]);
-  return {with_tokens(problem, std::move(seen)), with_tokens(problem, std::move(unseen))};
+Problem with_batches(const Problem& problem, const std::function<bool(std::size_t)>& keeps) {
+  ensure(!problem.tokens.empty(), "only batches of known tokens are told apart");
+  std::vector<Batches> kept(problem.tokens.size());
+  for (std::size_t l = 0; l < kept.size(); ++l)
+    for (std::size_t b = 0; b < problem.tokens[l].size(); ++b)
+      if (keeps(b)) kept[l].push_back(problem.tokens[l][b]);
+  return with_tokens(problem, std::move(kept));
 }
 
 Problem mixed(const Problem& problem, int times) {

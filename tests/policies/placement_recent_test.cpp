@@ -1,0 +1,91 @@
+// Which batches tell of the next ones, and what epsim_opt makes of it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "policies/placement/shared/recent.h"
+#include "policies/placement/shared/resample.h"
+#include "tests/support/placed.h"
+
+namespace epsim {
+namespace {
+
+using testing::experts_of_ranks;
+using testing::placed;
+
+using Loads = std::vector<std::int64_t>;
+
+/// A layer of batches of these loads [batch][E] on two ranks: a choice a token, on home ranks in turn, and as long as the fullest rank has copies.
+Problem problem_of_batches(const std::vector<Loads>& batches) {
+  Problem p;
+  p.experts = static_cast<int>(batches[0].size()), p.ranks = 2, p.nodes = 1, p.seed = 42, p.layers = {0};
+  p.counts.emplace_back(1, p.experts), p.batches.emplace_back(static_cast<std::int64_t>(batches.size()), p.experts), p.tokens.emplace_back();
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    const auto routing = std::make_shared<Routing>();
+    routing->experts = p.experts, routing->top_k = 1;
+    for (int e = 0; e < p.experts; ++e) {
+      const std::int64_t n = batches[b][static_cast<std::size_t>(e)];
+      routing->expert.insert(routing->expert.end(), static_cast<std::size_t>(n), static_cast<std::uint16_t>(e));
+      p.counts[0](0, e) += n, p.batches[0](static_cast<std::int64_t>(b), e) = n;
+    }
+    const auto tokens = static_cast<std::int64_t>(routing->expert.size());
+    routing->weight.assign(routing->expert.size(), 1.0F), routing->first_token = {0, tokens / 2, tokens};
+    p.tokens[0].push_back(routing);
+  }
+  p.batch_seconds = [](std::size_t, const Routing& batch, const Placement& placement) {
+    Loads loads(static_cast<std::size_t>(batch.experts));
+    for (const std::uint16_t e : batch.expert) ++loads[e];
+    return std::ranges::max(testing::loads_of_ranks(placement, loads));
+  };
+  return p;
+}
+
+const Loads kA = {10, 0, 0}, kB = {0, 10, 0}, kC = {0, 0, 10};
+
+TEST(TellingBatches, AreAllWherePopularityStays) {
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kA, kA, kA, kA, kA, kA})), 8U);
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kB, kA, kB, kA, kB, kA, kB})), 8U) << "the mean of both is less wrong than either";
+}
+
+TEST(TellingBatches, AreAllWhereWhatWasComesBack) {
+  // From batches 4 and 5 on, all before miss by 4 and 2.08, the later half of them by 8 and 3.5, the last by 8 and 4; later still only the first batches know A.
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kB, kB, kC, kC, kA, kA})), 8U);
+}
+
+TEST(TellingBatches, AreTheLastWherePopularityMoves) {
+  // The last batch alone is right from batch 5 on: a quarter.
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kA, kA, kB, kB, kB, kB})), 2U);
+}
+
+TEST(TellingBatches, AreAllOfAFew) {
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kB, kB, kB, kB, kB, kB})), 7U);
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kB, kB, kB, kB, kB, kB, kB})), 4U) << "not two: the later half is right as well, from the first origin on";
+}
+
+TEST(WithBatches, KeepsTokensAndCountsOfThose) {
+  const Problem part = with_batches(problem_of_batches({kA, kB, kC}), [](std::size_t b) { return b != 1; });
+  EXPECT_EQ(part.tokens[0].size(), 2U);
+  EXPECT_EQ(part.counts[0].cells, (Loads{10, 0, 10}));
+  EXPECT_EQ(part.batches[0].cells, (Loads{10, 0, 0, 0, 0, 10}));
+}
+
+TEST(EpsimOpt, GoesByTheLastBatchesWherePopularityMoves) {
+  // Experts 0 and 1 together: 20 copies on the fullest rank at first, then 12; apart: 28, then 8. Over all batches together is quicker, and not from now on.
+  const Loads before = {10, 10, 18, 2}, now = {6, 6, 2, 2};
+  const auto together = [](const Placement& p) { return p.rank_of(p.slots_of_expert[0][0]) == p.rank_of(p.slots_of_expert[1][0]); };
+  const Problem problem = problem_of_batches({before, before, before, before, now, now, now, now});
+  EXPECT_FALSE(together(placed("epsim_opt", problem)[0]));
+  EXPECT_TRUE(together(placed("epsim_opt: {generalise: false}", problem)[0]));
+}
+
+TEST(EpsimOpt, LeavesExpertsWhereTheyAreUnlessThatGainsSomething) {
+  const Loads even = {5, 5, 5, 5};
+  Problem problem = problem_of_batches({even, even, even, even});
+  problem.batch_seconds = [](std::size_t, const Routing&, const Placement&) { return 1.0; };
+  EXPECT_EQ(experts_of_ranks(placed("epsim_opt", problem)[0]), (std::vector<std::vector<int>>{{0, 1}, {2, 3}}));
+  problem.previous = {Placement::from_experts({3, 0, 1, 2}, {0, 2, 4}, 4)};
+  EXPECT_EQ(experts_of_ranks(placed("epsim_opt", problem)[0]), (std::vector<std::vector<int>>{{3, 0}, {1, 2}}));
+}
+
+}  // namespace
+}  // namespace epsim
