@@ -85,8 +85,9 @@ void time_experts(const Sizes& z, Precision precision, int turns) {
   gradients = weights;
   const FfnView view = view_of(weights, shape, 0);
   const std::vector<float> x = random_values(n * h), dy = random_values(n * h), scale(static_cast<std::size_t>(n), 0.5F);
-  std::vector<float> g(static_cast<std::size_t>(n * f)), u(g), a(g), dg(g), du(g), y(x), dx(x), dscale(scale);
-  const FfnRows rows{n, x.data(), dy.data(), scale.data(), g.data(), u.data(), a.data(), dg.data(), du.data(), dx.data(), dscale.data()};
+  std::vector<float> g(static_cast<std::size_t>(n * f)), u(g), y(x), dx(x), dscale(scale);
+  FfnFactors factors(shape, true, n);
+  const FfnRows rows = factors.of({.rows = n, .x = x.data(), .dy = dy.data(), .scale = scale.data(), .g = g.data(), .u = u.data(), .dx = dx.data(), .dscale = dscale.data()});
   const auto in_blocks = [n = n](auto&& work) {  // as a layer does
     for (std::int64_t first = 0; first < n; first += 128) work(first, std::min<std::int64_t>(128, n - first));
   };

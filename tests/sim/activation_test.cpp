@@ -44,7 +44,7 @@ TEST(Activation, SlopesAreDifferenceQuotients) {
       if (!gated && always_gated(a)) continue;
       std::vector<float> out(n), again(n), dg(n), du(n);
       activate(a, n, p.g.data(), gated ? p.u.data() : nullptr, out.data());
-      activate_backward(a, n, p.g.data(), gated ? p.u.data() : nullptr, da.data(), again.data(), dg.data(), gated ? du.data() : nullptr);
+      activate_backward(a, n, p.g.data(), gated ? p.u.data() : nullptr, da.data(), 1.0F, again.data(), dg.data(), gated ? du.data() : nullptr);
       EXPECT_EQ(out, again);
       for (std::size_t i = 0; i < n; ++i) {
         const double g = p.g[i], u = p.u[i], step = 1e-4;
@@ -60,7 +60,7 @@ TEST(Activation, SlopesAreDifferenceQuotients) {
 TEST(Activation, ClampsHaveNoSlopeOutside) {
   const float g[] = {7.5F, 1.0F, -9.0F}, u[] = {1.0F, 7.5F, -7.5F}, da[] = {1, 1, 1};
   float a[3], dg[3], du[3];
-  activate_backward(Activation::clamped_swiglu, 3, g, u, da, a, dg, du);
+  activate_backward(Activation::clamped_swiglu, 3, g, u, da, 1.0F, a, dg, du);
   EXPECT_EQ(dg[0], 0.0F);
   EXPECT_EQ(du[1], 0.0F);
   EXPECT_NE(dg[2], 0.0F);  // g is clamped above only
