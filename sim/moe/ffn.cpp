@@ -9,8 +9,6 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kTile = RightSide::kTileRows;
-
 template <class Slice, class Weights>
 Slice part_of(Weights& w, const FfnShape& s, std::int64_t expert) {
   const auto at = [expert](auto& values, std::int64_t size) { return values.empty() ? nullptr : values.data() + expert * size; };
@@ -35,13 +33,12 @@ Ffn::Ffn(const FfnShape& s, const FfnView& w)
 
 void Ffn::forward(const float* x, std::int64_t rows, float* g, float* u, float* y) const {
   const std::int64_t h = shape_.hidden, f = shape_.ffn;
-  for (std::int64_t first = 0; first < rows; first += kTile)
-    tile(x + first * h, std::min(kTile, rows - first), g + first * f, gated_ ? u + first * f : nullptr, y + first * h);
+  for (std::int64_t first = 0; first < rows; first += kBlockRows)
+    block(x + first * h, std::min(kBlockRows, rows - first), g + first * f, gated_ ? u + first * f : nullptr, y + first * h);
 }
 
-/// A tile goes through the whole expert while its rows are in the cache.
-void Ffn::tile(const float* x, std::int64_t rows, float* g, float* u, float* y) const {
-  struct Tile;
+void Ffn::block(const float* x, std::int64_t rows, float* g, float* u, float* y) const {
+  struct Room;
   const std::int64_t h = shape_.hidden, f = shape_.ffn;
   const auto compute = [&](const auto* in, auto* a) {
     w1_.multiply(in, rows, g);
@@ -54,11 +51,11 @@ void Ffn::tile(const float* x, std::int64_t rows, float* g, float* u, float* y) 
     w2_.multiply(a, rows, y);
   };
   if (shape_.precision == Precision::bf16) {
-    Bfloat16* room = workspace<Tile, Bfloat16>(kTile * (h + f));
+    Bfloat16* room = workspace<Room, Bfloat16>(rows * (h + f));
     round_to(x, room, rows * h);
-    compute(room, room + kTile * h);
+    compute(room, room + rows * h);
   } else {
-    compute(x, workspace<Tile, float>(kTile * f));
+    compute(x, workspace<Room, float>(rows * f));
   }
   add_bias(y, b2_, rows, h);
 }
@@ -91,13 +88,13 @@ FfnBackward::FfnBackward(const FfnShape& s, const FfnView& w)
 }
 
 void FfnBackward::backward(const FfnRows& r) const {
-  for (std::int64_t first = 0; first < r.rows; first += kTile) tile(r.part(first, std::min(kTile, r.rows - first), shape_));
+  for (std::int64_t first = 0; first < r.rows; first += kBlockRows) block(r.part(first, std::min(kBlockRows, r.rows - first), shape_));
 }
 
-void FfnBackward::tile(const FfnRows& r) const {
-  struct Tile;
+void FfnBackward::block(const FfnRows& r) const {
+  struct Room;
   const std::int64_t f = shape_.ffn, h = shape_.hidden;
-  float* all_da = workspace<Tile, float>(kTile * f);
+  float* all_da = workspace<Room, float>(r.rows * f);
   const auto compute = [&](const auto* dy, auto* all_a, auto* all_dg, auto* all_du) {
     w2_.multiply(dy, r.rows, all_da);
     for (std::int64_t i = 0; i < r.rows; ++i) {

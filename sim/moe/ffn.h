@@ -20,6 +20,9 @@ struct FfnShape {
   Precision precision = Precision::fp32;  ///< of the matrix products
 };
 
+/// Rows that pass through an expert's matrices together, each matrix after the other: it comes from far memory once for all of them.
+inline constexpr std::int64_t kBlockRows = 4 * RightSide::kTileRows;
+
 /// One expert's part of ExpertWeights; null: there is none.
 struct FfnView {
   const float *w1 = nullptr, *w3 = nullptr, *w2 = nullptr, *b1 = nullptr, *b3 = nullptr, *b2 = nullptr;
@@ -40,7 +43,7 @@ class Ffn {
   void forward(const float* x, std::int64_t rows, float* g, float* u, float* y) const;
 
  private:
-  void tile(const float* x, std::int64_t rows, float* g, float* u, float* y) const;
+  void block(const float* x, std::int64_t rows, float* g, float* u, float* y) const;
   FfnShape shape_;
   bool gated_ = false;
   const float *b1_ = nullptr, *b3_ = nullptr, *b2_ = nullptr;
@@ -89,7 +92,7 @@ class FfnBackward {
   void backward(const FfnRows& rows) const;
 
  private:
-  void tile(const FfnRows& rows) const;
+  void block(const FfnRows& rows) const;
   FfnShape shape_;
   bool gated_ = false;
   const float* b2_ = nullptr;

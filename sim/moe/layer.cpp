@@ -12,8 +12,6 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kBlockRows = 2 * RightSide::kTileRows;  // that a thread takes at a time
-
 std::size_t sized(std::int64_t count) { return static_cast<std::size_t>(count); }
 
 /// Rows [first, first + count) of expert `expert`, or of the tokens.
