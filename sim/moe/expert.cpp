@@ -44,7 +44,6 @@ const ExpertBank::Held& ExpertBank::held(int expert) const {
 }
 
 void ExpertBank::forward(int expert, std::span<const float> rows, std::span<float> out) const {
-  constexpr std::int64_t kBlockRows = 2 * RightSide::kTileRows;
   const Held& mine = held(expert);
   const std::int64_t count = static_cast<std::int64_t>(rows.size()) / hidden_;
   std::vector<float> g(static_cast<std::size_t>(std::min(count, kBlockRows) * mine.ffn)), u(g.size());

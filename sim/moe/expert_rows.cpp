@@ -31,7 +31,7 @@ void ExpertRows::backward(const ExpertBank& experts, int expert, std::span<const
   const auto rows = static_cast<std::int64_t>(in.size()) / experts.hidden();
   const std::vector<float> ones(static_cast<std::size_t>(rows), 1.0F);
   d_weight.resize(ones.size());
-  experts.backward(expert, {rows, x.data(), dy.data(), ones.data(), g.data(), u.data(), a.data(), dg.data(), du.data(), out.data(), d_weight.data()});
+  experts.backward(expert, {rows, x.data(), dy.data(), ones.data(), g.data(), u.data(), a.data(), dg.data(), du.data(), {}, out.data(), d_weight.data()});
 }
 
 std::vector<float> weight_gradients(const FfnShape& s, std::span<const ExpertRows* const> calls, std::span<const float> weight) {

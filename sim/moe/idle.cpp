@@ -68,7 +68,7 @@ void IdlePass::backward(const Routed& routed, std::span<const float> dy, std::sp
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto count = static_cast<std::int64_t>(rows[i].scale.size());
     sum_rows(rows[i].scale.data(), rows[i].dy.data(), h, count, gradients.constant.data() + i * static_cast<std::size_t>(h));
-    sum_outer_products(rows[i].x.data(), h, rows[i].d_logits.data(), 2, count, gradients.constant_gate.data() + i * static_cast<std::size_t>(2 * h), Precision::fp32);
+    sum_outer_products(rows[i].x.data(), h, rows[i].d_logits.data(), 2, count, gradients.constant_gate.data() + i * static_cast<std::size_t>(2 * h));
   }
 }
 

@@ -12,8 +12,6 @@
 namespace epsim {
 namespace {
 
-constexpr std::int64_t kBlockRows = 2 * RightSide::kTileRows;  // that a thread takes at a time
-
 std::size_t sized(std::int64_t count) { return static_cast<std::size_t>(count); }
 
 /// Rows [first, first + count) of expert `expert`, or of the tokens.
@@ -106,7 +104,7 @@ class Pass {
     });
     if (s_.shared_ffn > 0) shared_backward(f, dy, grad);
     multiply(RightSide(s_.columns(), s_.hidden, w_.gate.data(), true, Precision::fp32), dlogits.data(), tokens_, grad.x.data(), true);
-    sum_outer_products(in_.x.data(), s_.hidden, dlogits.data(), s_.columns(), tokens_, grad.weights.gate.data(), Precision::fp32);
+    sum_outer_products(in_.x.data(), s_.hidden, dlogits.data(), s_.columns(), tokens_, grad.weights.gate.data());
     if (!w_.linear_bias.empty()) sum_rows(nullptr, dlogits.data(), s_.columns(), tokens_, grad.weights.linear_bias.data());
     return grad;
   }
@@ -183,13 +181,21 @@ class Pass {
   std::vector<float> experts_backward(const LayerForward& f, std::span<const float> dy, std::vector<float>& dweight, ExpertWeights& gradients) const {
     const FfnShape shape = s_.expert();
     const std::int64_t rows = f.dispatch.rows();
-    std::vector<float> x(sized(rows * s_.hidden)), dyr(x.size()), dx(x.size()), a(f.g.size()), dg(f.g.size()), du(f.u.size()), scale, dscale(sized(rows));
+    std::vector<float> x(sized(rows * s_.hidden)), dyr(x.size()), dx(x.size()), scale, dscale(sized(rows));
     if (!s_.weigh_input) {
       scale.resize(sized(rows));
       for (std::int64_t row = 0; row < rows; ++row) scale[sized(row)] = weight_of(f, row);
     }
     const auto or_null = [](auto& v) { return v.empty() ? nullptr : v.data(); };
-    const FfnRows all{rows, x.data(), dyr.data(), or_null(scale), f.g.data(), or_null(f.u), a.data(), dg.data(), or_null(du), dx.data(), s_.weigh_input ? nullptr : or_null(dscale)};
+    FfnFactors factors(shape, gated_, rows);
+    const FfnRows all = factors.of({.rows = rows,
+                                    .x = x.data(),
+                                    .dy = dyr.data(),
+                                    .scale = or_null(scale),
+                                    .g = f.g.data(),
+                                    .u = or_null(f.u),
+                                    .dx = dx.data(),
+                                    .dscale = s_.weigh_input ? nullptr : or_null(dscale)});
     {
       const std::vector<FfnBackward> experts = pack<FfnBackward>(s_, w_.experts, f.dispatch, mine_);
       for_each(blocks_of(f.dispatch, mine_), [&](const Block& b) {
@@ -215,10 +221,17 @@ class Pass {
 
   void shared_backward(const LayerForward& f, std::span<const float> dy, LayerGradients& grad) const {
     const FfnShape shape = s_.shared();
-    std::vector<float> dx(in_.x.size()), a(f.shared_g.size()), dg(a.size()), du(f.shared_u.size()), dscale(f.shared_scale.size());
+    std::vector<float> dx(in_.x.size()), dscale(f.shared_scale.size());
     const auto or_null = [](auto& v) { return v.empty() ? nullptr : v.data(); };
-    const FfnRows all{tokens_,  in_.x.data(), dy.data(),   or_null(f.shared_scale), f.shared_g.data(), or_null(f.shared_u),
-                      a.data(), dg.data(),    or_null(du), dx.data(),               or_null(dscale)};
+    FfnFactors factors(shape, !w_.shared.w3.empty(), tokens_);
+    const FfnRows all = factors.of({.rows = tokens_,
+                                    .x = in_.x.data(),
+                                    .dy = dy.data(),
+                                    .scale = or_null(f.shared_scale),
+                                    .g = f.shared_g.data(),
+                                    .u = or_null(f.shared_u),
+                                    .dx = dx.data(),
+                                    .dscale = or_null(dscale)});
     const FfnBackward shared(shape, view_of(w_.shared, shape, 0));
     for_each(blocks_of(tokens_), [&](const Block& b) {
       shared.backward(all.part(b.first, b.count, shape));

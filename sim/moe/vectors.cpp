@@ -8,6 +8,9 @@ namespace {
 EPSIM_VECTORISE void add_all(float* __restrict sum, const float* __restrict term, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) sum[i] += term[i];
 }
+EPSIM_VECTORISE void add_all_widened(float* __restrict sum, const Bfloat16* __restrict term, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) sum[i] += widened(term[i]);
+}
 EPSIM_VECTORISE void add_all_scaled(float* __restrict sum, float scale, const float* __restrict term, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) sum[i] += scale * term[i];
 }
@@ -29,6 +32,7 @@ EPSIM_VECTORISE float sum_of_products(const float* __restrict a, const float* __
 }  // namespace
 
 void add_to(float* sum, const float* term, std::int64_t count) { add_all(sum, term, count); }
+void add_to(float* sum, const Bfloat16* term, std::int64_t count) { add_all_widened(sum, term, count); }
 void add_scaled(float* sum, float scale, const float* term, std::int64_t count) { add_all_scaled(sum, scale, term, count); }
 void scale_by(float* values, float scale, std::int64_t count) { scale_all(values, scale, count); }
 float dot(const float* a, const float* b, std::int64_t count) { return sum_of_products(a, b, count); }

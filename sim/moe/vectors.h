@@ -1,10 +1,13 @@
 #pragma once
 #include <cstdint>
 
+#include "sim/moe/bfloat16.h"
+
 namespace epsim {
 
 /// sum += term
 void add_to(float* sum, const float* term, std::int64_t count);
+void add_to(float* sum, const Bfloat16* term, std::int64_t count);
 /// sum += scale * term
 void add_scaled(float* sum, float scale, const float* term, std::int64_t count);
 /// values *= scale

@@ -35,7 +35,7 @@ std::vector<float> gate_backward(const Experiment& e, const Plan& plan, const st
   RightSide(experts, h, gate.data(), true, Precision::fp32).multiply(d_logits.data(), tokens, dx.data(), true);
   std::vector<float> x(dx.size());
   for (std::int64_t t = 0; t < tokens; ++t) token_vector(e.seed, number + t, std::span(x).subspan(static_cast<std::size_t>(t * h), static_cast<std::size_t>(h)));
-  sum_outer_products(x.data(), h, d_logits.data(), experts, tokens, gradient.data(), Precision::fp32);
+  sum_outer_products(x.data(), h, d_logits.data(), experts, tokens, gradient.data());
   return gradient;
 }
 

@@ -40,7 +40,7 @@ std::vector<float> multiplied(std::span<const float> left, std::int64_t inner, s
 
 std::vector<float> matrix_gradient(std::span<const float> left, std::int64_t m, std::span<const float> d_out, std::int64_t n) {
   std::vector<float> out(static_cast<std::size_t>(m * n));
-  sum_outer_products(left.data(), m, d_out.data(), n, rows_of(left, m), out.data(), Precision::fp32);
+  sum_outer_products(left.data(), m, d_out.data(), n, rows_of(left, m), out.data());
   return out;
 }
 

@@ -153,7 +153,7 @@ TextGradients backward(const TextModel& model, const TextModelWeights& w, const 
     d.mixer_out = matrix_gradient(now.mixed, h, dx, h);
     const std::vector<float> d_mixed = multiplied(dx, h, h, b.mixer_out, true);
     std::vector<float> again(d_mixed.size()), d_mixer_gate(d_mixed.size()), d_convolved(d_mixed.size());
-    activate_backward(Activation::swiglu, d_mixed.size(), now.gate.data(), now.convolved.data(), d_mixed.data(), again.data(), d_mixer_gate.data(), d_convolved.data());
+    activate_backward(Activation::swiglu, d_mixed.size(), now.gate.data(), now.convolved.data(), d_mixed.data(), 1.0F, again.data(), d_mixer_gate.data(), d_convolved.data());
     d.mixer_gate = matrix_gradient(now.normed, h, d_mixer_gate, h);
     auto [d_normed, d_taps] = convolved_backward(now.normed, batch.length, h, b.mixer_taps, d_convolved);
     d.mixer_taps = std::move(d_taps);

@@ -18,6 +18,12 @@ std::vector<float> random_values(std::uint64_t seed, std::int64_t count) {
   return v;
 }
 
+std::vector<Bfloat16> rounded_values(const std::vector<float>& v) {
+  std::vector<Bfloat16> r(v.size());
+  round_to(v.data(), r.data(), static_cast<std::int64_t>(v.size()));
+  return r;
+}
+
 double exact(const std::vector<float>& left, const std::vector<float>& right, std::int64_t row, std::int64_t column, std::int64_t inner, std::int64_t outer) {
   double sum = 0;
   for (std::int64_t i = 0; i < inner; ++i) sum += double{left[static_cast<std::size_t>(row * inner + i)]} * double{right[static_cast<std::size_t>(i * outer + column)]};
@@ -56,7 +62,7 @@ TEST(RightSide, Bfloat16RoundsFactorsAndNothingElse) {
     }
     return r;
   };
-  RightSide(inner, outer, right.data(), false, Precision::bf16).multiply(left.data(), rows, out.data());
+  RightSide(inner, outer, right.data(), false, Precision::bf16).multiply(rounded_values(left).data(), rows, out.data());
   coarse_left = rounded(left), coarse_right = rounded(right);
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t o = 0; o < outer; ++o) EXPECT_NEAR(out[static_cast<std::size_t>(r * outer + o)], exact(coarse_left, coarse_right, r, o, inner, outer), 2e-5);
@@ -64,37 +70,49 @@ TEST(RightSide, Bfloat16RoundsFactorsAndNothingElse) {
 
 // I7 rests on this: a row's product is the same bits alone, in any batch, and in any place of a tile.
 TEST(RightSide, RowAloneEqualsRowInBatch) {
-  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
-    const std::int64_t inner = 48, outer = 33, rows = 150;
-    const std::vector<float> left = random_values(5, rows * inner), right = random_values(6, inner * outer);
+  const std::int64_t inner = 48, outer = 33, rows = 150;
+  const std::vector<float> left = random_values(5, rows * inner), right = random_values(6, inner * outer);
+  const auto check = [&](const auto& factor, Precision precision) {
     const RightSide packed(inner, outer, right.data(), false, precision);
-    std::vector<float> all(static_cast<std::size_t>(rows * outer)), one(static_cast<std::size_t>(outer));
-    packed.multiply(left.data(), rows, all.data());
-    for (std::int64_t r = 0; r < rows; ++r) {
-      packed.multiply(left.data() + r * inner, 1, one.data());
-      ASSERT_EQ(std::memcmp(one.data(), all.data() + r * outer, one.size() * sizeof(float)), 0) << r;
+    for (const bool add : {false, true}) {
+      std::vector<float> all(static_cast<std::size_t>(rows * outer), 0.5F);
+      packed.multiply(factor.data(), rows, all.data(), add);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        std::vector<float> one(static_cast<std::size_t>(outer), 0.5F);
+        packed.multiply(factor.data() + r * inner, 1, one.data(), add);
+        ASSERT_EQ(std::memcmp(one.data(), all.data() + r * outer, one.size() * sizeof(float)), 0) << r;
+      }
     }
-  }
+  };
+  check(left, Precision::fp32);
+  check(rounded_values(left), Precision::bf16);
 }
 
 // The sum over rows is a fixed tree of fixed chunks, so whoever holds a chunk may add it.
 TEST(SumOverRows, IsATreeOfChunks) {
-  const std::int64_t m = 5, n = 9, rows = 2 * kChunkRows + 300;
-  const std::vector<float> left = random_values(7, rows * m), right = random_values(8, rows * n);
-  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+  const std::int64_t m = 5, n = 9;
+  const auto check = [&](std::int64_t rows, const auto& left, const auto& right, auto tree, const std::vector<float>& exact_left, const std::vector<float>& exact_right, double tolerance) {
     std::vector<std::vector<float>> chunks;
     for (std::int64_t first = 0; first < rows; first += kChunkRows)
-      sum_outer_products(left.data() + first * m, m, right.data() + first * n, n, std::min(kChunkRows, rows - first), chunks.emplace_back(static_cast<std::size_t>(m * n)).data(), precision);
+      sum_outer_products(left.data() + first * m, m, right.data() + first * n, n, std::min(kChunkRows, rows - first), chunks.emplace_back(static_cast<std::size_t>(m * n)).data());
     std::vector<float> all(static_cast<std::size_t>(m * n));
-    sum_outer_products(left.data(), m, right.data(), n, rows, all.data(), precision);
-    for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], (chunks[0][i] + chunks[1][i]) + chunks[2][i]);
+    sum_outer_products(left.data(), m, right.data(), n, rows, all.data());
+    for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], tree(chunks, i));
     double expected = 0, magnitude = 0;
     for (std::int64_t r = 0; r < rows; ++r) {
-      const double term = double{left[static_cast<std::size_t>(r * m + 2)]} * double{right[static_cast<std::size_t>(r * n + 3)]};
+      const double term = double{exact_left[static_cast<std::size_t>(r * m + 2)]} * double{exact_right[static_cast<std::size_t>(r * n + 3)]};
       expected += term, magnitude += std::abs(term);
     }
-    EXPECT_NEAR(all[2 * 9 + 3], expected, magnitude * (precision == Precision::bf16 ? 1.0 / 256 : 1e-6));
-  }
+    EXPECT_NEAR(all[2 * 9 + 3], expected, magnitude * tolerance);
+  };
+  const auto both = [&](std::int64_t rows, auto tree) {
+    const std::vector<float> left = random_values(7, rows * m), right = random_values(8, rows * n);
+    check(rows, left, right, tree, left, right, 1e-6);
+    check(rows, rounded_values(left), rounded_values(right), tree, left, right, 1.0 / 256);
+  };
+  using Chunks = std::vector<std::vector<float>>;
+  both(2 * kChunkRows + 300, [](const Chunks& c, std::size_t i) { return (c[0][i] + c[1][i]) + c[2][i]; });
+  both(6 * kChunkRows + 17, [](const Chunks& c, std::size_t i) { return ((c[0][i] + c[1][i]) + (c[2][i] + c[3][i])) + ((c[4][i] + c[5][i]) + c[6][i]); });
 }
 
 TEST(SumOverRows, OfBiasesIsTheSameTree) {
@@ -110,7 +128,7 @@ TEST(SumOverRows, OfBiasesIsTheSameTree) {
 
 TEST(SumOverRows, OfNoRowsIsZero) {
   std::vector<float> out(6, 1.0F);
-  sum_outer_products(nullptr, 2, nullptr, 3, 0, out.data(), Precision::fp32);
+  sum_outer_products(static_cast<const float*>(nullptr), 2, nullptr, 3, 0, out.data());
   EXPECT_EQ(out, std::vector<float>(6));
   sum_rows(nullptr, nullptr, 6, 0, out.data());
   EXPECT_EQ(out, std::vector<float>(6));

@@ -9,11 +9,15 @@ namespace epsim {
 namespace {
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+/// x to the power of p; most norms need no power at all.
+double power_of(double x, double p) { return p == 1 ? x : p == 0 ? 1 : std::pow(x, p); }
 
 /// Scores of a token's choices, 0 for those that weigh nothing, and what they are divided by.
 struct Chosen {
   std::vector<double> score;
-  double norm = 1, top = 0, sum = 0;  ///< `top`, `sum`: of the softmax over all experts
+  double norm = 1;
+  std::vector<double> share;  ///< of the softmax over all experts: exponentials, which `sum` divides
+  double sum = 0;
 
   Chosen(const Weighing& rule, std::span<const float> logits, std::span<const std::int32_t> experts) : score(experts.size()) {
     const auto counts = [&](std::int32_t e) { return e >= 0 && (rule.nothing.empty() || rule.nothing[static_cast<std::size_t>(e)] == 0); };
@@ -22,23 +26,25 @@ struct Chosen {
         if (counts(experts[i])) score[i] = f(double{logits[static_cast<std::size_t>(experts[i])]});
     };
     if (rule.score == Weighing::Score::softmax) {
-      top = *std::ranges::max_element(logits);
-      for (const float l : logits) sum += std::exp(double{l} - top);
-      each([&](double l) { return std::exp(l - top) / sum; });
+      const double top = *std::ranges::max_element(logits);
+      share.reserve(logits.size());
+      for (const float l : logits) sum += share.emplace_back(std::exp(double{l} - top));
+      for (std::size_t i = 0; i < experts.size(); ++i)
+        if (counts(experts[i])) score[i] = share[static_cast<std::size_t>(experts[i])] / sum;
     } else if (rule.score == Weighing::Score::softmax_chosen) {
-      top = -std::numeric_limits<double>::infinity();
+      double top = -std::numeric_limits<double>::infinity();
       each([&](double l) { return top = std::max(top, l), 0.0; });
       each([&](double l) { return std::exp(l - top); });
-      sum = std::accumulate(score.begin(), score.end(), 0.0);
-      if (sum > 0)
-        for (double& s : score) s /= sum;
+      const double of_chosen = std::accumulate(score.begin(), score.end(), 0.0);
+      if (of_chosen > 0)
+        for (double& s : score) s /= of_chosen;
     } else {
       each([&](double l) { return rule.score == Weighing::Score::sigmoid ? sigmoid(l) : std::sqrt(l > 30 ? l : std::log1p(std::exp(l))); });
     }
     if (!rule.renormalise) return;
     double power = 0;
-    for (const double s : score) power += std::pow(s, rule.norm);
-    norm = std::pow(power, 1 / rule.norm) + rule.eps;
+    for (const double s : score) power += power_of(s, rule.norm);
+    norm = power_of(power, 1 / rule.norm) + rule.eps;
     if (norm == 0) norm = 1;  // no choice that weighs
   }
 };
@@ -59,7 +65,7 @@ void weigh_backward(const Weighing& rule, std::span<const float> logits, std::sp
   for (std::size_t i = 0; i < s.size(); ++i) {
     if (s[i] == 0) continue;
     ds[i] = double{d_weights[i]} / chosen.norm;
-    if (rule.renormalise) ds[i] -= along / (chosen.norm * chosen.norm) * std::pow(s[i] / (chosen.norm - rule.eps), rule.norm - 1);
+    if (rule.renormalise) ds[i] -= along / (chosen.norm * chosen.norm) * power_of(s[i] / (chosen.norm - rule.eps), rule.norm - 1);
     ds[i] *= rule.scale;
   }
   const auto add = [&](std::size_t i, double d) { d_logits[static_cast<std::size_t>(experts[i])] += static_cast<float>(d); };
@@ -72,7 +78,7 @@ void weigh_backward(const Weighing& rule, std::span<const float> logits, std::sp
       for (std::size_t i = 0; i < s.size(); ++i)
         if (s[i] > 0) add(i, -s[i] * mean);
     } else {
-      for (std::size_t e = 0; e < logits.size(); ++e) d_logits[e] -= static_cast<float>(std::exp(double{logits[e]} - chosen.top) / chosen.sum * mean);
+      for (std::size_t e = 0; mean != 0 && e < logits.size(); ++e) d_logits[e] -= static_cast<float>(chosen.share[e] / chosen.sum * mean);
     }
     return;
   }
