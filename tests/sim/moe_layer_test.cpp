@@ -255,13 +255,16 @@ TEST(MoeLayer, GradientsToTheLogitsAreAdded) {
 TEST(MoeLayer, Bfloat16IsWithinItsRounding) {
   std::uint64_t seed = 400;
   for (const Case::Form& form : forms()) {
-    if (form.activation == Activation::clamped_swiglu) continue;  // the gradient jumps where a clamp cuts
     Case c(form, ++seed, "topk", "dropless", 2, 100);
     const std::vector<float> exact = everything(c);
     c.layer.shape.precision = Precision::bf16;
     const std::vector<float> coarse = everything(c);
     EXPECT_FALSE(same_bits(exact, coarse));
-    for (std::size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(coarse[i], exact[i], 0.02 * largest(exact)) << "form " << seed;
+    // The gradient of relu jumps at 0: a row next to that may change the gradients of one inner unit, of the row and of its choice.
+    const std::int64_t may_jump = form.activation == Activation::relu ? 2 * (c.layer.shape.hidden + 1) : 0;
+    std::int64_t far = 0;
+    for (std::size_t i = 0; i < exact.size(); ++i) far += std::abs(coarse[i] - exact[i]) > 0.02 * largest(exact);
+    EXPECT_LE(far, may_jump) << "form " << seed;
   }
 }
 
