@@ -1,6 +1,9 @@
 // The commands of docs/placement.md give the figures that it quotes.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -86,13 +89,28 @@ TEST(PlacementPage, QuotesTheBreakEvenInterval) {
 }
 
 TEST(PlacementPage, QuotesTheReplicaRules) {
-  const Json points = json_of("compare examples/replica.yaml --over replica=", "replica.svg").at("points");
+  const Json points = json_of("compare examples/trained.yaml --over replica=", "replica.svg").at("points");
   std::map<std::string, Json> by_rule;
   for (const Json& p : points) by_rule[p.at("set").at("replica")] = p;
-  const Json &nearest = by_rule.at("nearest"), &turns = by_rule.at("round_robin");
-  says(fmt::format("`nearest` saves {:.0f} % of the bytes", 100 * (1 - number(nearest, "bytes") / number(turns, "bytes"))));
+  const Json &nearest = by_rule.at("nearest"), &turns = by_rule.at("round_robin"), &even = by_rule.at("node_even"), &quota = by_rule.at("quota");
+  EXPECT_EQ(number(even, "relative_to_best"), 1);
+  says(fmt::format("takes {:.0f} % of the\nbytes between nodes away and is {:.1f} % faster than `round_robin` (interval ±{:.1f})", 100 * (1 - number(even, "cross_node_bytes") / number(turns, "cross_node_bytes")),
+                   100 * (number(turns, "relative_to_best") - 1), 100 * number(turns, "relative_to_best_half_width")));
   says(fmt::format("(max/mean {:.2f} against {:.2f})", number(nearest, "rank_load_max_over_mean"), number(turns, "rank_load_max_over_mean")));
-  for (const Json& p : points) EXPECT_LT(number(p, "relative_to_best"), 1.01) << "below 1 %";
+  says(fmt::format("balance best ({:.2f})", number(quota, "rank_load_max_over_mean")));
+  EXPECT_EQ(number(quota, "rank_load_max_over_mean"), number(by_rule.at("lp"), "rank_load_max_over_mean"));
+}
+
+TEST(PlacementPage, QuotesWhatMovingCostsWhereNothingDrifts) {
+  const Json points = json_of("compare examples/trained.yaml --set batches=32").at("points");
+  const Json &eplb = points.at(0), &swift = points.at(1);
+  says(fmt::format("EPLB moves {:.0f} MB a batch and layers wait {:.2f} ms for them", number(eplb, "moved_bytes") / 1e6, 1e3 * number(eplb, "waited_s")));
+  says(fmt::format("a batch without takes {:.2f} ms", 1e3 * (number(eplb, "total_s") - number(eplb, "waited_s"))));
+  for (const char* field : {"moved_bytes", "waited_s"}) EXPECT_NEAR(number(swift, field) / number(eplb, field), 0.5, 0.05) << "half of both";
+  const auto hundreds = [](double batches) { return fmt::format("{:.1f}00", std::round(batches / 100) / 10); };
+  std::string eplb_pays = hundreds(number(eplb, "break_even_batches")), swift_pays = hundreds(number(swift, "break_even_batches"));
+  for (std::string* s : {&eplb_pays, &swift_pays}) std::ranges::replace(*s, '.', ',');
+  says("after " + eplb_pays + " and " + swift_pays + " batches");
 }
 
 TEST(PlacementPage, QuotesWhatWaterfillGains) {
