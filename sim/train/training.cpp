@@ -110,7 +110,7 @@ Training read_run(const Setting& root, const std::vector<std::string>& texts, st
   t.model.moe.router = catalogs.router.make(*settings.find("router"), problems, known);
   t.model.moe.capacity = catalogs.capacity.make(*settings.find("capacity"), problems, known);
   t.model.losses = read_losses(settings.find("losses"), catalogs.loss, known, problems);
-  if (t.model.moe.router.idle_experts > 0) problems.add(settings.find("router")->at, "a model has no experts that compute nothing (zero, identity, constant): choose another router");
+  if (t.model.moe.router.idle.count() > 0) problems.add(settings.find("router")->at, "a model has no experts that compute nothing (zero, identity, constant): choose another router");
   if (problems.size() != before) return t;
   if (dense) {
     LayerShape& s = t.model.shape.moe;
