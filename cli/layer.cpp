@@ -81,21 +81,13 @@ std::vector<NamedLoss> make_losses(const Setting* wish, const LossCatalog& catal
   return losses;
 }
 
-/// Which of the layer's experts compute nothing, as the router's settings say; reports where the file has others.
-IdleExperts idle_experts(const Router& router, const Setting& setting, const LayerFile& file, Diagnostics& problems) {
-  IdleExperts idle;
-  if (router.idle_experts > 0) {
-    Diagnostics said_already;
-    const PartChoice choice = part_choice(setting, said_already);
-    Params settings(choice.settings, choice.name, said_already);
-    idle = read_idle_experts(settings);
-  }
+/// Reports where the file has others of the experts that compute nothing than the router knows of.
+void check_idle_experts(const IdleExperts& idle, const Setting& setting, const LayerFile& file, Diagnostics& problems) {
   const int behind = file.shape.idle.count(), constants = file.shape.idle.constant;
   if (idle.count() != behind)
     problems.add(setting.at, fmt::format("the gate has scores for {} experts behind the {} of `w1`, but the router knows of {} that compute nothing", behind, file.shape.experts, idle.count()));
   else if (idle.constant != constants)
     problems.add(setting.at, fmt::format("the router knows of {} constant experts, but there are `constant` and `constant_gate` of {}", idle.constant, constants));
-  return idle;
 }
 
 void run(const Options& o, const Catalogs& catalogs) {
@@ -117,7 +109,8 @@ void run(const Options& o, const Catalogs& catalogs) {
   const std::vector<NamedLoss> losses = make_losses(wanted.root.find("losses"), catalogs.loss, known, problems);
   problems.check();
   const std::int64_t count = static_cast<std::int64_t>(file.x.size()) / file.shape.hidden;
-  const IdleExperts idle = idle_experts(layer.router, *wanted.root.find("router"), file, problems);
+  const IdleExperts& idle = layer.router.idle;
+  check_idle_experts(idle, *wanted.root.find("router"), file, problems);
   if (idle.constant > 0 && wanted.shape.weigh_input) problems.add(wanted.root.find("weigh")->at, "what constant experts give is not weighed before: leave out `weigh`, or take a router without them");
   if (count % wanted.ranks != 0) problems.add(wanted.root.find("ranks")->at, fmt::format("{} ranks do not divide {} tokens", wanted.ranks, count));
   problems.check();

@@ -106,8 +106,8 @@ int run_route(const Options& o, const Catalogs& catalogs) {
   {
     Diagnostics first;
     router = catalogs.router.make(router_setting, first, &shape);
-    if (router.idle_experts > 0 && router.idle_experts < input.experts) {
-      shape.experts = input.experts - router.idle_experts;
+    if (const int idle = router.idle.count(); idle > 0 && idle < input.experts) {
+      shape.experts = input.experts - idle;
       first = Diagnostics();
       router = catalogs.router.make(router_setting, first, &shape);
     } else if (router.idle_experts > 0) {
@@ -160,7 +160,7 @@ int run_route(const Options& o, const Catalogs& catalogs) {
   for (std::size_t i = 0; i < routed.expert.size(); ++i)
     made += routed.expert[i] >= 0, held += routed.expert[i] >= 0 && routed.kept[i], idle += routed.expert[i] >= routed.experts;
   fmt::print("{} tokens, {} experts, {} choices, {} kept, {} dropped", batch.tokens, routed.experts, made, held, made - held);
-  if (router.idle_experts > 0) fmt::print(", {} of experts that compute nothing", idle);
+  if (router.idle.count() > 0) fmt::print(", {} of experts that compute nothing", idle);
   if (!routed.capacity.empty()) fmt::print("\ncapacity of an expert: {}{}", routed.capacity.front(), routed.capacity.size() > 1 ? fmt::format(" in the first of {} blocks", routed.capacity.size()) : "");
   fmt::print("\n{}", said);
   return kOk;

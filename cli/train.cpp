@@ -212,7 +212,7 @@ void say_and_write(const Options& o, const TrainingFile& file, const std::vector
   print_table(runs);
   for (const Trained& run : runs)
     if (!o.out.empty() && !run.choices && run.training->trace_tokens > 0)
-      fmt::print(stderr, "note: {}: no trace: the router leaves choices open, or the held-out text has too few bytes for a batch\n", run.training->name);
+      fmt::print(stderr, "note: {}: no trace: the router leaves choices open or chooses experts that compute nothing, or the held-out text has too few bytes for a batch\n", run.training->name);
 }
 
 void run_alone(const Options& o, const Catalogs& catalogs) {

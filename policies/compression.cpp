@@ -41,6 +41,11 @@ void compress(const ExpertMap& map, std::span<std::uint16_t> experts, std::span<
     const float weight = weights[c];
     if (chosen == kNoExpert) continue;
     before += weight;
+    if (chosen >= map.to.size()) {  // it computes nothing, and stays behind those that do
+      experts[made] = static_cast<std::uint16_t>(map.experts + static_cast<int>(chosen - map.to.size())), weights[made] = weight;
+      ++made;
+      continue;
+    }
     const bool skipped = begun && static_cast<double>(weight) < map.skip_below * static_cast<double>(first);
     if (!begun) begun = true, first = weight;
     const std::uint16_t becomes = skipped ? kNoExpert : map.to[chosen];
@@ -68,8 +73,8 @@ void ExpertsSeen::add(const Routing& routing) {
   const auto k = static_cast<std::size_t>(routing.top_k);
   for (std::size_t t = 0; t < routing.expert.size(); t += k) {
     for (std::size_t c = t; c < t + k; ++c)
-      if (routing.expert[c] != kNoExpert) ++choices[routing.expert[c]];
-    if (k >= 2 && routing.expert[t] != kNoExpert && routing.expert[t + 1] != kNoExpert && routing.weight[t] > 0) second_shares.push_back(routing.weight[t + 1] / routing.weight[t]);
+      if (routing.computes(c)) ++choices[routing.expert[c]];
+    if (k >= 2 && routing.computes(t) && routing.computes(t + 1) && routing.weight[t] > 0) second_shares.push_back(routing.weight[t + 1] / routing.weight[t]);
   }
 }
 
@@ -89,7 +94,7 @@ void ExpertsSeen::add_products(const Routing& routing) {
   for (std::size_t t = 0; t < routing.expert.size(); t += k)
     for (std::size_t a = t; a < t + k; ++a)
       for (std::size_t b = t; b < t + k; ++b)
-        if (routing.expert[a] != kNoExpert && routing.expert[b] != kNoExpert) gate_products(routing.expert[a], routing.expert[b]) += double{routing.weight[a]} * double{routing.weight[b]};
+        if (routing.computes(a) && routing.computes(b)) gate_products(routing.expert[a], routing.expert[b]) += double{routing.weight[a]} * double{routing.weight[b]};
 }
 
 double ExpertsSeen::likeness(int a, int b) const {

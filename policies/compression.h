@@ -25,6 +25,7 @@ struct ExpertMap {
 ExpertMap unchanged(int experts);
 
 /// Rewrites the choices [k] of one token, kNoExpert where none is made. Choices that are skipped or whose expert is pruned are not made, and what they weighed goes to the token's others in proportion.
+/// Experts behind those of the map compute nothing: they are kept, behind the experts that are left.
 /// Choices that become one expert are one choice with the sum of their weights, in the place of the first. So a token has at most k choices of different experts, the made ones first, in the order that they were made in; they
 /// weigh together what they weighed before, unless none is left.
 void compress(const ExpertMap& map, std::span<std::uint16_t> experts, std::span<float> weights);

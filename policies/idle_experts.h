@@ -1,5 +1,4 @@
 #pragma once
-#include "base/params.h"
 
 namespace epsim {
 
@@ -10,9 +9,7 @@ struct IdleExperts {
   int constant = 0;  ///< give a1 x + a2 v, (a1, a2) being the softmax of x W, with a learned vector v and matrix W [hidden][2]
 
   int count() const { return zero + identity + constant; }
+  bool operator==(const IdleExperts&) const = default;
 };
-
-/// Reads `zero`, `identity` and `constant`: the settings of every router that has such experts, so that whoever computes a layer knows which is which.
-IdleExperts read_idle_experts(Params& p);
 
 }  // namespace epsim

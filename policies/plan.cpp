@@ -114,7 +114,10 @@ DropCounts deal_copies(Rank source, const HomeBlock& block, const Dealing& by, s
       block.slot[j] = slots[at.next] | dropped;
       at.next += at.step & ~static_cast<std::uint32_t>(dropped);
       lost -= dropped;
-      if (kFewer && block.expert[j] == kNoExpert) --lost, --made;
+      if (kFewer && block.expert[j] >= kept.size()) {  // not made, or of an expert that computes nothing
+        --lost, --made;
+        continue;
+      }
       weight += static_cast<double>(std::bit_cast<float>(std::bit_cast<std::int32_t>(block.weight[j]) & dropped));
     }
     drops.weight += weight;
@@ -123,6 +126,14 @@ DropCounts deal_copies(Rank source, const HomeBlock& block, const Dealing& by, s
     drops.total_tokens += lost > 0 && lost == made;
   }
   return drops;
+}
+
+/// Divides the weights that each token keeps by their sum: those of choices with a slot, and of experts that compute nothing.
+void renormalise(const HomeBlock& block, int experts) {
+  std::vector<std::int32_t> mark(block.slot.begin(), block.slot.end());
+  for (std::size_t i = 0; i < mark.size(); ++i)
+    if (block.expert[i] >= experts && block.expert[i] != kNoExpert) mark[i] = 0;
+  renormalise_kept(block.top_k, mark, block.weight);
 }
 
 /// Takes the weight from copies that are dropped where they arrive (-1 in `mark`), and counts them by slot; gives what was lost.
@@ -285,7 +296,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
     const CapacityDraw draw{0, layer, 0};
     std::vector<std::int32_t> fate;
     if (plan.routing.may_choose_fewer)
-      for (std::size_t i = 0; i < block.expert.size(); ++i) block.slot[i] = -static_cast<std::int32_t>(block.expert[i] == kNoExpert);
+      for (std::size_t i = 0; i < block.expert.size(); ++i) block.slot[i] = -static_cast<std::int32_t>(block.expert[i] >= plan.routing.experts);
     if (overflows && capacity.on_arrival) {
       fate.assign(block.slot.begin(), block.slot.end());
       mark_overflow(capacity, plan.routing, Rank(r), plan.choices.row(r), plan.limits.row(r), draw, fate);
@@ -296,7 +307,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
     DropCounts& lost = drops[static_cast<std::size_t>(r)];
     lost = plan.routing.may_choose_fewer ? deal_copies<true>(Rank(r), block, by, plan.copies.row(r)) : deal_copies<false>(Rank(r), block, by, plan.copies.row(r));
     if (!fate.empty()) lost = drop_on_arrival(block, fate, plan.dropped_on_arrival.row(r));
-    if (capacity.renormalise) renormalise_kept(plan.routing.top_k, block.slot, block.weight);
+    if (capacity.renormalise) renormalise(block, plan.routing.experts);
   });
   // Added rank by rank: the sum of weights has the same bits for any number of threads.
   for (const DropCounts& d : drops) {

@@ -55,7 +55,7 @@ std::vector<float> best_scores(const Router& router, const GateBatch& batch, std
 /// The choices as a capacity sees them: each with what its token or itself is ranked by as its weight.
 Routing routing_of(const Router& router, const Capacity& capacity, const GateBatch& batch, std::span<const std::int32_t> expert, std::span<const float> weight) {
   Routing routing;
-  routing.experts = batch.experts - router.idle_experts, routing.top_k = router.top_k, routing.may_choose_fewer = true;
+  routing.experts = batch.experts - router.idle.count(), routing.top_k = router.top_k, routing.may_choose_fewer = true;
   routing.first_token = batch.first_of_rank.empty() ? std::vector<std::int64_t>{0, batch.tokens} : std::vector<std::int64_t>(batch.first_of_rank.begin(), batch.first_of_rank.end());
   routing.weight.assign(weight.begin(), weight.end());
   if (capacity.order == Capacity::Order::priority && batch.tokens > 0) {
@@ -63,14 +63,14 @@ Routing routing_of(const Router& router, const Capacity& capacity, const GateBat
     for (std::size_t i = 0; i < routing.weight.size(); ++i) routing.weight[i] = best[i / static_cast<std::size_t>(router.top_k)];
   }
   routing.expert.reserve(expert.size());
-  for (const std::int32_t e : expert) routing.expert.push_back(e >= 0 && e < routing.experts ? static_cast<std::uint16_t>(e) : kNoExpert);
+  for (const std::int32_t e : expert) routing.expert.push_back(e >= 0 ? static_cast<std::uint16_t>(e) : kNoExpert);
   return routing;
 }
 
 /// -1 where a choice is not made or does not fit, for all ranks.
 std::vector<std::int32_t> marks(const Capacity& capacity, const Routing& routing, const GateBatch& batch) {
   std::vector<std::int32_t> mark(routing.expert.size());
-  for (std::size_t i = 0; i < mark.size(); ++i) mark[i] = -static_cast<std::int32_t>(routing.expert[i] == kNoExpert);
+  for (std::size_t i = 0; i < mark.size(); ++i) mark[i] = -static_cast<std::int32_t>(!routing.computes(i));
   if (!capacity.limits || capacity.overflow == Capacity::Overflow::none) return mark;
   const Matrix<std::int64_t> choices = count_choices(routing), limits = capacity.limits(choices, routing);
   const CapacityDraw draw{batch.seed, batch.layer, batch.first_token};
@@ -99,7 +99,7 @@ std::int64_t number_block(const Capacity& capacity, const Routing& routing, std:
   std::vector<std::int64_t> counts(static_cast<std::size_t>(routing.experts));
   std::vector<std::int32_t> next(counts.size());
   for (std::int64_t i = first * k; i < last * k; ++i)
-    if (const std::uint16_t e = routing.expert[static_cast<std::size_t>(i)]; e != kNoExpert) ++counts[e];
+    if (const auto c = static_cast<std::size_t>(i); routing.computes(c)) ++counts[routing.expert[c]];
   const auto number = [&](std::int64_t i) {
     if (mark[static_cast<std::size_t>(i)] >= 0) position[static_cast<std::size_t>(i)] = next[routing.expert[static_cast<std::size_t>(i)]]++;
   };
@@ -124,14 +124,14 @@ void reassign(const Router& router, const Capacity& capacity, const GateBatch& b
   for (const auto& [first, last] : blocks_of(capacity, routing)) {
     std::vector<std::int64_t> counts(static_cast<std::size_t>(routing.experts)), room;
     for (std::int64_t i = first * k; i < last * k; ++i)
-      if (const std::uint16_t e = routing.expert[static_cast<std::size_t>(i)]; e != kNoExpert) ++counts[e];
+      if (const auto c = static_cast<std::size_t>(i); routing.computes(c)) ++counts[routing.expert[c]];
     room.assign(counts.size(), capacity.size({last - first, routing.top_k, routing.experts, counts.empty() ? 0 : std::ranges::max(counts)}));
     for (std::int64_t i = first * k; i < last * k; ++i)
       if (mark[static_cast<std::size_t>(i)] >= 0) --room[routing.expert[static_cast<std::size_t>(i)]];
     for (std::int64_t c = 0; c < k; ++c)
       for (std::int64_t t = first; t < last; ++t) {
         const auto i = static_cast<std::size_t>(t * k + c);
-        if (mark[i] >= 0 || routing.expert[i] == kNoExpert) continue;
+        if (mark[i] >= 0 || !routing.computes(i)) continue;
         const std::span<const std::int32_t> mine = expert.subspan(static_cast<std::size_t>(t * k), static_cast<std::size_t>(k));
         const std::span<const float> logits = batch.row(t);
         std::int32_t best = -1;
@@ -168,7 +168,7 @@ Routed route_batch(const Router& router, const Capacity& capacity, const GateBat
     return route_batch(next_best(router, then), then, batch);
   }
   Routed routed;
-  routed.tokens = batch.tokens, routed.experts = batch.experts - router.idle_experts, routed.top_k = router.top_k;
+  routed.tokens = batch.tokens, routed.experts = batch.experts - router.idle.count(), routed.top_k = router.top_k;
   routed.expert.assign(static_cast<std::size_t>(batch.tokens * router.top_k), -1);
   routed.weight.assign(routed.expert.size(), 0);
   choose(router, batch, routed.expert, routed.weight);

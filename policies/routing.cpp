@@ -35,7 +35,7 @@ void choose_block(const Router& router, const GateBatch& batch, std::span<std::i
 /// Routes [first, last), one block of the router's scope or a part of one that settles token by token, the general way.
 void route_generally(const Source& source, const Router& router, std::int64_t number, int layer, std::int64_t first, std::int64_t last, std::uint64_t seed, Routing& routing) {
   const std::int64_t count = last - first, k = routing.top_k;
-  const int columns = routing.experts + router.idle_experts;
+  const int columns = routing.experts + router.idle.count();
   std::vector<float> logits(static_cast<std::size_t>(count * columns));
   {
     std::vector<float> blocks(score_count(count, columns));
@@ -54,9 +54,8 @@ void route_generally(const Source& source, const Router& router, std::int64_t nu
       if (!kept[i]) ids[i] = -1;
   }
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const bool sent = ids[i] >= 0 && ids[i] < routing.experts;
-    routing.expert[static_cast<std::size_t>(first * k) + i] = sent ? static_cast<std::uint16_t>(ids[i]) : kNoExpert;
-    if (!sent) weights[i] = 0;
+    routing.expert[static_cast<std::size_t>(first * k) + i] = ids[i] >= 0 ? static_cast<std::uint16_t>(ids[i]) : kNoExpert;
+    if (ids[i] < 0) weights[i] = 0;
   }
 }
 
@@ -139,7 +138,7 @@ Matrix<std::int64_t> count_choices(const Routing& routing) {
     const std::int64_t last = routing.first_token[at + 1] * routing.top_k;
     for (std::int64_t i = routing.first_token[at] * routing.top_k; i < last; ++i) {
       const std::uint16_t e = routing.expert[static_cast<std::size_t>(i)];
-      if (!routing.may_choose_fewer || e != kNoExpert) ++row[e];
+      if (!routing.may_choose_fewer || e < routing.experts) ++row[e];
     }
   });
   return counts;

@@ -8,6 +8,7 @@
 #include "base/catalog.h"
 #include "base/ids.h"
 #include "base/matrix.h"
+#include "policies/idle_experts.h"
 #include "workloads/source.h"
 
 namespace epsim {
@@ -36,7 +37,7 @@ struct Router {
   /// What must be known before any token can be settled: its own scores, those of its home rank, or those of the batch.
   enum class Scope { token, rank, batch } scope = Scope::token;
   int top_k = 0;             ///< choices of a token at most; 0: the model's top_k
-  int idle_experts = 0;      ///< experts behind the model's that have scores but compute nothing: no token is sent to them
+  IdleExperts idle;          ///< experts behind the model's that have scores but compute nothing: no token is sent to them
   bool may_choose_fewer = false;
 
   /// The fast way, of gates that settle token by token and always choose top_k. For each token of `scores`, in blocks (workloads/scores.h): the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
@@ -54,17 +55,19 @@ struct Router {
 using RouterCatalog = Catalog<Router, const Shape*>;
 RouterCatalog builtin_routers();
 
-/// All choices of one layer, token by token, best first.
+/// All choices of one layer, token by token, best first. Ids from `experts` on are of experts that compute nothing: they are kept whatever the capacity, and no row is sent to them.
 struct Routing {
-  int experts = 0;
+  int experts = 0;                        ///< that compute
   int top_k = 0;
-  bool may_choose_fewer = false;          ///< some choices may be kNoExpert
+  bool may_choose_fewer = false;          ///< some choices may be kNoExpert, or of experts that compute nothing
   std::vector<std::int64_t> first_token;  ///< [R+1], home blocks
   std::vector<std::uint16_t> expert;      ///< [T][k]
   std::vector<float> weight;              ///< [T][k]
 
   int ranks() const { return static_cast<int>(first_token.size()) - 1; }
   std::int64_t tokens() const { return first_token.back(); }
+  /// Whether a choice is of an expert that computes.
+  bool computes(std::size_t choice) const { return expert[choice] < experts; }
 };
 
 /// Routes the tokens of a batch whose home ranks are [begin, end) through a layer; other tokens' choices stay unset, unless the router's scope is the batch. `router` is not used by a source of ready choices, and `seed` only by routers that draw.

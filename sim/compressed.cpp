@@ -10,7 +10,7 @@ constexpr std::int64_t kTokensAtOnce = 1024;
 /// Adds the products of the gate's logits of a batch, some tokens at a time: those of all would not fit in memory.
 void see_logits(const Uncompressed& whole, int batch, int layer, ExpertsSeen& seen) {
   const std::int64_t number = batch * whole.source.tokens();
-  const int scored = whole.experts + whole.router.idle_experts;
+  const int scored = whole.experts + whole.router.idle.count();
   for (std::int64_t first = 0; first < whole.source.tokens(); first += kTokensAtOnce) {
     const std::int64_t count = std::min(kTokensAtOnce, whole.source.tokens() - first);
     std::vector<float> blocks(score_count(count, scored)), all(static_cast<std::size_t>(count * scored)), logits;
@@ -45,7 +45,7 @@ Source without_pruned(const std::shared_ptr<const Compressed>& compressed) {
   Source source = whole.source;
   source.gate = nullptr;
   if (source.yields == Source::Yields::choices || compressed->columns() == whole.experts) return source;
-  source.scores = [compressed, scored = whole.experts + whole.router.idle_experts](int layer, std::int64_t first, std::int64_t count, std::span<float> scores) {
+  source.scores = [compressed, scored = whole.experts + whole.router.idle.count()](int layer, std::int64_t first, std::int64_t count, std::span<float> scores) {
     std::vector<float> all(score_count(count, scored));
     compressed->whole().source.scores(layer, first, count, all);
     const std::vector<std::uint16_t>& to = compressed->layer(layer).map.to;

@@ -230,7 +230,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   const Shape gate_shape{e.model.num_experts, e.model.top_k, ranks, nodes, e.model.expert_groups};
   Router gate;
   if (const Setting* s = settings.find("router")) gate = catalogs.router.make(*s, router_problems, model_known ? &gate_shape : nullptr);
-  const SourceContext source_context{e.model.num_experts + gate.idle_experts, e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.batches, e.model.moe_layers};
+  const SourceContext source_context{e.model.num_experts + gate.idle.count(), e.model.top_k, ranks, e.execute_hidden, e.seed, e.layers, e.batches, e.model.moe_layers};
   if (const Setting* source = settings.find("source")) e.source = catalogs.source.make(*source, problems, model_known ? &source_context : nullptr);
   if (e.source.gate && model_known && e.execute_hidden != e.model.hidden)
     problems.add(settings.find("source")->at, "a real gate needs the model's own token vectors: leave out `execute.hidden`, or take a source without a gate");

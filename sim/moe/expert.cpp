@@ -9,12 +9,16 @@
 namespace epsim {
 namespace {
 
+/// The numbers of an array, uniform between -bound and bound.
+std::vector<float> seeded(std::uint64_t seed, int layer, std::uint64_t array, std::int64_t count, double bound) {
+  Rng rng(seed, Stream::weights, array, static_cast<std::uint32_t>(layer));
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& v : values) v = static_cast<float>((2 * rng.uniform() - 1) * bound);
+  return values;
+}
+
 std::vector<float> seeded_matrix(std::uint64_t seed, int layer, int expert, int matrix, std::int64_t rows, std::int64_t columns) {
-  Rng rng(seed, Stream::weights, static_cast<std::uint64_t>(expert + 1) * 3 + static_cast<std::uint64_t>(matrix), static_cast<std::uint32_t>(layer));
-  const double bound = std::sqrt(3.0 / static_cast<double>(rows));
-  std::vector<float> m(static_cast<std::size_t>(rows * columns));
-  for (float& v : m) v = static_cast<float>((2 * rng.uniform() - 1) * bound);
-  return m;
+  return seeded(seed, layer, static_cast<std::uint64_t>(expert + 1) * 3 + static_cast<std::uint64_t>(matrix), rows * columns, std::sqrt(3.0 / static_cast<double>(rows)));
 }
 
 }  // namespace
@@ -25,6 +29,17 @@ ExpertWeights make_expert_weights(std::uint64_t seed, int layer, int expert, std
   w.w3 = seeded_matrix(seed, layer, expert, 1, hidden, ffn);
   w.w2 = seeded_matrix(seed, layer, expert, 2, ffn, hidden);
   return w;
+}
+
+ConstantWeights make_constant_weights(std::uint64_t seed, int layer, int count, std::int64_t hidden) {
+  constexpr std::uint64_t kBehindOthers = std::uint64_t{1} << 41;  // weights of experts and of models have the numbers below
+  ConstantWeights all;
+  for (int i = 0; i < count; ++i) {
+    const std::vector<float> vector = seeded(seed, layer, kBehindOthers + 2 * static_cast<std::uint64_t>(i), hidden, std::sqrt(3.0));
+    const std::vector<float> matrix = seeded(seed, layer, kBehindOthers + 2 * static_cast<std::uint64_t>(i) + 1, 2 * hidden, std::sqrt(3.0 / static_cast<double>(hidden)));
+    all.vectors.insert(all.vectors.end(), vector.begin(), vector.end()), all.matrices.insert(all.matrices.end(), matrix.begin(), matrix.end());
+  }
+  return all;
 }
 
 void ExpertBank::add(int expert, std::int64_t ffn, const ExpertWeights& w, Passes passes) {

@@ -15,6 +15,14 @@ inline constexpr int kSharedExpert = -1;
 /// Seeded weights of a SwiGLU expert of a layer, y = (silu(x w1) * (x w3)) w2, without biases, uniform with variance 1/hidden (w1, w3) and 1/ffn (w2). They depend on (seed, layer, expert) alone.
 ExpertWeights make_expert_weights(std::uint64_t seed, int layer, int expert, std::int64_t hidden, std::int64_t ffn);
 
+/// The numbers of constant experts (policies/idle_experts.h).
+struct ConstantWeights {
+  std::vector<float> vectors;   ///< [count][hidden]
+  std::vector<float> matrices;  ///< [count][hidden][2]
+};
+/// Seeded ones of a layer, uniform with variance 1 (vectors) and 1/hidden (matrices). Those of an expert depend on (seed, layer, its place) alone.
+ConstantWeights make_constant_weights(std::uint64_t seed, int layer, int count, std::int64_t hidden);
+
 /// Real SwiGLU experts in float32, which compute one after another on one core: a process is one rank's worth of compute. A row's result does not depend on the rows beside it.
 class ExpertBank {
  public:

@@ -30,9 +30,10 @@ std::vector<float> add_replicas(std::span<const std::vector<float>> parts);
 /// The gradients of sum(y * r) of a planned layer, y being what `reference` computes.
 struct PlanGradients {
   std::vector<float> x;         ///< [T][hidden] through the experts: the weights of choices are constant
-  std::vector<float> d_weight;  ///< [T][k] of the weights of choices; 0 where a choice has no slot
+  std::vector<float> d_weight;  ///< [T][k] of the weights of choices; 0 where a choice was not made, or dropped
   std::vector<std::vector<float>> experts;  ///< [E] of w1, w3 and w2 behind one another: each slot's from its own rows, slots added in the order of Placement::slots_of_expert
   std::vector<float> shared;                ///< likewise: each rank's from the tokens it computes, ranks added in order; empty: there is no shared expert
+  std::vector<float> constant, constant_gate;  ///< of constant experts (LayerWeights): each rank's from its own tokens, ranks added in order
 };
 
 }  // namespace epsim

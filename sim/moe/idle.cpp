@@ -33,6 +33,15 @@ const float* IdlePass::row(std::int64_t token, int expert, float* room) const {
   return room;
 }
 
+void IdlePass::forward(const Routed& routed, std::span<float> y) const {
+  std::vector<float> room(static_cast<std::size_t>(s_.hidden));
+  for (std::size_t c = 0; c < routed.expert.size(); ++c) {
+    if (routed.expert[c] < s_.experts || !routed.kept[c]) continue;
+    const std::int64_t token = static_cast<std::int64_t>(c) / routed.top_k;
+    if (const float* given = row(token, routed.expert[c], room.data())) add_scaled(y.data() + token * s_.hidden, routed.weight_after[c], given, s_.hidden);
+  }
+}
+
 void IdlePass::backward(const Routed& routed, std::span<const float> dy, std::span<float> dx, std::span<float> d_weight, LayerWeights& gradients) const {
   const std::int64_t h = s_.hidden, k = routed.top_k;
   // Of each constant expert's choices: x, dy, the scale of dy in dv, and the gradients of the two logits.

@@ -16,6 +16,8 @@ class IdlePass {
   /// What an expert gives for a token: a row of x, or one that is written to `room` [hidden]; null where it gives nothing.
   const float* row(std::int64_t token, int expert, float* room) const;
 
+  /// Adds what comes of the kept choices of such experts to y [T][hidden], in choice order.
+  void forward(const Routed& routed, std::span<float> y) const;
   /// Adds what comes through the kept choices of such experts to dx [T][hidden], and fills in their d_weight [T][k] and the gradients of `constant` and `constant_gate`, summed over an expert's choices as an
   /// expert's weights are.
   void backward(const Routed& routed, std::span<const float> dy, std::span<float> dx, std::span<float> d_weight, LayerWeights& gradients) const;

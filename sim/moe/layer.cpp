@@ -67,7 +67,7 @@ class Pass {
   Pass(const MoeLayer& layer, const LayerWeights& weights, const LayerTokens& tokens)
       : layer_(layer), s_(layer.shape), w_(weights), in_(tokens), tokens_(static_cast<std::int64_t>(tokens.x.size()) / s_.hidden), gated_(!weights.experts.w3.empty()),
         mine_(layer.block ? Mine{layer.block->first, layer.block->last} : Mine{0, layer.shape.experts}), idle_(s_, w_, in_.x) {
-    ensure(layer.router.idle_experts == s_.idle.count(), "a layer has the experts that its router knows of");
+    ensure(layer.router.idle == s_.idle, "a layer has the experts that its router knows of");
     ensure(w_.constant.size() == sized(s_.idle.constant * s_.hidden) && w_.constant_gate.size() == 2 * w_.constant.size(), "each constant expert has a vector and a matrix");
     ensure(s_.experts > 0 && sized(tokens_ * s_.hidden) == in_.x.size(), "a layer computes whole tokens");
     ensure(w_.gate.size() == sized(s_.hidden * s_.columns()) && w_.experts.w1.size() == sized(s_.experts * s_.hidden * s_.ffn), "a layer has weights of its shape");

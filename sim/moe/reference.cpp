@@ -91,7 +91,7 @@ AddingOrder adding_order(const Exchange& exchange, const Plan& plan, const Topol
   return {[&](Rank home, Rank at) { return exchange.tree(plan, topology, home, at); }, exchange.tree_by_key};
 }
 
-Reference reference(const Plan& plan, const AddingOrder& order, bool shared_expert, const std::vector<float>& x, ExpertBank& experts, const std::function<void(int expert)>& load) {
+Reference reference(const Plan& plan, const AddingOrder& order, bool shared_expert, const std::vector<float>& x, ExpertBank& experts, const std::function<void(int expert)>& load, const IdleBank& idle) {
   const std::int64_t tokens = plan.routing.tokens(), h = experts.hidden();
   const int k = plan.routing.top_k;
   std::vector<float> results(static_cast<std::size_t>(tokens * k * h)), shared(static_cast<std::size_t>(shared_expert ? tokens * h : 0));
@@ -112,11 +112,14 @@ Reference reference(const Plan& plan, const AddingOrder& order, bool shared_expe
     for (std::size_t i = 0; i < choices.size(); ++i) std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(i) * h, h, results.begin() + choices[i] * h);
   }
   if (shared_expert && tokens > 0) run_expert(kSharedExpert, x, shared);
-  return add_copies(plan, order, results, shared, h);
+  Reference done = add_copies(plan, order, results, shared, h);
+  for (const Rank home : ids<Rank>(plan.ranks()))
+    for (std::vector<float>* y : {&done.y, &done.y_plain}) add_idle(idle, plan, home, of_home(plan, home, h, x), of_home(plan, home, h, *y));
+  return done;
 }
 
 PlanGradients reference_backward(const Plan& plan, const AddingOrder& order, bool shared_expert, const std::vector<float>& x, const std::vector<float>& r, ExpertBank& experts,
-                                 const std::function<void(int expert)>& load) {
+                                 const std::function<void(int expert)>& load, const IdleBank& idle) {
   const std::int64_t tokens = plan.routing.tokens(), h = experts.hidden();
   const int k = plan.routing.top_k;
   std::vector<float> results(static_cast<std::size_t>(tokens * k * h)), shared(static_cast<std::size_t>(shared_expert ? tokens * h : 0));
@@ -162,6 +165,12 @@ PlanGradients reference_backward(const Plan& plan, const AddingOrder& order, boo
     experts.remove(kSharedExpert);
   }
   gradients.x = add_copies(plan, order, results, shared, h).y;
+  std::vector<std::vector<float>> constant, constant_gate;
+  for (const Rank home : ids<Rank>(plan.ranks())) {
+    LayerWeights of_rank = add_idle_backward(idle, plan, home, of_home(plan, home, h, x), of_home(plan, home, h, r), of_home(plan, home, h, gradients.x), of_home(plan, home, k, gradients.d_weight));
+    constant.push_back(std::move(of_rank.constant)), constant_gate.push_back(std::move(of_rank.constant_gate));
+  }
+  gradients.constant = add_replicas(constant), gradients.constant_gate = add_replicas(constant_gate);
   return gradients;
 }
 

@@ -29,6 +29,14 @@ void add_gradients(NpzWriter& npz, const std::string& prefix, const std::vector<
   npz.add(prefix + "w2", std::move(out), std::span<const float>(w2));
 }
 
+/// The arrays of constant experts, where there are any.
+void add_constants(NpzWriter& npz, const std::string& prefix, std::int64_t hidden, std::span<const float> vectors, std::span<const float> matrices) {
+  const std::int64_t count = static_cast<std::int64_t>(vectors.size()) / hidden;
+  if (count == 0) return;
+  npz.add(prefix + "constant", {count, hidden}, vectors);
+  npz.add(prefix + "constant_gate", {count, hidden, 2}, matrices);
+}
+
 void add_gradients(NpzWriter& npz, const Experiment& e, const Plan& plan, const ExecutedGradients& g) {
   const std::int64_t tokens = plan.routing.tokens(), experts = plan.routing.experts, h = e.execute_hidden, f = e.execute_ffn;
   npz.add("r", {tokens, h}, std::span<const float>(g.r));
@@ -36,7 +44,8 @@ void add_gradients(NpzWriter& npz, const Experiment& e, const Plan& plan, const 
   npz.add("d_weight", {tokens, plan.routing.top_k}, std::span<const float>(g.of_plan.d_weight));
   add_gradients(npz, "d", g.of_plan.experts, {experts, h, f}, {experts, f, h});
   if (const std::int64_t s = execute_pricing(e).shared_ffn; s > 0) add_gradients(npz, "dshared_", {g.of_plan.shared}, {h, s}, {s, h});
-  if (!g.gate.empty()) npz.add("dgate", {h, experts}, std::span<const float>(g.gate));
+  add_constants(npz, "d", h, g.of_plan.constant, g.of_plan.constant_gate);
+  if (!g.gate.empty()) npz.add("dgate", {h, experts + e.router.idle.count()}, std::span<const float>(g.gate));
 }
 
 }  // namespace
@@ -54,9 +63,10 @@ void write_dump(const std::string& folder, const Experiment& e, const Plan& plan
   NpzWriter npz;
   npz.add("x", {tokens, h}, std::span<const float>(x));
   if (e.source.gate) {
-    std::vector<float> gate(static_cast<std::size_t>(h * experts));
+    const std::int64_t columns = experts + e.router.idle.count();
+    std::vector<float> gate(static_cast<std::size_t>(h * columns));
     e.source.gate(plan.layer, gate);
-    npz.add("gate", {h, experts}, std::span<const float>(gate));
+    npz.add("gate", {h, columns}, std::span<const float>(gate));
   }
   std::vector<float> w1, w3, w2;
   for (int expert = 0; expert < experts; ++expert) {
@@ -72,10 +82,12 @@ void write_dump(const std::string& folder, const Experiment& e, const Plan& plan
     npz.add("shared_w3", {h, s}, std::span<const float>(w.w3));
     npz.add("shared_w2", {s, h}, std::span<const float>(w.w2));
   }
+  const IdleBank idle = idle_bank(e, plan.layer);
+  add_constants(npz, "", h, idle.weights.constant, idle.weights.constant_gate);
   std::vector<std::int32_t> ids(plan.routing.expert.begin(), plan.routing.expert.end()), kept, home, shared_rank(plan.shared_rank.begin(), plan.shared_rank.end()), physical(plan.placement.expert_of_slot.begin(), plan.placement.expert_of_slot.end());
   for (std::int32_t& id : ids)
     if (plan.routing.may_choose_fewer && id == kNoExpert) id = -1;
-  for (const std::int32_t slot : plan.slot) kept.push_back(slot >= 0);
+  for (std::size_t c = 0; c < plan.slot.size(); ++c) kept.push_back(plan.slot[c] >= 0 || ids[c] >= experts);
   for (int r = 0; r < plan.ranks(); ++r) home.insert(home.end(), static_cast<std::size_t>(plan.routing.first_token[r + 1] - plan.routing.first_token[r]), r);
   npz.add("expert_ids", {tokens, k}, std::span<const std::int32_t>(ids));
   npz.add("weights", {tokens, k}, std::span<const float>(plan.routing.weight));

@@ -87,22 +87,24 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   const std::vector<float> x = token_vectors(e, 0, tokens);
   const AddingOrder order = adding_order(e.exchange, plan, e.topology);
   ExpertBank bank(e.execute_hidden);
+  const IdleBank idle = idle_bank(e, layer);
   {
-    const Reference expected = reference(plan, order, shared_expert, x, bank, [&](int expert) { load_expert(e, layer, expert, bank, ExpertBank::Passes::forward); });
+    const Reference expected = reference(plan, order, shared_expert, x, bank, [&](int expert) { load_expert(e, layer, expert, bank, ExpertBank::Passes::forward); }, idle);
     Agreement tree, plain;
     tree.compare(forward.result, expected.y), plain.compare(forward.result, expected.y_plain);
     done.bit_identical = tree.same, done.max_abs_error = tree.worst, done.max_abs_error_plain = plain.worst;
   }
   if (options.backward) {
     got.r = gradient_vectors(e, layer, 0, tokens);
-    PlanGradients expected = reference_backward(plan, order, shared_expert, x, got.r, bank, [&](int expert) { load_expert(e, layer, expert, bank, ExpertBank::Passes::both); });
+    PlanGradients expected = reference_backward(plan, order, shared_expert, x, got.r, bank, [&](int expert) { load_expert(e, layer, expert, bank, ExpertBank::Passes::both); }, idle);
     Agreement all;
     if (gate_has_gradient(e)) {
       std::vector<std::vector<float>> gate;
-      for (const Rank rank : ids<Rank>(ranks)) gate.push_back(gate_backward(e, plan, weights, expected.d_weight, rank, std::span(expected.x).subspan(static_cast<std::size_t>(plan.routing.first_token[rank] * e.execute_hidden), static_cast<std::size_t>((plan.routing.first_token[rank + 1] - plan.routing.first_token[rank]) * e.execute_hidden))));
+      for (const Rank rank : ids<Rank>(ranks)) gate.push_back(gate_backward(e, plan, weights, expected.d_weight, rank, of_home(plan, rank, e.execute_hidden, expected.x)));
       all.compare(got.gate, add_replicas(gate));
     }
     all.compare(got.of_plan.x, expected.x), all.compare(got.of_plan.d_weight, expected.d_weight), all.compare(got.of_plan.shared, expected.shared);
+    all.compare(got.of_plan.constant, expected.constant), all.compare(got.of_plan.constant_gate, expected.constant_gate);
     for (std::size_t expert = 0; expert < expected.experts.size(); ++expert) all.compare(got.of_plan.experts[expert], expected.experts[expert]);
     done.backward->bit_identical = all.same, done.backward->max_abs_error = all.worst;
   }
@@ -115,16 +117,10 @@ Location place_of(const Experiment& e, std::string_view kind) {
   return setting ? setting->at : Location{};
 }
 
-void check_router(const Experiment& e, Diagnostics& problems) {
-  if (e.router.idle_experts > 0)
-    problems.add(place_of(e, "router"), "execution needs a router all of whose experts compute: no row is sent to the others, so that what they add to a token would be missing; `epsim layer` computes it");
-}
-
 }  // namespace
 
 void check_backward(const Experiment& e, Diagnostics& problems) {
   if (e.capacity.on_arrival) problems.add(place_of(e, "capacity"), "--backward needs a capacity that drops before anything is sent: of choices that are dropped on arrival rows travel that nothing is computed from, here or backwards");
-  check_router(e, problems);
   if (e.source.tokens() >= TwoPasses::kMostTokens)
     problems.add(place_of(e, "source"), fmt::format("--backward takes fewer than {} tokens, whose numbers float32 can hold, and there are {}", TwoPasses::kMostTokens, e.source.tokens()));
 }
@@ -136,7 +132,7 @@ void check_execution(const World& world, const Experiment& e, const ExecuteOptio
   if (!options.dump.empty() && e.layers.size() != 1)
     problems.add({}, fmt::format("--dump writes one layer and the experiment has {}: choose one, such as --set layers={}", e.layers.size(), e.layers.front()));
   if (!e.changes.events.empty()) problems.add(e.changes.events.front().at, "`events` has no effect here: real processes run one batch, on all ranks; leave it out with --set events=[]");
-  options.backward ? check_backward(e, problems) : check_router(e, problems);
+  if (options.backward) check_backward(e, problems);
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)), least = least_memory(world, e, options.backward);
   if (memory > 0 && least > memory)
     problems.add({}, fmt::format("real experts and tokens of this size need more than {} on the first process and this machine has {}: shrink them, such as --set execute.hidden=256 --set "

@@ -29,6 +29,14 @@ void load_expert(const Experiment& e, int layer, int expert, ExpertBank& bank, E
   bank.add(expert, ffn, make_expert_weights(e.seed, layer, expert, e.execute_hidden, ffn), passes);
 }
 
+IdleBank idle_bank(const Experiment& e, int layer) {
+  IdleBank bank;
+  bank.shape.hidden = e.execute_hidden, bank.shape.experts = e.model.num_experts, bank.shape.idle = e.router.idle;
+  ConstantWeights constants = make_constant_weights(e.seed, layer, e.router.idle.constant, e.execute_hidden);
+  bank.weights.constant = std::move(constants.vectors), bank.weights.constant_gate = std::move(constants.matrices);
+  return bank;
+}
+
 std::vector<float> gradient_vectors(const Experiment& e, int layer, std::int64_t first, std::int64_t last) {
   const std::int64_t h = e.execute_hidden;
   std::vector<float> r;

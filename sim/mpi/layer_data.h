@@ -4,6 +4,7 @@
 
 #include "sim/experiment.h"
 #include "sim/moe/expert.h"
+#include "sim/moe/planned.h"
 
 namespace epsim {
 
@@ -16,5 +17,7 @@ std::vector<float> token_vectors(const Experiment& experiment, std::int64_t firs
 std::vector<float> gradient_vectors(const Experiment& experiment, int layer, std::int64_t first, std::int64_t last);
 /// Adds an expert of a layer, or the shared one, with its seeded weights.
 void load_expert(const Experiment& experiment, int layer, int expert, ExpertBank& bank, ExpertBank::Passes passes);
+/// The experts of a layer that compute nothing, with their seeded weights.
+IdleBank idle_bank(const Experiment& experiment, int layer);
 
 }  // namespace epsim

@@ -2,12 +2,13 @@
 #include <vector>
 
 #include "sim/experiment.h"
+#include "sim/moe/planned.h"
 #include "sim/moe/two_passes.h"
 #include "sim/mpi/player.h"
 
 namespace epsim {
 
-/// What playing a schedule some times gave. `result` [T][hidden] and the sum of rows are the root's.
+/// What playing a schedule some times gave. `result` [T][hidden] and the sum of rows are the root's. What home ranks add by themselves is in the result, and not in the times.
 struct Played {
   StageSeconds measured;  ///< median over repeats of the slowest process
   std::vector<float> result;
@@ -22,8 +23,8 @@ class Passes {
   Passes(World& world, const Experiment& experiment, const Plan& plan, const Schedule& schedule, const Hosts& hosts, bool both, int repeats);
 
   Played forward();
-  /// After `forward`: the gradients of sum(y * r) and, where the gate has one, the gate's; `result` is dx without what comes through the gate, `gradients.x` with it. `weights` [T][k] are those of choices before any drop.
-  /// Everything is brought to the root; every process has those of its experts, of the shared one and of the gate.
+  /// After `forward`: the gradients of sum(y * r), `gradients.x` with what comes through the gate, and, where the gate has one, the gate's; `result` is left out. `weights` [T][k] are those of choices before any drop.
+  /// Everything is brought to the root; every process has those of its experts, of the shared one, of constant ones and of the gate.
   Played backward(const std::vector<float>& weights, PlanGradients& gradients, std::vector<float>& of_gate);
 
  private:
@@ -42,6 +43,7 @@ class Passes {
   int begin_, end_;  // plan ranks
   std::vector<RankRows> rows_;
   ExpertBank bank_;
+  IdleBank idle_;
   Player player_;
   TwoPasses passes_;
   std::vector<std::int64_t> tokens_;  // of each process

@@ -26,7 +26,15 @@ struct Part {
 };
 constexpr Part kParts[] = {{"weight.", &TrainState::weights}, {"mean.", &TrainState::mean}, {"square.", &TrainState::square}};
 
-std::int64_t counts_of(const Training& t, std::int64_t steps) { return steps * t.model.shape.layers * t.model.shape.moe.experts; }
+std::int64_t counts_of(const Training& t, std::int64_t steps) { return steps * t.model.shape.layers * t.model.shape.moe.columns(); }
+
+/// The columns of experts.csv: e0, e1, ..., and zero0, identity0, constant0, ... of experts that compute nothing.
+std::vector<std::string> column_names(const LayerShape& s) {
+  std::vector<std::string> names;
+  for (const auto& [kind, count] : {std::pair{"e", s.experts}, {"zero", s.idle.zero}, {"identity", s.idle.identity}, {"constant", s.idle.constant}})
+    for (int i = 0; i < count; ++i) names.push_back(fmt::format("{}{}", kind, i));
+  return names;
+}
 
 }  // namespace
 
@@ -35,7 +43,7 @@ std::string checkpoint(const Training& t, const TrainState& state) {
   const std::string about = identity(t);
   const std::vector<std::int32_t> letters(about.begin(), about.end());
   out.add("settings", {static_cast<std::int64_t>(letters.size())}, std::span<const std::int32_t>(letters));
-  const std::int64_t layers = t.model.shape.layers, experts = t.model.shape.moe.experts, steps = state.step;
+  const std::int64_t layers = t.model.shape.layers, columns = t.model.shape.moe.columns(), steps = state.step;
   out.add("step", {1}, std::span<const std::int64_t>(&steps, 1));
   for (const Part& part : kParts) {
     TextModelWeights weights = state.*part.weights;
@@ -44,14 +52,14 @@ std::string checkpoint(const Training& t, const TrainState& state) {
   if (!state.bias.empty()) {
     std::vector<float> bias;
     for (const auto& row : state.bias) bias.insert(bias.end(), row.begin(), row.end());
-    out.add("bias", {layers, experts}, std::span<const float>(bias));
+    out.add("bias", {layers, columns}, std::span<const float>(bias));
   }
   std::vector<double> records;
   for (const StepRecord& r : state.records)
     for (const RecordColumn& c : record_columns()) records.push_back(r.*c.value);
   out.add("records", {steps, static_cast<std::int64_t>(record_columns().size())}, std::span<const double>(records));
-  out.add("choices", {steps, layers, experts}, std::span<const std::int64_t>(state.choices));
-  out.add("kept", {steps, layers, experts}, std::span<const std::int64_t>(state.kept));
+  out.add("choices", {steps, layers, columns}, std::span<const std::int64_t>(state.choices));
+  out.add("kept", {steps, layers, columns}, std::span<const std::int64_t>(state.kept));
   return out.bytes();
 }
 
@@ -108,18 +116,18 @@ std::string steps_csv(const TrainState& state) {
 }
 
 std::string experts_csv(const Training& t, const TrainState& state) {
-  const int layers = t.model.shape.layers, experts = t.model.shape.moe.experts;
+  const int layers = t.model.shape.layers, columns = t.model.shape.moe.columns();
   std::string out = "step,layer,choices,dropped";
-  for (int e = 0; e < experts; ++e) out += fmt::format(",e{}", e);
+  for (const std::string& name : column_names(t.model.shape.moe)) out += "," + name;
   out += "\n";
-  for (std::size_t row = 0; row < state.choices.size(); row += static_cast<std::size_t>(experts)) {
+  for (std::size_t row = 0; row < state.choices.size(); row += static_cast<std::size_t>(columns)) {
     std::int64_t all = 0, kept = 0;
     std::string each;
-    for (std::size_t i = row; i < row + static_cast<std::size_t>(experts); ++i) {
+    for (std::size_t i = row; i < row + static_cast<std::size_t>(columns); ++i) {
       all += state.choices[i], kept += state.kept[i];
       each += fmt::format(",{}", state.choices[i]);
     }
-    const std::size_t line = row / static_cast<std::size_t>(experts);
+    const std::size_t line = row / static_cast<std::size_t>(columns);
     out += fmt::format("{},{},{},{}{}\n", line / static_cast<std::size_t>(layers) + 1, line % static_cast<std::size_t>(layers), all, all - kept, each);
   }
   return out;

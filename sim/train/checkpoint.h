@@ -14,7 +14,7 @@ TrainState read_checkpoint(const Training& training, std::shared_ptr<const Sourc
 
 /// What was recorded, a line a step: step, loss, cross_entropy, gradient_norm, drop_rate, imbalance, unused_experts, held_out_loss, similarity (the last two empty where nobody looked).
 std::string steps_csv(const TrainState& state);
-/// A line a step and layer: step, layer, choices and dropped of all experts, and choices of each, e0, e1, ...
+/// A line a step and layer: step, layer, choices and dropped of all experts, and choices of each, e0, e1, ..., and zero0, identity0, constant0, ... of those that compute nothing.
 std::string experts_csv(const Training& training, const TrainState& state);
 
 }  // namespace epsim

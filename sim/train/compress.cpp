@@ -60,18 +60,18 @@ Router skipping(Router router, const std::vector<ExpertMap>& maps) {
   return out;
 }
 
-/// The experts that the gate still has, by their numbers in the whole model.
-std::vector<std::size_t> columns_of(const ExpertMap& map) {
+/// The columns that the gate still has, by their numbers in the whole model: of experts that are not pruned, and of those that compute nothing.
+std::vector<std::size_t> columns_of(const ExpertMap& map, int idle) {
   std::vector<std::size_t> columns;
-  for (std::size_t e = 0; e < map.to.size(); ++e)
-    if (map.to[e] != kNoExpert) columns.push_back(e);
+  for (std::size_t e = 0; e < map.to.size() + static_cast<std::size_t>(idle); ++e)
+    if (e >= map.to.size() || map.to[e] != kNoExpert) columns.push_back(e);
   return columns;
 }
 
-/// Rows [n][experts] with only some of the experts.
-std::vector<float> only(const std::vector<std::size_t>& columns, const std::vector<float>& rows, std::size_t experts) {
+/// Rows [n][width] with only some of the columns.
+std::vector<float> only(const std::vector<std::size_t>& columns, const std::vector<float>& rows, std::size_t width) {
   std::vector<float> out;
-  for (std::size_t row = 0; row < rows.size(); row += experts)
+  for (std::size_t row = 0; row < rows.size(); row += width)
     for (const std::size_t c : columns) out.push_back(rows[row + c]);
   return out;
 }
@@ -99,7 +99,7 @@ std::vector<ExpertsSeen> see_experts(const Training& t, const TrainState& state,
     for (std::size_t l = 0; l < seen.size(); ++l) {
       const TextBlockForward& block = f.blocks[l];
       seen[l].add(routing_of(block.moe.routed));
-      seen[l].add_products(block.moe.logits);
+      seen[l].add_products(only(columns_of(unchanged(t.model.shape.moe.experts), 0), block.moe.logits, static_cast<std::size_t>(t.model.shape.moe.columns())));
       see_outputs(t.model.shape.moe, state.weights.blocks[l].moe.experts, block.moe_normed, block.moe.routed, seen[l]);
     }
   }
@@ -119,13 +119,13 @@ CompressedTraining compressed(Training columns, const TrainState& state, std::ve
   for (std::size_t l = 0; l < out.maps.size(); ++l) {
     const ExpertMap& map = out.maps[l];
     map.check();
-    const std::vector<std::size_t> left = columns_of(map);
-    const std::size_t experts = map.to.size();
-    ensure(left.size() == static_cast<std::size_t>(s.experts), "the gate has a column for each expert that is not pruned");
+    const std::vector<std::size_t> left = columns_of(map, s.idle.count());
+    const std::size_t width = map.to.size() + static_cast<std::size_t>(s.idle.count());
+    ensure(left.size() == static_cast<std::size_t>(s.columns()), "the gate has a column for each expert that is not pruned");
     LayerWeights& w = out.state.weights.blocks[l].moe;
-    w.gate = only(left, w.gate, experts), w.linear_bias = only(left, w.linear_bias, experts);
+    w.gate = only(left, w.gate, width), w.linear_bias = only(left, w.linear_bias, width);
     w.experts = in_places(merged_experts(s.expert(), w.experts, map, seen[l].choices, align), map.experts, map.of_the_rest().to);
-    if (!out.state.bias.empty()) out.state.bias[l] = only(left, out.state.bias[l], experts);
+    if (!out.state.bias.empty()) out.state.bias[l] = only(left, out.state.bias[l], width);
   }
   for (const TextModelTensor& a : tensors(out.training.model.shape, out.state.weights)) {
     const auto size = static_cast<std::int64_t>(a.values->size());
@@ -156,7 +156,7 @@ CompressionMeasure measure(const Training& whole, const TrainState& before, cons
       const ExpertMap of_columns = c.maps[l].of_the_rest();
       for (std::size_t t = 0; t < routing.expert.size(); t += k) compress(of_columns, std::span(routing.expert).subspan(t, k), std::span(routing.weight).subspan(t, k));
       for (const std::uint16_t e : routing.expert)
-        if (e != kNoExpert) ++counts[l][e];
+        if (e < counts[l].size()) ++counts[l][e];
     }
   }
   const double tokens = static_cast<double>(batches.size()) * static_cast<double>(batches.front().tokens());
@@ -177,7 +177,7 @@ std::string compressed_trace(const CompressedTraining& c) {
   Recording recording;
   recording.rows = model.shape.layers, recording.experts = static_cast<int>(c.maps.front().to.size());
   std::vector<std::vector<std::size_t>> columns;
-  for (int l = 0; l < model.shape.layers; ++l) recording.layers.push_back(l), columns.push_back(columns_of(c.maps[static_cast<std::size_t>(l)]));
+  for (int l = 0; l < model.shape.layers; ++l) recording.layers.push_back(l), columns.push_back(columns_of(c.maps[static_cast<std::size_t>(l)], 0));
   RecordedChoices choices;
   choices.top_k = c.gate.top_k;
   const auto k = static_cast<std::size_t>(c.gate.top_k);
@@ -190,7 +190,7 @@ std::string compressed_trace(const CompressedTraining& c) {
     for (std::size_t t = 0; t < wanted; t += k)
       for (std::size_t l = 0; l < columns.size(); ++l)
         for (std::size_t i = t; i < t + k; ++i) {
-          if (ids[l][i] < 0) return {};
+          if (ids[l][i] < 0 || static_cast<std::size_t>(ids[l][i]) >= columns[l].size()) return {};
           choices.experts.push_back(static_cast<std::int32_t>(columns[l][static_cast<std::size_t>(ids[l][i])])), choices.weights.push_back(weights[l][i]);
         }
     choices.tokens += batch.tokens();

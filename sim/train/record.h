@@ -9,7 +9,7 @@ struct StepRecord {
   double cross_entropy = 0;   ///< nats a byte
   double gradient_norm = 0;   ///< of all weights together, before clipping
   double drop_rate = 0;       ///< share of all layers' choices that capacity drops
-  double imbalance = 0;       ///< choices of the most chosen expert over the mean of a layer's, mean over layers
+  double imbalance = 0;       ///< choices of the most chosen expert over the mean of a layer's, mean over layers; this and the next of experts that compute
   double unused_experts = 0;  ///< share of all layers' experts that no token of the batch chose
   double held_out_loss = 0;   ///< of `evaluate`, after the step; NaN where nobody looked
   double similarity = 0;      ///< likewise

@@ -46,8 +46,13 @@ std::vector<TextModelTensor> tensors(const TextModelShape& s, TextModelWeights& 
     all.push_back({at + "mixer_gate", {h, h}, &b.mixer_gate, Role::matrix});
     all.push_back({at + "mixer_out", {h, h}, &b.mixer_out, Role::matrix});
     all.push_back({at + "moe_norm", {h}, &b.moe_norm, Role::gain});
+    const auto role_of = [&b](const std::vector<float>* values) {
+      if (values == &b.moe.gate || values == &b.moe.constant_gate) return Role::router;
+      if (values == &b.moe.constant) return Role::gain;
+      return values == &b.moe.experts.w1 || values == &b.moe.experts.w2 || values == &b.moe.experts.w3 ? Role::experts : Role::matrix;
+    };
     for (const LayerTensor& t : tensors(s.moe, b.moe))
-      if (!t.values->empty()) all.push_back({at + t.name, t.shape, t.values, t.name == "gate" ? Role::router : t.values == &b.moe.experts.w1 || t.values == &b.moe.experts.w2 || t.values == &b.moe.experts.w3 ? Role::experts : Role::matrix});
+      if (!t.values->empty()) all.push_back({at + t.name, t.shape, t.values, role_of(t.values)});
   }
   all.push_back({"norm", {h}, &w.norm, Role::gain});
   all.push_back({"head", {h, kBytes}, &w.head, Role::matrix});
@@ -67,7 +72,7 @@ TextModelWeights make_weights(const TextModelShape& s, const TextModelInit& init
     b.mixer_gate = seeded(init.seed, l, 2, h * h, of_matrix);
     b.mixer_out = seeded(init.seed, l, 3, h * h, of_matrix);
     damp(b.mixer_out, s.layers);
-    b.moe.gate = seeded(init.seed, l, 4, h * s.moe.experts, init.router_scale * init.router_scale * of_matrix);
+    b.moe.gate = seeded(init.seed, l, 4, h * s.moe.columns(), init.router_scale * init.router_scale * of_matrix);
     for (int e = 0; e < s.moe.experts; ++e) {
       const ExpertWeights expert = make_expert_weights(init.seed, l, init.same_experts ? 0 : e, h, s.moe.ffn);
       append(b.moe.experts.w1, expert.w1), append(b.moe.experts.w3, expert.w3), append(b.moe.experts.w2, expert.w2);
@@ -77,6 +82,8 @@ TextModelWeights make_weights(const TextModelShape& s, const TextModelInit& init
       b.moe.shared = make_expert_weights(init.seed, l, kSharedExpert, h, s.moe.shared_ffn);
       damp(b.moe.shared.w2, s.layers);
     }
+    ConstantWeights constants = make_constant_weights(init.seed, l, s.moe.idle.constant, h);
+    b.moe.constant = std::move(constants.vectors), b.moe.constant_gate = std::move(constants.matrices);
     w.blocks.push_back(std::move(b));
   }
   w.norm = ones;
@@ -86,7 +93,7 @@ TextModelWeights make_weights(const TextModelShape& s, const TextModelInit& init
 
 GateBatch gate_batch(const TextModel& model, const TextBatch& batch, const TextForward& f, int layer, std::span<const std::vector<float>> bias) {
   GateBatch gate;
-  gate.tokens = batch.tokens(), gate.experts = model.shape.moe.experts;
+  gate.tokens = batch.tokens(), gate.experts = model.shape.moe.columns();
   gate.token_ids = f.token_ids;
   if (!bias.empty()) gate.bias = bias[static_cast<std::size_t>(layer)];
   gate.seed = batch.seed, gate.layer = layer, gate.first_token = batch.first_token, gate.training = batch.training;

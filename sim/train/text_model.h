@@ -40,7 +40,7 @@ struct TextModelWeights {
 
 /// A named array of TextModelWeights.
 struct TextModelTensor {
-  enum class Role { gain, matrix, router, experts };  ///< experts: one part for each expert, one after another
+  enum class Role { gain, matrix, router, experts };  ///< gain: also the vectors of constant experts; router: also their gates; experts: one part for each expert, one after another
   std::string name;
   std::vector<std::int64_t> shape;
   std::vector<float>* values;
@@ -91,7 +91,7 @@ struct TextForward {
   double cross_entropy = 0;  ///< mean, in nats a byte
 };
 
-/// `bias` [layers][experts] is added to scores for choosing only; empty: none.
+/// `bias` [layers][columns] is added to scores for choosing only; empty: none.
 TextForward forward(const TextModel& model, const TextModelWeights& weights, const TextBatch& batch, std::span<const std::vector<float>> bias = {});
 /// The batch as the router of a layer sees it.
 GateBatch gate_batch(const TextModel& model, const TextBatch& batch, const TextForward& forward, int layer, std::span<const std::vector<float>> bias);

@@ -95,18 +95,19 @@ void update(const Training& t, TrainState& state, std::vector<TextModelTensor> g
 
 /// Counts a batch's choices, and what they say.
 void record_choices(const Training& t, const TextForward& f, TrainState& state, StepRecord& record) {
-  const auto experts = static_cast<std::size_t>(t.model.shape.moe.experts);
+  const auto experts = static_cast<std::size_t>(t.model.shape.moe.experts), columns = static_cast<std::size_t>(t.model.shape.moe.columns());
+  const auto sum_of = [](const std::vector<std::int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), std::int64_t{0}); };
   std::int64_t all = 0, all_kept = 0, unused = 0;
   for (const TextBlockForward& block : f.blocks) {
     const Routed& r = block.moe.routed;
-    std::vector<std::int64_t> kept(experts);
+    std::vector<std::int64_t> choices(columns), kept(columns);
     for (std::size_t c = 0; c < r.expert.size(); ++c)
-      if (r.expert[c] >= 0 && r.kept[c]) ++kept[static_cast<std::size_t>(r.expert[c])];
-    const std::int64_t sum = std::accumulate(r.choices.begin(), r.choices.end(), std::int64_t{0}), most = *std::ranges::max_element(r.choices);
-    all += sum, all_kept += std::accumulate(kept.begin(), kept.end(), std::int64_t{0});
+      if (r.expert[c] >= 0) ++choices[static_cast<std::size_t>(r.expert[c])], kept[static_cast<std::size_t>(r.expert[c])] += r.kept[c];
+    const std::int64_t sum = sum_of(r.choices), most = *std::ranges::max_element(r.choices);
+    all += sum_of(choices), all_kept += sum_of(kept);
     unused += std::ranges::count(r.choices, 0);
     if (sum > 0) record.imbalance += static_cast<double>(most) * static_cast<double>(experts) / static_cast<double>(sum) / static_cast<double>(f.blocks.size());
-    state.choices.insert(state.choices.end(), r.choices.begin(), r.choices.end());
+    state.choices.insert(state.choices.end(), choices.begin(), choices.end());
     state.kept.insert(state.kept.end(), kept.begin(), kept.end());
   }
   record.drop_rate = all > 0 ? static_cast<double>(all - all_kept) / static_cast<double>(all) : 0;
@@ -164,7 +165,7 @@ TrainState begin_training(const Training& t) {
   state.mean = state.weights;
   for (const TextModelTensor& a : tensors(t.model.shape, state.mean)) std::ranges::fill(*a.values, 0.0F);
   state.square = state.mean;
-  if (t.biased()) state.bias.assign(static_cast<std::size_t>(t.model.shape.layers), std::vector<float>(static_cast<std::size_t>(t.model.shape.moe.experts)));
+  if (t.biased()) state.bias.assign(static_cast<std::size_t>(t.model.shape.layers), std::vector<float>(static_cast<std::size_t>(t.model.shape.moe.columns())));
   return state;
 }
 
@@ -235,7 +236,7 @@ std::optional<Recording> held_out_choices(const Training& t, const TrainState& s
       for (const TextBlockForward& block : f.blocks)
         for (std::int64_t c = token * choices.top_k; c < (token + 1) * choices.top_k; ++c) {
           const std::int32_t expert = block.moe.routed.expert[static_cast<std::size_t>(c)];
-          if (expert < 0) return {};
+          if (expert < 0 || expert >= recording.experts) return {};
           choices.experts.push_back(expert), choices.weights.push_back(block.moe.routed.weight[static_cast<std::size_t>(c)]);
         }
     choices.tokens += tokens;
@@ -251,8 +252,9 @@ ParameterCount count_parameters(const Training& t) {
   ParameterCount count;
   for (const TextModelTensor& a : tensors(t.model.shape, weights)) {
     const auto size = static_cast<std::int64_t>(a.values->size());
-    if (a.role == Role::router && experts == 1) continue;
+    if (a.role == Role::router && t.model.shape.moe.columns() == 1) continue;
     count.all += size;
+    if (std::ranges::any_of(weights.blocks, [&](const TextBlockWeights& b) { return a.values == &b.moe.constant || a.values == &b.moe.constant_gate; })) continue;  // it would be instead of an expert
     count.active += a.role == Role::experts ? size / experts * t.top_k : size;
   }
   return count;

@@ -14,9 +14,9 @@ namespace epsim {
 struct TrainState {
   int step = 0;  ///< steps done
   TextModelWeights weights, mean, square;  ///< AdamW's means of the gradients and of their squares
-  std::vector<std::vector<float>> bias;    ///< [layers][experts]; empty where no loss keeps one
+  std::vector<std::vector<float>> bias;    ///< [layers][columns]; empty where no loss keeps one
   std::vector<StepRecord> records;
-  std::vector<std::int64_t> choices, kept;  ///< [steps][layers][experts]
+  std::vector<std::int64_t> choices, kept;  ///< [steps][layers][columns]
 };
 TrainState begin_training(const Training& training);
 
@@ -40,10 +40,10 @@ Evaluation evaluate(const Training& training, const TrainState& state);
 /// Gives every process the experts' numbers that others computed.
 void gather_experts(const Training& training, TrainState& state);
 
-/// Choices of held-out text, settled; all tokens in whole batches, up to `trace_tokens`. None where the router leaves choices open or nothing is wanted.
+/// Choices of held-out text, settled; all tokens in whole batches, up to `trace_tokens`. None where the router leaves choices open, where some are of experts that compute nothing, or where nothing is wanted.
 std::optional<Recording> held_out_choices(const Training& training, const TrainState& state);
 
-/// Trainable numbers, and those of them that one token computes with; a gate of one expert, which changes nothing, is not counted.
+/// Trainable numbers, and those of them that one token computes with at most; a gate of one expert, which changes nothing, is not counted.
 struct ParameterCount {
   std::int64_t all = 0, active = 0;
 };

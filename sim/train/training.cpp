@@ -110,7 +110,6 @@ Training read_run(const Setting& root, const std::vector<std::string>& texts, st
   t.model.moe.router = catalogs.router.make(*settings.find("router"), problems, known);
   t.model.moe.capacity = catalogs.capacity.make(*settings.find("capacity"), problems, known);
   t.model.losses = read_losses(settings.find("losses"), catalogs.loss, known, problems);
-  if (t.model.moe.router.idle_experts > 0) problems.add(settings.find("router")->at, "a model has no experts that compute nothing (zero, identity, constant): choose another router");
   if (problems.size() != before) return t;
   if (dense) {
     LayerShape& s = t.model.shape.moe;
@@ -121,6 +120,7 @@ Training read_run(const Setting& root, const std::vector<std::string>& texts, st
     t.model.moe.capacity = catalogs.capacity.make(named_part("dropless", settings.at), problems, &one);
     t.model.losses.clear();
   }
+  t.model.shape.moe.idle = t.model.moe.router.idle;
   t.model.moe.shape = t.model.shape.moe;
   t.text = split_text(bytes, held_out);
   if (static_cast<std::int64_t>(t.text.train.size()) <= t.sequence || held_out_sequences(t.text, t.sequence) < t.batch)

@@ -101,7 +101,7 @@ TEST(CapacityRules, NoExpertIsOverCapacityAndChoicesAreKeptOrDropped) {
       const Router router = part_from_yaml(builtin_routers(), router_yaml, &shape);
       const Capacity capacity = part_from_yaml(builtin_capacities(), capacity_yaml, &shape);
       GateBatch batch;
-      batch.experts = 12 + router.idle_experts, batch.tokens = 80, batch.training = true;
+      batch.experts = 12 + router.idle.count(), batch.tokens = 80, batch.training = true;
       const std::vector<float> logits = random_logits(80, batch.experts, 3);
       const std::vector<std::int64_t> ranks = {0, 48, 80};
       batch.logits = logits, batch.first_of_rank = ranks;
@@ -141,7 +141,7 @@ TEST(Routers, ChooseAsTheirPapersSay) {
   GateBatch batch;
   const auto route = [&](const std::string& yaml, const std::vector<float>& logits) {
     const Router router = part_from_yaml(builtin_routers(), yaml, &shape);
-    batch.experts = shape.experts + router.idle_experts, batch.tokens = static_cast<std::int64_t>(logits.size()) / batch.experts, batch.logits = logits;
+    batch.experts = shape.experts + router.idle.count(), batch.tokens = static_cast<std::int64_t>(logits.size()) / batch.experts, batch.logits = logits;
     return route_batch(router, {}, batch);
   };
   batch.training = true;

@@ -75,6 +75,26 @@ TEST(Compress, SkipsChoicesThatWeighLittleBesideTheFirst) {
   EXPECT_THAT(at.weights, ElementsAre(0.5F, 0.25F));
 }
 
+// Experts 5 and 6 stand behind the five of the map and compute nothing: they become 3 and 4, behind the three that are left, and have their part of what others lose.
+TEST(Compress, KeepsExpertsThatComputeNothing) {
+  const Token both = compressed(kFive, {{6, 3, 1, 5}, {0.25F, 0.25F, 0.25F, 0.25F}});
+  EXPECT_THAT(both.experts, ElementsAre(4, 1, 3, kNone));
+  EXPECT_THAT(both.weights, ElementsAre(0.25F, 0.5F, 0.25F, 0));
+  const Token pruned = compressed(kFive, {{5, 2, 0}, {0.25F, 0.5F, 0.25F}});
+  EXPECT_THAT(pruned.experts, ElementsAre(3, 0, kNone));
+  EXPECT_THAT(pruned.weights, ElementsAre(0.5F, 0.5F, 0));
+  ExpertMap half = unchanged(4);
+  half.skip_below = 0.5;
+  const Token skipped = compressed(half, {{4, 2, 5, 0}, {0.5F, 0.25F, 0.125F, 0.125F}});  // they are neither skipped nor what others are weighed against
+  EXPECT_THAT(skipped.experts, ElementsAre(4, 2, 5, 0));
+  Routing routing;
+  routing.experts = 4, routing.top_k = 2, routing.may_choose_fewer = true, routing.first_token = {0, 2}, routing.expert = {4, 2, 1, 3}, routing.weight = {0.75F, 0.25F, 0.5F, 0.25F};
+  ExpertsSeen seen(0, 4);
+  seen.add(routing);
+  EXPECT_THAT(seen.choices, ElementsAre(0, 1, 1, 1));
+  EXPECT_THAT(seen.second_shares, ElementsAre(0.5F));
+}
+
 TEST(Compress, KeepsWeightsTogetherAndExpertsDifferent) {
   const Routing whole = testing::random_routing({200, 100}, 8, 4, 5);
   const ExpertMap map{4, {0, 0, 1, kNone, 2, 2, kNone, 3}, 0};
@@ -99,6 +119,7 @@ TEST(Compress, KeepsWeightsTogetherAndExpertsDifferent) {
 TEST(Compress, PruningAnExpertThatNobodyChoseOnlyNumbersTheOthersAnew) {
   Routing routing = testing::random_routing({100}, 6, 3, 1);
   for (std::uint16_t& e : routing.expert) e = e < 2 ? e : static_cast<std::uint16_t>(e + 1);  // expert 2 of 7 is chosen by nobody
+  routing.experts = 7;
   ExpertsSeen seen(0, 7);
   seen.add(routing);
   const ExpertMap map = decided("frequency_prune: {keep: 6}", seen, 3);

@@ -65,14 +65,23 @@ class PartMatrix : public ::testing::Test {
     ExpertBank forth = bank, back = bank;  // the reference takes an expert out when it is done
     const auto loaded = [](int) {};
     Rng order(combinations_, Stream::test);
-    ASSERT_TRUE(same_bits(rehearse(plan, schedule, rows, bank, x, order), reference(plan, adding, shared, x, forth, loaded).y)) << "forwards";
-    dropped_ += plan.drops.choices, open_ += static_cast<std::int64_t>(std::ranges::count(plan.routing.expert, kNoExpert));
+    const IdleBank idle = idle_bank(e, 0);
+    const std::int64_t h = e.execute_hidden, k = plan.routing.top_k;
+    std::vector<float> y = rehearse(plan, schedule, rows, bank, x, order);
+    for (const Rank home : ids<Rank>(plan.ranks())) add_idle(idle, plan, home, of_home(plan, home, h, x), of_home(plan, home, h, y));
+    ASSERT_TRUE(same_bits(y, reference(plan, adding, shared, x, forth, loaded, idle).y)) << "forwards";
+    dropped_ += plan.drops.choices;
+    for (std::size_t c = 0; c < plan.slot.size(); ++c)
+      if (!plan.routing.computes(c)) ++(plan.routing.expert[c] == kNoExpert ? open_ : idle_);
     if (!against_backward.empty()) {
       ++forward_only_;
       return;
     }
     const std::vector<float> r = gradient_vectors(e, 0, 0, plan.routing.tokens());
-    const PlanGradients got = rehearse_backward(plan, schedule, rows, shared, bank, x, r, order), expected = reference_backward(plan, adding, shared, x, r, back, loaded);
+    PlanGradients got = rehearse_backward(plan, schedule, rows, shared, bank, x, r, order);
+    const PlanGradients expected = reference_backward(plan, adding, shared, x, r, back, loaded, idle);
+    for (const Rank home : ids<Rank>(plan.ranks()))
+      add_idle_backward(idle, plan, home, of_home(plan, home, h, x), of_home(plan, home, h, r), of_home(plan, home, h, got.x), of_home(plan, home, k, got.d_weight));
     ASSERT_TRUE(same_bits(got.x, expected.x)) << "dx";
     ASSERT_TRUE(same_bits(got.d_weight, expected.d_weight));
     ASSERT_TRUE(same_bits(got.shared, expected.shared));
@@ -94,7 +103,7 @@ class PartMatrix : public ::testing::Test {
   const Catalogs catalogs_ = builtin_catalogs();
   ExpertBank bank_{8};
   std::size_t combinations_ = 0, refused_ = 0, forward_only_ = 0;
-  std::int64_t dropped_ = 0, open_ = 0;
+  std::int64_t dropped_ = 0, open_ = 0, idle_ = 0;
 };
 
 TEST_F(PartMatrix, EveryRouterCapacityAndExchange) {
@@ -114,6 +123,7 @@ TEST_F(PartMatrix, EveryRouterCapacityAndExchange) {
   EXPECT_EQ(refused_, pairs + (routers.size() - 1) * capacities.size() + 2 * pairs);
   EXPECT_GT(dropped_, 1000);
   EXPECT_GT(open_, 1000);
+  EXPECT_GT(idle_, 1000);
   say();
 }
 

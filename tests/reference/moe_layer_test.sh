@@ -52,16 +52,18 @@ for activation in gelu gelu_tanh relu; do
 done
 executed() {
   echo "execute $*"
-  score=$1
+  keys=$1
   shift
   OMPI_MCA_ess_singleton_isolated=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "$epsim" execute "$experiment" --repeat 1 --backward --dump "$folder" "$@" >/dev/null 2>&1
   # shellcheck disable=SC2086
-  "$python" "$here/moe_layer.py" "$folder/dump.npz" $score | tee "$folder/compared"
+  "$python" "$here/moe_layer.py" "$folder/dump.npz" $keys | tee "$folder/compared"
   for name in y dx dw1 dw3 dw2 d_weight; do grep -q "^$name " "$folder/compared" || { echo "FAILED: $name was not compared"; exit 1; }; done
 }
 # Weights that are a softmax over the logits of a token's choices; and weights that do not come from a gate.
 executed score=softmax_after
 grep -q '^dgate ' "$folder/compared" || { echo "FAILED: dgate was not compared"; exit 1; }
+executed "score=softmax_after zero=1 identity=2 constant=2" --set 'router={zero_experts: {zero: 1, identity: 2, constant: 2, score: softmax_after}}'
+for name in dconstant dconstant_gate dgate; do grep -q "^$name " "$folder/compared" || { echo "FAILED: $name was not compared"; exit 1; }; done
 executed "" --set model=deepseek-v2-lite --set layers=3 --set 'execute={hidden: 64, ffn: 32}' --set 'source={zipf: {tokens_per_rank: 30}}' --set 'placement={eplb: {slots: 80}}'
 grep -q '^dshared_w2 ' "$folder/compared" || { echo "FAILED: dshared_w2 was not compared"; exit 1; }
 rm -rf "$folder"

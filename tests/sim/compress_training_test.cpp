@@ -114,6 +114,30 @@ TEST_F(CompressTrainingTest, PruningAnExpertThatNobodyChoosesChangesNothing) {
   EXPECT_EQ(compressed_trace(made), to_trace(held_out_choices(t, state).value()));  // by the numbers of the whole model
 }
 
+// Experts that compute nothing stay: in the gate, in the bias and behind the experts that are left.
+TEST_F(CompressTrainingTest, ExpertsThatComputeNothingStay) {
+  const std::vector<std::string> idle = {"router={zero_experts: {zero: 1, identity: 1, constant: 1}}", "losses=[bias_update]"};
+  const Training t = training(idle), fewer = training({idle[0], idle[1], "model.experts=3"});
+  TrainState state = begin_training(t);
+  for (TextBlockWeights& b : state.weights.blocks) b.moe.linear_bias = {0, 0, -1000, 0, 0, 0, 0};
+  const std::vector<ExpertsSeen> seen = see_experts(t, state, training_batches(t, 1));
+  EXPECT_EQ(seen[0].choices[2], 0);
+  EXPECT_EQ(seen[0].gate_products.columns, 4);
+  EXPECT_LT(std::accumulate(seen[0].choices.begin(), seen[0].choices.end(), std::int64_t{0}), 2 * 128);
+  const ExpertMap without{3, {0, 1, kNoExpert, 2}, 0};
+  const CompressedTraining made = compressed(fewer, state, {without, without}, seen, false);
+  EXPECT_EQ(made.state.bias[0].size(), 6U);
+  EXPECT_EQ(made.state.weights.blocks[0].moe.linear_bias, (std::vector<float>{0, 0, 0, 0, 0, 0}));
+  const CompressionMeasure m = measure(t, state, made);
+  EXPECT_EQ(m.held_out_loss, evaluate(t, state).loss);
+  EXPECT_THAT(m.error, Each(0));
+  EXPECT_LT(m.choices, 2);  // of experts that compute
+  EXPECT_EQ(compressed_trace(made), "");
+  // All that compute merged into one: a token goes to one of them at most.
+  const CompressedTraining one = compressed(t, state, {{1, {0, 0, 0, 0}, 0}, {1, {0, 0, 0, 0}, 0}}, seen, false);
+  EXPECT_LT(measure(t, state, one).choices, 1);
+}
+
 // A pruned model is the one whose gate and experts were cut by hand.
 TEST_F(CompressTrainingTest, PrunedExpertsLeaveTheGate) {
   const Training t = training(), fewer = training({"model.experts=3"});

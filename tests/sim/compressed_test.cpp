@@ -50,6 +50,23 @@ class CompressedTest : public ::testing::Test {
 
 const std::string kDrawn = "{lognormal: {sigma: 1, tokens_per_rank: 100}}";
 
+// Experts that compute nothing are left alone: they stand behind those that are left, with their own columns of the gate.
+TEST_F(CompressedTest, ExpertsThatComputeNothingStay) {
+  const std::string idle = "router: {zero_experts: {zero: 1, identity: 2}}\n";
+  const Routing whole = routed(read(kDrawn, "", idle)), merged = routed(read(kDrawn, "{frequency_merge: {keep: 5}}", idle)), pruned = routed(read(kDrawn, "{frequency_prune: {keep: 5}}", idle));
+  std::int64_t idle_choices = 0, after = 0, other = 0;
+  for (std::size_t t = 0; t < whole.expert.size(); t += 2)
+    for (std::uint16_t e = 8; e < 11; ++e) {
+      const auto in = [&](const Routing& r, std::uint16_t id) { return std::ranges::count(std::span(r.expert).subspan(t, 2), id); };
+      ASSERT_EQ(in(whole, e), in(merged, static_cast<std::uint16_t>(e - 3))) << "token " << t / 2;
+      idle_choices += in(whole, e), after += in(pruned, static_cast<std::uint16_t>(e - 3));
+      other += in(pruned, e);
+    }
+  EXPECT_GT(idle_choices, 100);
+  EXPECT_GT(after, idle_choices);  // of tokens whose experts were pruned
+  EXPECT_EQ(other, 0);
+}
+
 // The gate of a pruned model never saw the pruned experts: tokens take the best two of those that are left, as if their logits were minus infinity.
 TEST_F(CompressedTest, PrunedExpertsLeaveTheirTokensToTheNextBest) {
   const Experiment e = read(kDrawn, "{frequency_prune: {keep: 5}}");

@@ -48,12 +48,7 @@ struct Case {
     shape.experts = s.experts, shape.top_k = top_k, shape.ranks = shape.nodes = 1;
     layer.router = testing::part_from_yaml(builtin_routers(), router, &shape);
     layer.capacity = testing::part_from_yaml(builtin_capacities(), capacity, &shape);
-    if (layer.router.idle_experts > 0) {
-      Diagnostics none;
-      const PartChoice choice = part_choice(parse_yaml(std::make_shared<SourceText>(SourceText{"test.yaml", router})), none);
-      Params settings(choice.settings, choice.name, none);
-      s.idle = read_idle_experts(settings);
-    }
+    s.idle = layer.router.idle;
     for (const LayerTensor& t : tensors(s, weights)) {
       if (t.name.find("w3") != std::string::npos && !form.gated) continue;
       if (t.name == "linear_bias" ? !form.linear_bias : (t.name.find("b1") != std::string::npos || t.name.find("b2") != std::string::npos) && !form.biased) continue;

@@ -24,6 +24,7 @@ struct Case {
     s.moe.hidden = 6, s.moe.ffn = 5, s.moe.experts = 4, s.moe.shared_ffn = shared_ffn;
     Shape sizes;
     sizes.experts = 4, sizes.top_k = top_k, sizes.ranks = sizes.nodes = 1;
+    s.moe.idle = part_from_yaml(builtin_routers(), router, &sizes).idle;
     model.moe = {s.moe, part_from_yaml(builtin_routers(), router, &sizes), part_from_yaml(builtin_capacities(), capacity, &sizes), {}};
     model.losses = {part_from_yaml(builtin_losses(), "balance: {coefficient: 0.3}", &sizes), part_from_yaml(builtin_losses(), "z: {coefficient: 0.05}", &sizes)};
     weights = make_weights(s, {seed, 1, false});
@@ -56,7 +57,7 @@ bool same_choices(const TextForward& a, const TextForward& b) {
 TEST(TextModel, GradientsAreDifferenceQuotients) {
   std::uint64_t seed = 0;
   for (const auto& [router, capacity, top_k, shared_ffn] : {std::tuple{"topk", "dropless", 2, 0}, std::tuple{"topk: {score: sigmoid, renormalise: false}", "dropless", 1, 3},
-                                                            std::tuple{"topk: {renormalise: false}", "megatron: {factor: 1}", 2, 3}}) {
+                                                            std::tuple{"topk: {renormalise: false}", "megatron: {factor: 1}", 2, 3}, std::tuple{"zero_experts: {zero: 1, identity: 1, constant: 2}", "dropless", 3, 0}}) {
     Case c(++seed, router, capacity, top_k, shared_ffn);
     const TextForward f = forward(c.model, c.weights, c.batch);
     TextGradients grad = backward(c.model, c.weights, c.batch, f);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "base/npz.h"
 #include "sim/train/checkpoint.h"
@@ -105,6 +106,36 @@ TEST_F(TrainTest, BiasFollowsTheLoad) {
   }
 }
 
+// Zero, identity and constant experts stand behind the others: in the gate, in the bias, and in what is counted.
+TEST_F(TrainTest, TrainsExpertsThatComputeNothing) {
+  const std::vector<std::string> idle = {"router={zero_experts: {zero: 1, identity: 1, constant: 2}}", "losses=[{bias_update: {rate: 0.01}}, {balance: {coefficient: 0.01}}]", "learning_rate=0.02", "capacity={megatron: {factor: 0.5}}"};
+  const Training t = one(idle);
+  TrainState state = begin_training(t);
+  const TextModelWeights before = state.weights;
+  const double first = evaluate(t, state).loss;
+  step(t, state);
+  ASSERT_EQ(state.choices.size(), 2U * 8);
+  EXPECT_EQ(std::accumulate(state.choices.begin(), state.choices.end(), std::int64_t{0}), 2 * 2 * 128);
+  for (const std::size_t e : {4U, 5U, 6U, 7U, 12U, 13U, 14U, 15U}) {
+    EXPECT_GT(state.choices[e], 0);
+    EXPECT_EQ(state.kept[e], state.choices[e]) << "they take no place of a capacity";
+  }
+  for (std::size_t e = 0; e < 16; ++e) EXPECT_NEAR(std::abs(state.bias[e / 8][e % 8]), 0.01, 0.0101);
+  EXPECT_EQ(experts_csv(t, state).substr(0, experts_csv(t, state).find('\n')), "step,layer,choices,dropped,e0,e1,e2,e3,zero0,identity0,constant0,constant1");
+  while (state.step < t.steps) step(t, state);
+  EXPECT_LT(evaluate(t, state).loss, first - 2);
+  for (std::size_t l = 0; l < 2; ++l) {
+    EXPECT_EQ(state.weights.blocks[l].moe.constant.size(), 2U * 16);
+    EXPECT_EQ(state.weights.blocks[l].moe.constant_gate.size(), 2U * 16 * 2);
+    EXPECT_NE(state.weights.blocks[l].moe.constant, before.blocks[l].moe.constant);
+    EXPECT_NE(state.weights.blocks[l].moe.constant_gate, before.blocks[l].moe.constant_gate);
+  }
+  EXPECT_FALSE(held_out_choices(t, state).has_value());
+  const ParameterCount count = count_parameters(t), without = count_parameters(one());
+  EXPECT_EQ(count.active, without.active + 2 * 4 * 16);                   // four columns more of each gate
+  EXPECT_EQ(count.all, without.all + 2 * (4 * 16 + 2 * 16 + 2 * 2 * 16));  // and the vectors and matrices of constant experts
+}
+
 TEST_F(TrainTest, DenseTwinHasTheActiveParametersOfTheModel) {
   const std::vector<std::string> shared = {"model.shared_ffn=8"};
   const ParameterCount moe = count_parameters(one(shared)), dense = count_parameters(one({"model.shared_ffn=8", "model.dense=true"}));
@@ -120,8 +151,11 @@ TEST_F(TrainTest, CopiesOfAnExpertAreAlike) {
   EXPECT_LT(std::abs(evaluate(own, begin_training(own)).similarity), 0.3);
 }
 
-TEST_F(TrainTest, CheckpointGoesOnWithTheSameBits) {
-  const Training t = one({"losses=[{bias_update: {rate: 0.01}}, {balance: {coefficient: 0.01}}]", "router={topk: {noise: 1}}"});
+class TrainTestOfRouters : public TrainTest, public ::testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(TrainTest, TrainTestOfRouters, ::testing::Values("topk: {noise: 1}", "zero_experts: {zero: 1, identity: 1, constant: 2, noise: 1}"));
+
+TEST_P(TrainTestOfRouters, CheckpointGoesOnWithTheSameBits) {
+  const Training t = one({"losses=[{bias_update: {rate: 0.01}}, {balance: {coefficient: 0.01}}]", "router={" + std::string(GetParam()) + "}"});
   TrainState whole = begin_training(t);
   for (int i = 0; i < 8; ++i) step(t, whole);
   TrainState half = begin_training(t);
@@ -174,7 +208,6 @@ TEST_F(TrainTest, SaysWhatIsWrongWithSettings) {
   says("panels: [los]", "did you mean `loss`");
   says("variants: {a: {text: x}}", "for all variants alike");
   says("variants: {a/b: {}}", "no slashes");
-  says("router: {zero_experts: {zero: 2}}", "compute nothing");
   says("[1]", "expected an experiment");
   says(kSmall, "expected key=value", {"steps"});
   // All in one pass, and what variants share once.

@@ -45,13 +45,10 @@ inline std::string refusal(const Combination& c) {
   return "";
 }
 
-/// What they have against its execution, which is rehearsed all the same.
-inline std::string execution_refusal(const Combination& c) { return c.router.part == "zero_experts" ? "execution needs a router all of whose experts compute" : ""; }
-
 /// What the rules of docs/layer.md have against its backward pass.
 inline std::string backward_refusal(const Combination& c) {
   if (c.capacity.part == "megablocks" && c.capacity["form"] != "dmoe") return "--backward needs a capacity that drops before anything is sent";
-  return execution_refusal(c);
+  return "";
 }
 
 /// Combinations that nothing stands against, on 8 ranks, so that real processes can play them in a short time: every pair of a capacity and an exchange, and each form of a router, a capacity and an exchange
@@ -65,7 +62,7 @@ inline std::vector<Combination> covering(const Catalogs& catalogs) {
       Combination c{routers[next % routers.size()], capacity, exchange, 2, 2, 4};
       if (c.router.part == "base") c.top_k = 1;
       if (exchange.part == "one_sided_nvlink") c.nodes = 1, c.ranks_per_node = 8;
-      if (!refusal(c).empty() || !execution_refusal(c).empty()) continue;
+      if (!refusal(c).empty()) continue;
       all.push_back(c), ++next;
       return;
     }
