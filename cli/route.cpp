@@ -110,9 +110,9 @@ int run_route(const Options& o, const Catalogs& catalogs) {
       shape.experts = input.experts - idle;
       first = Diagnostics();
       router = catalogs.router.make(router_setting, first, &shape);
-    } else if (router.idle_experts > 0) {
+    } else if (router.idle.count() > 0) {
       first = Diagnostics();
-      first.add(router_setting.at, fmt::format("{} experts compute nothing, but there are {} scores a token: none is left for experts that compute", router.idle_experts, input.experts));
+      first.add(router_setting.at, fmt::format("{} experts compute nothing, but there are {} scores a token: none is left for experts that compute", router.idle.count(), input.experts));
     }
     try {
       first.check();

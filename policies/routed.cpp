@@ -21,7 +21,7 @@ bool normalises(const Router& router, const GateBatch& batch, std::span<const st
   const auto same = [&](const std::vector<float>& v) {
     float first = 0;
     for (std::size_t i = 0; i < firsts.size(); i += k) {
-      if (firsts[i] < 0 || firsts[i] >= batch.experts - router.idle_experts) continue;
+      if (firsts[i] < 0 || firsts[i] >= batch.experts - router.idle.count()) continue;
       if (first == 0) first = v[i];
       if (std::abs(v[i] - first) > 1e-6F * first) return false;
     }
