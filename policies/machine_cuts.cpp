@@ -12,13 +12,14 @@ namespace epsim {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kMostWays = 1024;         // ranks between each two of which ways are found: they grow as the square
+constexpr int kMostWays = 512;          // ranks between each two of which ways are found: they grow as the square
 constexpr std::size_t kApproaches = 6;  // latencies that are looked at
 constexpr std::int64_t kNearer = 64;    // homes that a rank can have nearer than one of them, in the mean
 
-/// Which links some path between two ranks goes over: [links].
+/// Which links some path between two ranks goes over, or might where there are many ranks: [links].
 std::vector<bool> on_paths(const Topology& topology) {
   const auto links = topology.links().size();
+  if (topology.ranks() > kMostWays) return std::vector<bool>(links, true);
   std::vector<std::vector<bool>> of(static_cast<std::size_t>(topology.ranks()));
   parallel_for(topology.ranks(), [&](std::int64_t s) {
     of[static_cast<std::size_t>(s)].resize(links);

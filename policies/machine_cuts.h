@@ -30,7 +30,7 @@ struct MachineCuts {
   std::vector<double> node_out, node_in;          ///< [N] bytes/s of the narrowest cut between a node and all others (topology/bisection.h); infinite where there is one node
   std::vector<double> latency_out, latency_in;    ///< [R] seconds from a rank to any other, or back, at least
   std::vector<double> far_out, far_in;            ///< [R] the same to and from ranks of other nodes; infinite where there is one node
-  std::vector<Approach> there, back;              ///< of rows to serving ranks and of results from them, on the exchange's own ways, hop after hop; empty beyond 1,024 ranks
+  std::vector<Approach> there, back;              ///< of rows to serving ranks and of results from them, on the exchange's own ways, hop after hop; empty beyond 512 ranks
   std::optional<Crossing> crossing;               ///< where rows cross to nodes once
 };
 MachineCuts cuts_of(const Topology& topology, const Exchange& exchange);

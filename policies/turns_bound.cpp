@@ -93,12 +93,12 @@ class Turns {
       if (value > bound.value) bound = {value, because};
     };
     raise(calls_and_waits(), "calls and waits");
-    for (const Side& in : in_)
-      for (const Side& out : out_) {
-        raise(all_in_turn(in, out), "all in turn");
-        raise(calls_in_turn(in, out), "calls and waits");
-        raise(company(in, out), "company");
-      }
+    for (std::size_t i = 0; i < std::max(in_.size(), out_.size()); ++i) {  // by rising latency: what comes from afar goes back there
+      const Side &in = in_[std::min(i, in_.size() - 1)], &out = out_[std::min(i, out_.size() - 1)];
+      raise(all_in_turn(in, out), "all in turn");
+      raise(calls_in_turn(in, out), "calls and waits");
+      raise(company(in, out), "company");
+    }
     if (cuts_.crossing) raise(crossing_in_turn(*cuts_.crossing), "crossing in turn");
     return bound;
   }
