@@ -132,12 +132,6 @@ class Turns {
     for (const std::int32_t h : approach.nearer[rank]) copies += homes_[e][static_cast<std::size_t>(h)];
     return copies;
   }
-  /// Homes nearer to a rank than an approach whose tokens want the expert, of the rank that has most.
-  std::int64_t most_homes(const Approach& approach, std::size_t e) const {
-    std::int64_t most = 0;
-    for (const std::size_t r : serving_) most = std::max<std::int64_t>(most, std::ranges::count_if(approach.nearer[r], [&](std::int32_t h) { return homes_[e][static_cast<std::size_t>(h)] > 0; }));
-    return most;
-  }
   std::vector<Side> sides(const std::vector<Approach>& approaches, Bytes row_bytes, RowFor row_for) const {
     if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false, true}};
     std::vector<Side> all;
@@ -145,12 +139,13 @@ class Turns {
       double widest = 0;
       for (const std::size_t r : serving_) widest = std::max(widest, approach.rates[r]);
       if (widest == 0) continue;
+      std::int64_t homes = 0;  // nearer to a rank, at most
+      for (const std::size_t r : serving_) homes = std::max(homes, static_cast<std::int64_t>(approach.nearer[r].size()));
       Side side{approach.latency, static_cast<double>(row_bytes) / widest, {}, row_for != RowFor::copy, false};
       for (std::size_t e = 0; e < experts_.size(); ++e) {
         std::vector<std::int64_t> nearer;
         for (const std::size_t r : serving_) nearer.push_back(near(approach, e, r));
         std::partial_sort(nearer.begin(), nearer.begin() + static_cast<std::ptrdiff_t>(most_), nearer.end(), std::greater());
-        const std::int64_t homes = d_.evenly && most_ > 1 ? most_homes(approach, e) : 0;
         std::int64_t kept = 0;
         std::vector<double>& copies = side.copies.emplace_back();
         for (std::size_t a = 0; a < most_; ++a) {
