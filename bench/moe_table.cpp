@@ -145,6 +145,16 @@ void time_experts(const Sizes& z, Precision precision, int turns) {
   fmt::print("\n");
 }
 
+/// Scores of tokens for 256 experts, as a layer computes them: the gate is packed at each call.
+void time_gate(std::int64_t hidden, std::int64_t tokens, int turns) {
+  constexpr std::int64_t kExperts = 256;
+  const std::vector<float> x = random_values(tokens * hidden), gate = random_values(hidden * kExperts);
+  std::vector<float> scores(static_cast<std::size_t>(tokens * kExperts));
+  WholeProduct product(tokens, hidden, kExperts, false, true, Precision::fp32);
+  const std::vector<double> best = fastest({[&] { RightSide(hidden, kExperts, gate.data(), false, Precision::fp32).multiply(x.data(), tokens, scores.data()); }, [&] { product(); }}, turns);
+  fmt::print("| {} | {} | {:.0f} | {:.0f} % |\n", hidden, tokens, 2e-9 * static_cast<double>(tokens * hidden * kExperts) / best[0], 100 * best[1] / best[0]);
+}
+
 void time_routing(const char* name, const char* router_yaml, const char* capacity_yaml, int turns) {
   constexpr int kExperts = 256, kTopK = 8;
   constexpr std::int64_t kTokens = 4096;
@@ -226,6 +236,10 @@ int main(int count, char** arguments) {
   for (const Precision precision : {Precision::fp32, Precision::bf16})
     for (const epsim::Sizes& z : {epsim::Sizes{256, 512, 64}, {256, 512, 512}, {512, 1024, 64}, {512, 1024, 512}, {512, 1024, 2048}, {1024, 2048, 512}})
       if (!quick || z.hidden < 512) precision == Precision::bf16 ? epsim::time_experts<epsim::Bfloat16>(z, precision, turns) : epsim::time_experts<float>(z, precision, turns);
+  fmt::print("\nGate on one core: scores for 256 experts in fp32, packing the gate included.\n\n| hidden | tokens | GFLOP/s | of oneDNN |\n| --- | --- | --- | --- |\n");
+  for (const std::int64_t hidden : {2048, 7168})
+    for (const std::int64_t tokens : {512, 4096})
+      if (!quick || hidden * tokens < 2'000'000) epsim::time_gate(hidden, tokens, turns);
   fmt::print("\nRouting on one core, 4,096 tokens, top-8 of 256 experts, million choices a second.\n\n| router | forward | backward |\n| --- | --- | --- |\n");
   epsim::time_routing("topk", "topk", "dropless", turns);
   epsim::time_routing("grouped_topk, 4 of 8 groups", "grouped_topk: {groups: 8, groups_kept: 4}", "dropless", turns);
