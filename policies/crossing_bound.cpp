@@ -4,6 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "policies/concave.h"
+
 namespace epsim {
 namespace {
 
@@ -20,18 +22,6 @@ double at(const std::vector<double>& sums, std::int64_t i) { return sums[static_
 double fewest_pairs(std::int64_t copies, std::int64_t parts) {
   const std::int64_t each = copies / parts, more = copies % parts;
   return static_cast<double>(more * (each + 1) * each + (parts - more) * each * (each - 1)) / 2;
-}
-
-/// The largest value of a concave function of [0, 1], nearly.
-template <class Function>
-double largest(Function&& of) {
-  double low = 0, high = 1, best = std::max(of(0.0), of(1.0));
-  for (int i = 0; i < 24; ++i) {
-    const double a = low + (high - low) / 3, b = high - (high - low) / 3, of_a = of(a), of_b = of(b);
-    best = std::max({best, of_a, of_b});
-    (of_a < of_b ? low : high) = of_a < of_b ? a : b;
-  }
-  return best;
 }
 
 }  // namespace
@@ -86,7 +76,11 @@ double FewestCrossings::dual(double pair_price, double own_price, double pairs, 
 
 double FewestCrossings::with(std::int64_t replicas, double own_of_replica) const {
   const double pairs = pairs_ + at(more_pairs_, replicas), more_own = replicas > 0 ? std::min(at(more_own_, replicas), own_of_replica * static_cast<double>(replicas)) : 0, own = std::min(own_ + more_own, most_own_);
-  return std::max(0.0, largest([&](double pair_price) { return largest([&](double own_price) { return dual(pair_price, own_price, pairs, own); }); }));
+  const auto by_pairs = [&](double pair_price) {
+    const auto by_own = [&](double own_price) { return dual(pair_price, own_price, pairs, own); };
+    return by_own(highest_at(1, by_own));
+  };
+  return std::max(0.0, by_pairs(highest_at(1, by_pairs)));
 }
 
 }  // namespace epsim

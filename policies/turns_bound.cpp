@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "policies/concave.h"
 #include "policies/crossing_bound.h"
 
 namespace epsim {
@@ -17,21 +18,6 @@ constexpr std::int64_t kSplits = 4096;  // copies of an expert up to which all w
 double sum_of_first(const std::vector<double>& values, std::int64_t count) {
   const auto n = std::clamp<std::int64_t>(count, 0, static_cast<std::int64_t>(values.size()));
   return std::accumulate(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), 0.0);
-}
-
-/// Where in [0, most] a concave function is largest, nearly.
-template <class Function>
-double best_of(double most, Function&& of) {
-  double low = 0, high = most;
-  if (of(0.0) >= of(most * 1e-6)) return 0;
-  for (int i = 0; i < 24; ++i) {
-    const double a = low + (high - low) / 3, b = high - (high - low) / 3;
-    if (of(a) < of(b))
-      low = a;
-    else
-      high = b;
-  }
-  return (low + high) / 2;
 }
 
 /// What an expert takes, in seconds on one rank.
@@ -79,9 +65,10 @@ class Turns {
       experts_.push_back(std::move(expert)), homes_.push_back(std::move(homes));
     }
     if (experts_.empty()) return;
-    in_ = sides(cuts.there, d.dispatch_row, d.dispatch_row_for);
-    out_ = sides(cuts.back, d.combine_row, d.combine_row_for);
-    find_waits();
+    const std::vector<Matrix<std::int64_t>> near_there = near_copies(cuts.there), near_back = near_copies(cuts.back);
+    in_ = sides(cuts.there, near_there, d.dispatch_row, d.dispatch_row_for);
+    out_ = sides(cuts.back, near_back, d.combine_row, d.combine_row_for);
+    find_waits(near_there, near_back);
     for (std::size_t e = 0; e < experts_.size(); ++e) find_alone(e);
     replica_ = replica_seconds();
   }
@@ -126,16 +113,22 @@ class Turns {
     }
   }
 
-  /// Copies of an expert from homes nearer to a rank than an approach.
-  std::int64_t near(const Approach& approach, std::size_t e, std::size_t rank) const {
-    std::int64_t copies = 0;
-    for (const std::int32_t h : approach.nearer[rank]) copies += homes_[e][static_cast<std::size_t>(h)];
-    return copies;
+  /// Copies from homes nearer to a rank than an approach, by expert and serving rank.
+  std::vector<Matrix<std::int64_t>> near_copies(const std::vector<Approach>& approaches) const {
+    std::vector<Matrix<std::int64_t>> all;
+    for (const Approach& approach : approaches) {
+      Matrix<std::int64_t>& near = all.emplace_back(active(), ranks());
+      for (std::int64_t e = 0; e < near.rows; ++e)
+        for (std::int64_t i = 0; i < near.columns; ++i)
+          for (const std::int32_t h : approach.nearer[serving_[static_cast<std::size_t>(i)]]) near(e, i) += homes_[static_cast<std::size_t>(e)][static_cast<std::size_t>(h)];
+    }
+    return all;
   }
-  std::vector<Side> sides(const std::vector<Approach>& approaches, Bytes row_bytes, RowFor row_for) const {
+  std::vector<Side> sides(const std::vector<Approach>& approaches, const std::vector<Matrix<std::int64_t>>& near, Bytes row_bytes, RowFor row_for) const {
     if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false, true}};
     std::vector<Side> all;
-    for (const Approach& approach : approaches) {
+    for (std::size_t i = 0; i < approaches.size(); ++i) {
+      const Approach& approach = approaches[i];
       double widest = 0;
       for (const std::size_t r : serving_) widest = std::max(widest, approach.rates[r]);
       if (widest == 0) continue;
@@ -143,8 +136,8 @@ class Turns {
       for (const std::size_t r : serving_) homes = std::max(homes, static_cast<std::int64_t>(approach.nearer[r].size()));
       Side side{approach.latency, static_cast<double>(row_bytes) / widest, {}, row_for != RowFor::copy, false};
       for (std::size_t e = 0; e < experts_.size(); ++e) {
-        std::vector<std::int64_t> nearer;
-        for (const std::size_t r : serving_) nearer.push_back(near(approach, e, r));
+        const std::span<const std::int64_t> of_ranks = near[i].row(static_cast<std::int64_t>(e));
+        std::vector<std::int64_t> nearer(of_ranks.begin(), of_ranks.end());
         std::partial_sort(nearer.begin(), nearer.begin() + static_cast<std::ptrdiff_t>(most_), nearer.end(), std::greater());
         std::int64_t kept = 0;
         std::vector<double>& copies = side.copies.emplace_back();
@@ -159,21 +152,18 @@ class Turns {
     return all;
   }
 
-  void find_waits() {
-    const auto side = [this](const std::vector<Approach>& approaches, std::size_t e, std::size_t rank, Bytes row_bytes) {
+  void find_waits(const std::vector<Matrix<std::int64_t>>& near_there, const std::vector<Matrix<std::int64_t>>& near_back) {
+    const auto side = [this](const std::vector<Approach>& approaches, const std::vector<Matrix<std::int64_t>>& near, std::size_t e, std::size_t i, Bytes row_bytes) {
       double longest = 0;
-      for (const Approach& a : approaches)
-        if (const std::int64_t far = experts_[e].copies - near(a, e, rank); far > 0) longest = std::max(longest, a.latency + static_cast<double>(far * row_bytes) / a.rates[rank]);
+      for (std::size_t a = 0; row_bytes > 0 && a < approaches.size(); ++a)
+        if (const std::int64_t far = experts_[e].copies - near[a](static_cast<std::int64_t>(e), static_cast<std::int64_t>(i)); far > 0)
+          longest = std::max(longest, approaches[a].latency + static_cast<double>(far * row_bytes) / approaches[a].rates[serving_[i]]);
       return longest;
     };
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       experts_[e].wait = kInfinity;
-      for (const std::size_t r : serving_) {
-        double wait = 0;
-        if (d_.dispatch_row > 0) wait += side(cuts_.there, e, r, d_.dispatch_row);
-        if (d_.combine_row > 0) wait += side(cuts_.back, e, r, d_.combine_row);
-        experts_[e].wait = std::min(experts_[e].wait, wait);
-      }
+      for (std::size_t i = 0; i < serving_.size(); ++i)
+        experts_[e].wait = std::min(experts_[e].wait, side(cuts_.there, near_there, e, i, d_.dispatch_row) + side(cuts_.back, near_back, e, i, d_.combine_row));
     }
   }
 
@@ -214,7 +204,7 @@ class Turns {
     // There are slots for so many replicas in all: at any price of one, what they save less what all slots together are worth. The price that is best without regard to how long calls take.
     double dearest = 0;
     for (const std::vector<double>& o : of) dearest = std::max(dearest, o.front() - *std::ranges::min_element(o));
-    const double price = best_of(dearest, [&](double p) {
+    const double price = highest_at(dearest, [&](double p) {
       double all = -p * static_cast<double>(spare_);
       for (const std::vector<double>& o : of) {
         double least = o.front();
