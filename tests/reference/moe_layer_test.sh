@@ -3,11 +3,7 @@
 set -eu
 epsim=$1 experiment=$2 folder=$3
 here=$(cd "$(dirname "$0")" && pwd)
-python=
-for candidate in python3 /usr/bin/python3; do
-  if "$candidate" -c 'import numpy' 2>/dev/null; then python=$candidate && break; fi
-done
-[ -n "$python" ] || { echo "skipped: no Python with NumPy"; exit 77; }
+. "$here/numpy.sh"
 rm -rf "$folder"
 mkdir -p "$folder"
 "$python" - "$folder" <<'EOF'
