@@ -45,22 +45,22 @@ std::vector<Case> cases() {
     for (const int machine : {0, 1, 2})
       for (const int slots : {32, 40, 48})
         if (const std::string file = fmt::format("traces/gpt-oss-20b-{}.npz", text); recorded(file) && (machine < 2 || slots % 16 == 0))
-          add("gpt-oss-20b " + text, machine, "gpt-oss-20b", "[0, 4, 8, 12, 16, 20]", fmt::format("trace: {{file: {}/{}}}", data, file), 8, slots);
+          add("gpt-oss-20b " + text, machine, "gpt-oss-20b", "0-23", fmt::format("trace: {{file: {}/{}}}", data, file), 8, slots);
   for (const int machine : {0, 1, 2})
     for (const int slots : {16, 24, 32})
       if (machine < 2 || slots % 16 == 0) add("trained", machine, "examples/models/wide-16.json", "[0, 1]", "trace: {file: examples/traces/text.npz}", 8, slots);
   for (const std::string text : {"mixtral-8x7b-c4", "mixtral-8x7b-github"})
     for (const int slots : {8, 16})
       if (const std::string file = fmt::format("loads/{}.json", text); recorded(file))
-        add(text, 1, "mixtral-8x7b", "[0, 1]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: 512, repeat: true}}", data, file), 8, slots);
+        add(text, 1, "mixtral-8x7b", "[0, 7, 15]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: 512, repeat: true}}", data, file), 8, slots);
   for (const std::string text : {"olmoe-1b-7b-c4", "olmoe-1b-7b-arxiv"})
     for (const int machine : {0, 1})
       for (const int slots : {64, 72, 96})
         if (const std::string file = fmt::format("loads/{}.json", text); recorded(file))
-          add(text, machine, "olmoe-1b-7b", "[0]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: {}, repeat: true}}", data, file, machine == 0 ? 512 : 128), 8, slots);
+          add(text, machine, "olmoe-1b-7b", "[0, 7, 15]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: {}, repeat: true}}", data, file, machine == 0 ? 512 : 128), 8, slots);
   for (const auto& [name, source] : {std::pair("drift", "drift: {memory: 32, "), std::pair("topics", "topics: {topics: 3, every: 2, "), std::pair("rotating", "rotating: {sigma: 0.8, "),
                                      std::pair("hot set W1", "imbalance: {preset: W1, "), std::pair("burst", "burst: {sigma: 0.6, "), std::pair("zipf", "zipf: {")})
-    for (const int slots : {64, 80, 96}) add(fmt::format("deepseek-v2-lite {}", name), 2, "deepseek-v2-lite", "[5]", fmt::format("{}tokens_per_rank: 256}}", source), 16, slots);
+    for (const int slots : {64, 80, 96}) add(fmt::format("deepseek-v2-lite {}", name), 2, "deepseek-v2-lite", "1-6", fmt::format("{}tokens_per_rank: 256}}", source), 16, slots);
   return all;
 }
 
