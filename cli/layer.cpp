@@ -119,6 +119,7 @@ void run(const Options& o, const Catalogs& catalogs) {
   layer.shape.idle = idle;
   layer.shape.activation = wanted.shape.activation, layer.shape.weigh_input = wanted.shape.weigh_input, layer.shape.precision = wanted.shape.precision;
   for (const std::string& name : file.unused) fmt::print(stderr, "note: array `{}` of {} is not used\n", name, o.inputs);
+  if (!file.bias.empty() && !layer.router.takes_bias) fmt::print(stderr, "note: array `bias` of {} is not used: this router chooses without one\n", o.inputs);
   LayerTokens tokens{file.x, wanted.batch};
   std::vector<std::int64_t> first_of_rank;
   for (std::int64_t r = 0; r <= wanted.ranks; ++r) first_of_rank.push_back(r * (count / wanted.ranks));

@@ -19,6 +19,7 @@ std::string routing_key(const Experiment& e) {
   std::string key = fmt::format("{} {}", e.seed, e.topology.ranks());
   for (const char* part : {"model", "source", "router", "compression", "execute", "layers", "batches", "fit", "eval"})
     if (const Setting* setting = e.resolved.find(part)) key += fmt::format("\n{}: {}", part, to_yaml(*setting));
+  if (e.capacity.order == Capacity::Order::priority) key += "\nwith priorities";
   if (e.capacity.overflow == Capacity::Overflow::next_best) key += "\n" + e.part("capacity");  // it chooses, too
   return key;
 }
@@ -64,7 +65,7 @@ std::vector<RunMetrics> play_all(const std::vector<Experiment>& experiments) {
     for (const std::size_t m : members) shown.push_back(runs.emplace_back(std::make_unique<Run>(experiments[m])).get());
     for (const std::size_t m : members) cuts.push_back(cuts_of(experiments[m].topology, experiments[m].exchange));
     fit(first, shown);
-    Routing routing = make_routing(first.source, first.model.num_experts, first.model.top_k, first.router);
+    Routing routing = first.routing();
     for (int batch = first.eval.first; batch < first.eval.last; ++batch)
       for (std::size_t l = 0; l < first.layers.size(); ++l) {
         route_layer(first, batch, first.layers[l], 0, first.topology.ranks(), routing);

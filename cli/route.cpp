@@ -126,6 +126,9 @@ int run_route(const Options& o, const Catalogs& catalogs) {
 
   for (const std::string& array : input.unused) fmt::print(stderr, "note: {}: array {}\n", o.input, array);
 
+  const bool bias_moves = std::ranges::any_of(losses, [](const auto& named) { return static_cast<bool>(named.second.next_bias); });
+  if (!input.bias.empty() && !router.takes_bias && !bias_moves) fmt::print(stderr, "note: {}: array `bias` is not used: this router chooses without one\n", o.input);
+
   std::vector<std::int64_t> first_of_rank;
   for (std::int64_t r = 0; r <= wish.ranks; ++r) first_of_rank.push_back(r * (input.tokens / wish.ranks));
   GateBatch batch;

@@ -17,6 +17,7 @@ namespace {
 struct ChoiceBlock {
   std::span<const std::uint16_t> expert;
   std::span<const float> weight;
+  std::span<const float> priority;  ///< of tokens; empty: their largest weight
   std::span<std::int32_t> mark;
   int top_k = 0;
   std::int64_t first_token = 0;  ///< global
@@ -73,11 +74,11 @@ struct Overflow {
   }
 };
 
-/// Tokens from the one with the largest weight: the rank of each.
+/// Tokens from the one with the largest priority: the rank of each.
 std::vector<std::uint32_t> token_ranks(const ChoiceBlock& block) {
   const auto k = static_cast<std::size_t>(block.top_k);
   std::vector<std::uint32_t> best(static_cast<std::size_t>(block.tokens()), std::numeric_limits<std::uint32_t>::max()), order(best.size()), rank(best.size());
-  for (std::size_t i = 0; i < block.weight.size(); ++i) best[i / k] = std::min(best[i / k], priority_key(block.weight[i]));
+  for (std::size_t i = 0; i < block.weight.size(); ++i) best[i / k] = std::min(best[i / k], priority_key(block.priority.empty() ? block.weight[i] : block.priority[i / k]));
   std::iota(order.begin(), order.end(), 0U);
   std::ranges::stable_sort(order, {}, [&](std::uint32_t t) { return best[t]; });
   for (std::size_t i = 0; i < order.size(); ++i) rank[order[i]] = static_cast<std::uint32_t>(i);
@@ -202,7 +203,8 @@ void mark_overflow(const Capacity& capacity, const Routing& routing, Rank r, std
   const auto k = static_cast<std::size_t>(routing.top_k), begin = static_cast<std::size_t>(routing.first_token[r]) * k;
   const auto block = [&](std::int64_t first, std::int64_t last) {
     const std::size_t at = static_cast<std::size_t>(first) * k, count = static_cast<std::size_t>(last - first) * k;
-    return ChoiceBlock{std::span(routing.expert).subspan(at, count), std::span(routing.weight).subspan(at, count), mark.subspan(at - begin, count), routing.top_k,
+    const auto priority = routing.priority.empty() ? std::span<const float>() : std::span(routing.priority).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
+    return ChoiceBlock{std::span(routing.expert).subspan(at, count), std::span(routing.weight).subspan(at, count), priority, mark.subspan(at - begin, count), routing.top_k,
                        draw.first_token + first};
   };
   if (capacity.scope == Capacity::Scope::group) {

@@ -8,7 +8,7 @@ struct Capacity {
   std::string_view summary;
 
   /// Who is kept first, ties going to the lowest token id. `position`: the lowest token id; `choice`: first choices before second ones, and so on; `priority`: the same, among them tokens
-  /// by their largest weight (batch-prioritised routing of V-MoE); `probability`: the highest weight; `random`: by draw.
+  /// by their largest score (batch-prioritised routing of V-MoE); `probability`: the highest weight; `random`: by draw.
   enum class Order { position, choice, priority, probability, random };
   /// Tokens that share one capacity of an expert: those of a home rank, of a group inside it, or all.
   enum class Scope { rank, group, batch };
@@ -31,6 +31,7 @@ struct Capacity {
   bool on_arrival = false;          ///< choices travel, and are dropped by the expert's rank
   bool renormalise = false;         ///< the weights that a token keeps are divided by their sum
   bool pad = false;                 ///< experts compute as many rows as their capacity
+  bool dense = false;               ///< and that many travel: each source rank sends its share of every capacity, full or not
   std::int64_t row_block = 1;       ///< experts compute a multiple of this many rows
 };
 

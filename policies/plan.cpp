@@ -182,6 +182,18 @@ std::vector<std::int64_t> padding_of(const Plan& plan, const Capacity& capacity,
   return padding;
 }
 
+/// Rows that home ranks send with nothing in them, to the rank of an expert's first replica: what is free of their share of its capacity. A rank without tokens sends none.
+Matrix<std::int64_t> empty_rows_of(const Plan& plan, const Matrix<std::int64_t>& kept) {
+  Matrix<std::int64_t> empty(plan.ranks(), plan.ranks());
+  std::vector<Rank> rank_of_slot;
+  for (const Rank r : ids<Rank>(plan.ranks())) rank_of_slot.resize(static_cast<std::size_t>(plan.placement.first_slot[r + 1]), r);
+  for (const Rank home : ids<Rank>(plan.ranks()))
+    for (std::int64_t e = 0; e < kept.columns && plan.routing.first_token[home] < plan.routing.first_token[home + 1]; ++e)
+      if (const std::vector<Slot>& replicas = plan.placement.slots_of_expert[static_cast<std::size_t>(e)]; !replicas.empty())
+        empty(home, rank_of_slot[replicas.front()]) += plan.limits(home, e) - kept(home, e);
+  return empty;
+}
+
 Matrix<std::int64_t> within(Matrix<std::int64_t> choices, const Matrix<std::int64_t>& limits) {
   for (std::size_t i = 0; i < limits.cells.size(); ++i) choices.cells[i] = std::min(choices.cells[i], limits.cells[i]);
   return choices;
@@ -247,6 +259,7 @@ std::string Plan::digest() const {
   add(placement.expert_of_slot);
   add(placement.first_slot);
   for (const std::vector<Slot>& replicas : placement.slots_of_expert) add(replicas);
+  add(empty_rows.cells);
   add(shared_rank);  // what came before has a length of its own, so nothing is what it might be taken for
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state.get()));
@@ -317,6 +330,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
     plan.drops.weight += d.weight;
   }
   plan.padding = padding_of(plan, capacity, kept);
+  if (capacity.dense && limited) plan.empty_rows = empty_rows_of(plan, kept);
   plan.reach = reach_of(plan, topology);
   return plan;
 }

@@ -26,6 +26,7 @@ struct Plan {
   Matrix<std::int64_t> copies;             ///< [R][P] copies by home rank and slot: of the choices that are kept, or, where a capacity drops on arrival, of all
   Matrix<std::int64_t> dropped_on_arrival; ///< [R][P] copies that travel but are not computed, and weigh nothing; empty: none
   std::vector<std::int64_t> padding;       ///< [P] rows that a slot computes with nothing in them; empty: none
+  Matrix<std::int64_t> empty_rows;         ///< [R][R] rows with nothing in them that travel from a home rank to a rank, and back; empty: none
   Matrix<std::int64_t> limits;             ///< [R][E] capacity used; empty when dropless
   DropCounts drops;
   std::vector<Rank> shared_rank;           ///< [T] the rank that computes the token's shared expert; empty: each token's home rank

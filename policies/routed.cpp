@@ -1,7 +1,6 @@
 #include "policies/routed.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -10,57 +9,15 @@
 namespace epsim {
 namespace {
 
-/// Whether the router divides a token's weights by their sum or norm: then the weights sum to the same in every token, or a choice alone weighs the same.
-bool normalises(const Router& router, const GateBatch& batch, std::span<const std::int32_t> expert, std::span<const float> weight) {
-  if (!router.weigh) return false;
-  const auto k = static_cast<std::size_t>(router.top_k);
-  std::vector<std::int32_t> firsts(expert.size(), -1);
-  std::vector<float> alone(weight.size());
-  for (std::size_t i = 0; i < firsts.size(); i += k) firsts[i] = expert[i];
-  router.weigh(batch, firsts, alone);
-  const auto same = [&](const std::vector<float>& v) {
-    float first = 0;
-    for (std::size_t i = 0; i < firsts.size(); i += k) {
-      if (firsts[i] < 0 || firsts[i] >= batch.experts - router.idle.count()) continue;
-      if (first == 0) first = v[i];
-      if (std::abs(v[i] - first) > 1e-6F * first) return false;
-    }
-    return true;
-  };
-  if (same(alone)) return true;
-  for (std::size_t i = 0; i < firsts.size(); i += k) alone[i] = std::accumulate(weight.begin() + static_cast<std::ptrdiff_t>(i), weight.begin() + static_cast<std::ptrdiff_t>(i + k), 0.0F);
-  return same(alone);
-}
-
-/// The largest weight or probability of each token, which batch-prioritised orders go by. Frameworks go by the softmax before any normalising (V-MoE, Tutel, NLLB-MoE, Flaxformer): where weights are normalised it is taken
-/// from the logits.
-std::vector<float> best_scores(const Router& router, const GateBatch& batch, std::span<const std::int32_t> expert, std::span<const float> weight) {
-  const auto k = static_cast<std::size_t>(router.top_k);
-  const bool probabilities = normalises(router, batch, expert, weight);
-  std::vector<float> best(static_cast<std::size_t>(batch.tokens));
-  for (std::size_t t = 0; t < best.size(); ++t) {
-    best[t] = std::ranges::max(weight.subspan(t * k, k));
-    if (!probabilities) continue;
-    const std::span<const float> row = batch.row(static_cast<std::int64_t>(t));
-    const double top = double{std::ranges::max(row)};
-    double sum = 0, most = -std::numeric_limits<double>::infinity();
-    for (const float l : row) sum += std::exp(double{l} - top);
-    for (const std::int32_t e : expert.subspan(t * k, k))
-      if (e >= 0) most = std::max(most, double{row[static_cast<std::size_t>(e)]});
-    best[t] = static_cast<float>(std::exp(most - top) / sum);
-  }
-  return best;
-}
-
-/// The choices as a capacity sees them: each with what its token or itself is ranked by as its weight.
+/// The choices as a capacity sees them.
 Routing routing_of(const Router& router, const Capacity& capacity, const GateBatch& batch, std::span<const std::int32_t> expert, std::span<const float> weight) {
   Routing routing;
   routing.experts = batch.experts - router.idle.count(), routing.top_k = router.top_k, routing.may_choose_fewer = true;
   routing.first_token = batch.first_of_rank.empty() ? std::vector<std::int64_t>{0, batch.tokens} : std::vector<std::int64_t>(batch.first_of_rank.begin(), batch.first_of_rank.end());
   routing.weight.assign(weight.begin(), weight.end());
-  if (capacity.order == Capacity::Order::priority && batch.tokens > 0) {
-    const std::vector<float> best = best_scores(router, batch, expert, weight);
-    for (std::size_t i = 0; i < routing.weight.size(); ++i) routing.weight[i] = best[i / static_cast<std::size_t>(router.top_k)];
+  if (capacity.order == Capacity::Order::priority && router.prioritise) {
+    routing.priority.resize(static_cast<std::size_t>(batch.tokens));
+    router.prioritise(batch, expert, routing.priority);
   }
   routing.expert.reserve(expert.size());
   for (const std::int32_t e : expert) routing.expert.push_back(e >= 0 ? static_cast<std::uint16_t>(e) : kNoExpert);
@@ -106,7 +63,7 @@ std::int64_t number_block(const Capacity& capacity, const Routing& routing, std:
   std::vector<std::int64_t> order(static_cast<std::size_t>(last - first));
   std::iota(order.begin(), order.end(), first);
   if (capacity.order == Capacity::Order::priority)
-    std::ranges::stable_sort(order, std::greater(), [&](std::int64_t t) { return *std::max_element(routing.weight.begin() + t * k, routing.weight.begin() + (t + 1) * k); });
+    std::ranges::stable_sort(order, std::greater(), [&](std::int64_t t) { return routing.priority_of(t); });
   if (capacity.order == Capacity::Order::priority || capacity.order == Capacity::Order::choice) {
     for (std::int64_t c = 0; c < k; ++c)
       for (const std::int64_t t : order) number(t * k + c);

@@ -47,6 +47,7 @@ void route_generally(const Source& source, const Router& router, std::int64_t nu
   std::vector<std::int32_t> ids(static_cast<std::size_t>(count * k));
   const std::span<float> weights(routing.weight.data() + first * k, ids.size());
   choose_block(router, batch, ids, weights);
+  if (!routing.priority.empty()) router.prioritise(batch, ids, std::span(routing.priority).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
   if (router.prune) {
     std::vector<std::uint8_t> kept(ids.size(), 1);
     router.prune(batch, ids, weights, kept);
@@ -79,7 +80,12 @@ void choose(const Router& router, const GateBatch& batch, std::span<std::int32_t
   });
 }
 
-Routing make_routing(const Source& source, int experts, int top_k, const Router& router) {
+float Routing::priority_of(std::int64_t token) const {
+  if (!priority.empty()) return priority[static_cast<std::size_t>(token)];
+  return *std::max_element(weight.begin() + token * top_k, weight.begin() + (token + 1) * top_k);
+}
+
+Routing make_routing(const Source& source, int experts, int top_k, const Router& router, bool priorities) {
   Routing routing;
   routing.experts = experts;
   routing.top_k = router.top_k > 0 ? router.top_k : top_k;
@@ -88,6 +94,7 @@ Routing make_routing(const Source& source, int experts, int top_k, const Router&
   const auto choices = static_cast<std::size_t>(source.tokens()) * static_cast<std::size_t>(routing.top_k);
   routing.expert.assign(choices, 0);
   routing.weight.assign(choices, 0.0F);
+  if (priorities && router.prioritise && source.yields == Source::Yields::scores) routing.priority.assign(static_cast<std::size_t>(source.tokens()), 0.0F);
   return routing;
 }
 
@@ -104,7 +111,7 @@ void route(const Source& source, const Router& router, int batch, int layer, int
     });
     return;
   }
-  const bool generally = scores && !router.select;
+  const bool generally = scores && (!router.select || !routing.priority.empty());
   const std::int64_t step = scores ? std::clamp<std::int64_t>(kScoresAtOnce / experts / kBlockTokens * kBlockTokens, kBlockTokens, kTokensOfItem) : kTokensOfItem;
   // Tokens are independent, so items need not follow ranks: the result is the same for any split and any number of threads.
   parallel_for((last - first + kTokensOfItem - 1) / kTokensOfItem, [&](std::int64_t item) {

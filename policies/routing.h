@@ -39,6 +39,7 @@ struct Router {
   int top_k = 0;             ///< choices of a token at most; 0: the model's top_k
   IdleExperts idle;          ///< experts behind the model's that have scores but compute nothing: no token is sent to them
   bool may_choose_fewer = false;
+  bool takes_bias = false;   ///< whether a batch's bias has a say in its choices
 
   /// The fast way, of gates that settle token by token and always choose top_k. For each token of `scores`, in blocks (workloads/scores.h): the top_k chosen expert ids, best first by selection score (ties: lowest id), and their combine weights.
   std::function<void(ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> experts, std::span<float> weights)> select;
@@ -46,6 +47,8 @@ struct Router {
   std::function<void(const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights)> choose;
   /// Weights [T][top_k] of given choices; null where they do not follow from a token's logits and choices.
   std::function<void(const GateBatch& batch, std::span<const std::int32_t> experts, std::span<float> weights)> weigh;
+  /// What batch-prioritised capacities rank tokens by [T]: the largest score of a token's choices, before scores are divided by their sum. Null: its largest weight.
+  std::function<void(const GateBatch& batch, std::span<const std::int32_t> experts, std::span<float> priority)> prioritise;
   /// Adds dL/dlogits [T][E], given dL/dweights; choices are constant. Null where `weigh` is.
   std::function<void(const GateBatch& batch, std::span<const std::int32_t> experts, std::span<const float> d_weights, std::span<float> d_logits)> backward;
   /// Takes choices back after capacity, which they then filled in vain; mostly null.
@@ -63,17 +66,19 @@ struct Routing {
   std::vector<std::int64_t> first_token;  ///< [R+1], home blocks
   std::vector<std::uint16_t> expert;      ///< [T][k]
   std::vector<float> weight;              ///< [T][k]
+  std::vector<float> priority;            ///< [T] what batch-prioritised capacities rank tokens by; empty: their largest weights
 
   int ranks() const { return static_cast<int>(first_token.size()) - 1; }
   std::int64_t tokens() const { return first_token.back(); }
   /// Whether a choice is of an expert that computes.
   bool computes(std::size_t choice) const { return expert[choice] < experts; }
+  float priority_of(std::int64_t token) const;
 };
 
 /// Routes the tokens of a batch whose home ranks are [begin, end) through a layer; other tokens' choices stay unset, unless the router's scope is the batch. `router` is not used by a source of ready choices, and `seed` only by routers that draw.
 void route(const Source& source, const Router& router, int batch, int layer, int begin, int end, Routing& routing, std::uint64_t seed = 0);
-/// An empty Routing of the right sizes; `top_k` is the model's.
-Routing make_routing(const Source& source, int experts, int top_k, const Router& router = {});
+/// An empty Routing of the right sizes; `top_k` is the model's. `priorities`: with what batch-prioritised capacities rank tokens by, where the router knows better than by weights.
+Routing make_routing(const Source& source, int experts, int top_k, const Router& router = {}, bool priorities = false);
 /// Scores as one row of logits a token: [count][experts].
 void logits_of_scores(ScoreForm form, std::int64_t count, int experts, std::span<const float> scores, std::span<float> logits);
 /// Chooses for a batch, block of the router's scope by block: ids and weights [T][router.top_k].

@@ -158,6 +158,8 @@ Catalogs builtin_catalogs() {
           builtin_replica_rules(), builtin_shared_expert_rules(), builtin_exchanges(), builtin_networks(), builtin_computes(),   builtin_losses(), builtin_compressions()};
 }
 
+Routing Experiment::routing() const { return make_routing(source, model.num_experts, model.top_k, router, capacity.order == Capacity::Order::priority); }
+
 const Era& Experiment::era(int batch) const {
   static const Era unchanged;
   const Era* of = eras.empty() ? &unchanged : &eras.front();
@@ -294,6 +296,10 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     if (e.compressed && e.compressed->columns() != e.model.num_experts) problems.add(settings.find("capacity")->at, "`overflow: next_best` chooses by the gate, which knows nothing of experts that were merged");
     problems.check();
     e.router = next_best(std::move(e.router), e.capacity);
+  }
+  if (e.capacity.dense && (e.exchange.dispatch_row_for != RowFor::copy || e.exchange.combine_row_for != RowFor::copy)) {
+    problems.add(settings.find("capacity")->at, "`overflow: dense` fills buffers of one row for each place of an expert: take an exchange that sends every copy by itself: direct, pairwise, ring, spread_out or bruck with `dedup: none`, hierarchical_2d or low_latency");
+    problems.check();
   }
   if (e.router.may_choose_fewer && e.placement.sees == PlacementPolicy::Sees::tokens) {
     if (!e.placement.or_less) problems.add(settings.find("placement")->at, "this placement is made from the choices of single tokens, and takes as many of each: with this router a token may choose fewer experts");

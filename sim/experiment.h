@@ -64,6 +64,8 @@ struct Experiment {
 
   /// The era of a batch; one where nothing ever changes, for an experiment without any.
   const Era& era(int batch) const;
+  /// An empty Routing of one batch, for `route_layer`.
+  Routing routing() const;
   /// The part in force for a kind, as the resolved settings spell it: "eplb" or "eplb {slots: 288}".
   std::string part(std::string_view kind) const;
 };

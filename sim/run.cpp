@@ -304,7 +304,7 @@ LayerRun Run::play(int batch, std::size_t layer, Routing routing, Timeline::Deta
 void fit(const Experiment& e, const std::vector<Run*>& runs) {
   for (int batch = e.fit.first; batch < e.fit.last; ++batch)
     for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      const auto routing = std::make_shared<Routing>(make_routing(e.source, e.model.num_experts, e.model.top_k, e.router));
+      const auto routing = std::make_shared<Routing>(e.routing());
       route_layer(e, batch, e.layers[l], 0, e.topology.ranks(), *routing);
       for (Run* run : runs) run->see(l, routing);
     }
@@ -316,7 +316,7 @@ void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(
   Routing routing;
   for (int batch = e.eval.first; batch < e.eval.last; ++batch)
     for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      if (routing.expert.empty() || e.era(batch).survivors) routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
+      if (routing.expert.empty() || e.era(batch).survivors) routing = e.routing();
       route_layer(e, batch, e.layers[l], 0, e.topology.ranks(), routing);
       LayerRun one = runs.play(batch, l, std::move(routing), detail);
       if (!each(one)) return;

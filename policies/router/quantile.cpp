@@ -16,6 +16,7 @@ Router quantile(Params& p, const Shape* shape) {
   if (gate.jitter > 0 || gate.noise > 0) p.error(gate.jitter > 0 ? "jitter" : "noise", "quantile balancing has no noise");
   if (!p.usable() || !shape) return router;
   router.top_k = shape->top_k, router.scope = Router::Scope::rank;
+  router.takes_bias = true;
   weigh_by(router, gate.weighing);
   router.choose = [steps, k = shape->top_k, weigh_all = router.weigh](const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights) {
     std::vector<float> beta(static_cast<std::size_t>(batch.experts));

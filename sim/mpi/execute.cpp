@@ -51,12 +51,16 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   const int begin = hosts.first[world.rank()], end = hosts.first[world.rank() + 1];
 
   // Each process routes its own tokens; choices, not scores, are then shared, and from there on every process plans alike.
-  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
+  Routing routing = e.routing();
   route_layer(e, e.eval.first, layer, begin, end, routing);
   std::vector<std::int64_t> choice_counts;
   for (int p = 0; p < world.size(); ++p) choice_counts.push_back((routing.first_token[hosts.first[p + 1]] - routing.first_token[hosts.first[p]]) * routing.top_k);
   world.all_gather(std::span(routing.expert), choice_counts);
   world.all_gather(std::span(routing.weight), choice_counts);
+  if (!routing.priority.empty()) {
+    for (std::int64_t& count : choice_counts) count /= routing.top_k;
+    world.all_gather(std::span(routing.priority), choice_counts);
+  }
   const std::vector<float> weights = options.backward ? routing.weight : std::vector<float>();
   const Plan plan = run.plan(e.eval.first, index, std::move(routing));
 

@@ -46,7 +46,7 @@ Router skipping(Router router, const std::vector<ExpertMap>& maps) {
   for (const ExpertMap& map : maps) skips.push_back(unchanged(static_cast<int>(map.of_the_rest().to.size()))), skips.back().skip_below = map.skip_below;
   Router out = router;
   out.may_choose_fewer = true;
-  out.select = nullptr, out.weigh = nullptr, out.backward = nullptr;
+  out.select = nullptr, out.weigh = nullptr, out.prioritise = nullptr, out.backward = nullptr;
   out.choose = [router = std::move(router), skips = std::move(skips)](const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights) {
     choose(router, batch, experts, weights);
     const auto k = static_cast<std::size_t>(router.top_k);

@@ -110,6 +110,7 @@ Training read_run(const Setting& root, const std::vector<std::string>& texts, st
   t.model.moe.router = catalogs.router.make(*settings.find("router"), problems, known);
   t.model.moe.capacity = catalogs.capacity.make(*settings.find("capacity"), problems, known);
   t.model.losses = read_losses(settings.find("losses"), catalogs.loss, known, problems);
+  if (t.biased() && known && !t.model.moe.router.takes_bias) problems.add(settings.find("losses")->at, "a loss moves a bias by which this router does not choose: take another router, such as topk, or another loss");
   if (problems.size() != before) return t;
   if (dense) {
     LayerShape& s = t.model.shape.moe;

@@ -52,6 +52,21 @@ TEST(RouteVerb, ComputesLogitsOfAGate) {
   EXPECT_THAT(read_npz(read_text(out)).at("logits").floats, ElementsAre(1, 3, 3, 7));
 }
 
+TEST(RouteVerb, SaysThatARouterTakesNoBias) {
+  const Workspace space("epsim_route");
+  NpzWriter npz;
+  npz.add("logits", {2, 2}, std::vector<float>{1, 2, 3, 4});
+  npz.add("bias", {2}, std::vector<float>{0, 9});
+  const auto said = [&](const std::string& router, const std::string& losses) {
+    const Outcome r = run_program({"route", "--logits", space.write("in.npz", npz.bytes()), "--set", "top_k=1", "--set", "router=" + router, "--set", "losses=" + losses, "--out", (space.root / "out.npz").string()});
+    EXPECT_EQ(r.status, 0) << r.err;
+    return r.err;
+  };
+  EXPECT_THAT(said("top_p", "[]"), HasSubstr("array `bias` is not used: this router chooses without one"));
+  EXPECT_EQ(said("topk", "[]"), "");
+  EXPECT_EQ(said("top_p", "[bias_update]"), "") << "the loss moves it";
+}
+
 /// A safetensors file of `logits` [2][2] in a type of two bytes.
 std::string two_byte_logits(const std::string& type, const std::vector<std::uint16_t>& values) {
   const std::string header = R"({"logits":{"dtype":")" + type + R"(","shape":[2,2],"data_offsets":[0,8]}})";

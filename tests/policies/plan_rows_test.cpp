@@ -72,6 +72,16 @@ TEST(PlanRows, BlocksAndCapacitiesAreFilledUp) {
   EXPECT_THAT(make_plan(0, routing(), capacity("megatron: {factor: 2/3, overflow: none}"), one_each(), round_robin(), {}).rows_of_slot(), ElementsAre(6, 2));
 }
 
+TEST(PlanRows, DenseBuffersTravelWholeFullOrNot) {
+  const Plan p = make_plan(0, routing(), capacity("megatron: {factor: 4/3, order: position, arithmetic: exact, overflow: dense}"), one_each(), round_robin(), {});  // 4 places of each expert for each rank
+  EXPECT_THAT(p.copies.cells, ElementsAre(3, 1, 3, 1));
+  EXPECT_THAT(p.empty_rows.cells, ElementsAre(1, 3, 1, 3)) << "with the copies, 4 rows from each rank to each expert";
+  EXPECT_THAT(p.padding, ElementsAre(2, 6));
+  const Plan padded = make_plan(0, routing(), capacity("megatron: {factor: 4/3, order: position, arithmetic: exact, overflow: pad}"), one_each(), round_robin(), {});
+  EXPECT_EQ(padded.empty_rows.rows, 0);
+  EXPECT_NE(p.digest(), padded.digest()) << "processes that disagree on what travels must not exchange a row";
+}
+
 TEST(PlanRows, WhatDoesNotFitOneReplicaGoesToTheNext) {
   const Placement two = Placement::from_experts({0, 1, 0}, {0, 2, 3}, 2);
   const Plan p = make_plan(0, routing(), capacity("megatron: {factor: 2/3, overflow: other_replica}"), two, round_robin(), {});

@@ -53,10 +53,11 @@ class PartMatrix : public ::testing::Test {
     ASSERT_EQ(said_of_backward.empty(), against_backward.empty()) << said_of_backward;
     ASSERT_NE(said_of_backward.find(against_backward), std::string::npos) << said_of_backward;
 
-    Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
+    Routing routing = e.routing();
     route_layer(e, 0, 0, 0, e.topology.ranks(), routing);
     const Plan plan = epsim::Run(e).plan(0, 0, std::move(routing));
     const Schedule schedule = e.exchange.schedule(plan, e.topology, execute_pricing(e));
+    if (e.capacity.dense && c.exchange.part == "direct") check_dense(plan, schedule), ++dense_;
     const bool shared = e.model.shared_ffn > 0;
     const auto rows = e.exchange.rows(plan, e.topology, shared, std::vector<bool>(static_cast<std::size_t>(plan.ranks()), true));
     const std::vector<float> x = token_vectors(e, 0, plan.routing.tokens());
@@ -89,6 +90,20 @@ class PartMatrix : public ::testing::Test {
     for (std::size_t i = 0; i < got.experts.size(); ++i) ASSERT_TRUE(same_bits(got.experts[i], expected.experts[i])) << "expert " << i;
   }
 
+  /// Each rank sends and gets back its places of every expert, full or not, those of experts at home excepted.
+  void check_dense(const Plan& plan, const Schedule& schedule) {
+    for (const Stage stage : {Stage::dispatch, Stage::combine})
+      for (const Rank home : ids<Rank>(plan.ranks())) {
+        std::int64_t rows = plan.empty_rows(home, home), places = 0;
+        for (std::int32_t s = plan.placement.first_slot[home]; s < plan.placement.first_slot[home + 1]; ++s) rows += plan.copies(home, s);
+        for (const Phase& phase : schedule.phases)
+          if (phase.kind == Phase::Kind::transfer && phase.stage == stage)
+            for (const RowTable::Entry& entry : phase.rows.all()) rows += (stage == Stage::dispatch ? entry.source : entry.destination) == home ? entry.rows : 0;
+        for (const std::int64_t limit : plan.limits.row(home.value)) places += limit;
+        EXPECT_EQ(rows, places) << name_of(stage) << " of rank " << home;
+      }
+  }
+
   void say() const {
     std::cout << combinations_ << " combinations: " << combinations_ - refused_ << " legal, " << forward_only_ << " of them forwards only, and " << refused_ << " refused\n";
   }
@@ -103,7 +118,7 @@ class PartMatrix : public ::testing::Test {
   const Catalogs catalogs_ = builtin_catalogs();
   ExpertBank bank_{8};
   std::size_t combinations_ = 0, refused_ = 0, forward_only_ = 0;
-  std::int64_t dropped_ = 0, open_ = 0, idle_ = 0;
+  std::int64_t dropped_ = 0, open_ = 0, idle_ = 0, dense_ = 0;
 };
 
 TEST_F(PartMatrix, EveryRouterCapacityAndExchange) {
@@ -142,6 +157,7 @@ TEST_F(PartMatrix, EveryFormOfRouterAndCapacity) {
     }
   EXPECT_EQ(combinations_, routers.size() * capacities.size());
   EXPECT_EQ(played.size(), exchanges.size());
+  EXPECT_GT(dense_, 5);
   say();
 }
 

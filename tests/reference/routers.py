@@ -274,7 +274,7 @@ def main(epsim, folder, cases):
             ids, weigh = route(name, o, exact, k, bias)
         weight = weigh(exact)
         plain = o.get("renormalise", True) is False or name in ("top_p", "expert_choice", "sinkhorn", "phimoe") or (name == "moge" and not o["renormalise"])
-        best_of_token = (out["weights"] if plain else at(softmax(exact), ids).astype("f4")).max(1)
+        best_of_token = (out["weights"] if plain else at(SCORES[o.get("score", "softmax")](exact), ids).astype("f4")).max(1)
         kept, sizes = keep(part, c, ids, out["weights"], best_of_token, experts, ranks)
         after = np.where(kept, weight, 0)
         if (part == "deepspeed" and k > 1) or part == "nllb":

@@ -31,7 +31,7 @@ class CompressedTest : public ::testing::Test {
     return input_error([&] { read(source, compression, more); });
   }
   static Routing routed(const Experiment& e, int layer = 0) {
-    Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
+    Routing routing = e.routing();
     route_layer(e, 0, layer, 0, e.topology.ranks(), routing);
     return routing;
   }

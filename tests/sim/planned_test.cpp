@@ -48,7 +48,7 @@ struct Both {
         "router: {}\ncapacity: {}\nplacement: {{eplb: {{slots: 12}}}}\nexchange: hierarchical\nnetwork: ideal\n",
         EPSIM_SOURCE_DIR, router, capacity);
     e = read_experiment(std::make_shared<SourceText>(SourceText{"both.yaml", yaml}), {}, builtin_catalogs());
-    Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k, e.router);
+    Routing routing = e.routing();
     route_layer(e, 0, 0, 0, e.topology.ranks(), routing);
     weights = routing.weight;
     plan = epsim::Run(e).plan(0, 0, std::move(routing));
@@ -76,7 +76,8 @@ TEST(PlannedLayer, GivesWhatTheLayerGives) {
   std::int64_t idle = 0, dropped = 0;
   for (const char* router : {"topk", "zero_experts: {zero: 1, identity: 2, constant: 3}", "zero_experts: {zero: 2, identity: 1, constant: 5, renormalise: false, scale: 2}", "zero_experts: {identity: 8, score: sigmoid}",
                              "zero_experts: {constant: 4, score: softmax_after}"})
-    for (const char* capacity : {"dropless", "megatron: {factor: 1/2}", "vmoe: {factor: 1/2}", "deepspeed: {factor: 0.5, min_capacity: 1}", "megatron: {factor: 3/4, overflow: next_best}"}) {
+    for (const char* capacity : {"dropless", "megatron: {factor: 1/2}", "vmoe: {factor: 1/2}", "deepspeed: {factor: 0.5, min_capacity: 1}", "megatron: {factor: 3/4, overflow: next_best}",
+                                 "tutel: {factor: 1/2, order: priority}"}) {
       const auto flow = [](std::string part) { return part.find(':') == std::string::npos ? part : "{" + part + "}"; };
       const Both both(flow(router), flow(capacity));
       SCOPED_TRACE(fmt::format("{} and {}", router, capacity));

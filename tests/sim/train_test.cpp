@@ -167,6 +167,11 @@ TEST_P(TrainTestOfRouters, CheckpointGoesOnWithTheSameBits) {
   EXPECT_EQ(steps_csv(resumed), steps_csv(whole));
 }
 
+TEST_F(TrainTest, ABiasThatNoChoiceGoesByIsRefused) {
+  EXPECT_NE(error(kSmall, {"losses=[bias_update]", "router=top_p"}).find("a loss moves a bias by which this router does not choose"), std::string::npos);
+  EXPECT_EQ(error(kSmall, {"losses=[bias_update]", "router=topk"}), "");
+}
+
 TEST_F(TrainTest, CheckpointOfAnotherTrainingIsRefused) {
   const Training t = one(), other = one({"learning_rate=0.5"});
   const auto bytes = std::make_shared<SourceText>(SourceText{"checkpoint.npz", checkpoint(t, begin_training(t))});

@@ -56,13 +56,14 @@ Factor read_factor(Params& p, std::string_view help, const std::vector<std::stri
 void read_overflow(Capacity& capacity, Params& p) {
   const std::string name = p.choice("overflow",
                                     "what becomes of a choice that does not fit: it is dropped; its token's next best expert with room takes it; another replica of its expert does; it is dropped, and experts "
-                                    "with fewer compute empty rows up to their capacity; or it is kept all the same",
-                                    {"drop", "next_best", "other_replica", "pad", "none"}, "drop");
+                                    "with fewer compute empty rows up to their capacity (pad); so, and each rank sends empty rows up to its share of the capacity (dense); or it is kept all the same",
+                                    {"drop", "next_best", "other_replica", "pad", "dense", "none"}, "drop");
   capacity.overflow = name == "next_best"       ? Capacity::Overflow::next_best
                       : name == "other_replica" ? Capacity::Overflow::other_replica
                       : name == "none"          ? Capacity::Overflow::none
                                                 : Capacity::Overflow::drop;
-  capacity.pad = name == "pad";
+  capacity.dense = name == "dense";
+  capacity.pad = name == "pad" || capacity.dense;
 }
 
 void check_order(const Capacity& capacity, Params& p, const Shape* shape) {

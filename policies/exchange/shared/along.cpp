@@ -44,8 +44,9 @@ auto copies_alone(const std::shared_ptr<const Journey>& journey, Chunks chunks) 
   const auto count_home = [at](const HomeCounts& h, Counter& counter) {
     std::int64_t copies = 0;
     for (const Rank r : ids<Rank>(h.topology.ranks())) {
-      counter.carry(at.out, h.home, r, h.copies[r]);
-      counter.carry(at.back, r, h.home, h.copies[r]);
+      const std::int64_t rows = h.copies[r] + (h.empty_rows.empty() ? 0 : h.empty_rows[r]);
+      counter.carry(at.out, h.home, r, rows);
+      counter.carry(at.back, r, h.home, rows);
       copies += h.copies[r];
     }
     counter.reduce(at.add, h.home, copies + h.shared, h.tokens);
@@ -56,6 +57,9 @@ auto copies_alone(const std::shared_ptr<const Journey>& journey, Chunks chunks) 
       const RowRef result = token.sink.expert(token.chunk, c, carrier.send(token, at.out, token.home, c.rank, token.row));
       terms.push_back({carrier.send(token, at.back, c.rank, token.home, result), c.weight});
     }
+    // What empty rows hold is never read: the token's own row stands for it.
+    for (const Rank r : ids<Rank>(static_cast<std::int64_t>(token.empty_rows.size())))
+      for (std::int64_t n = 0; n < token.empty_rows[r]; ++n) carrier.send(token, at.back, r, token.home, carrier.send(token, at.out, token.home, r, token.row));
     terms.insert(terms.end(), token.shared.begin(), token.shared.end());
     token.sink.reduce(at.add, token.home, terms);
   };

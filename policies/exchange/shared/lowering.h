@@ -91,6 +91,7 @@ struct Token {
   int chunk;
   RowRef row;                     ///< its vector at home
   std::span<const Copy> copies;   ///< kept ones, in choice order, and then the visit for the shared expert
+  std::span<const std::int64_t> empty_rows;  ///< [R] with a home rank's last token: rows with nothing in them that go to each rank and back; where there are none, and with other tokens, empty
   std::span<const Term> shared;   ///< the shared expert's result at home, if it is computed there: the last term of the token's sum
   const Topology& topology;
   Sink& sink;
@@ -107,6 +108,7 @@ struct HomeCounts {
   std::int64_t tokens;                      ///< all of them
   std::int64_t shared;                      ///< those whose shared expert is computed at home
   std::span<const std::int64_t> copies;     ///< [R] kept copies, visits for the shared expert among them
+  std::span<const std::int64_t> empty_rows; ///< [R] rows with nothing in them, which travel with the last chunk; empty: none
   std::span<const std::int64_t> reached;    ///< [R] tokens with any of these on the rank; empty unless `Steps::needs_reach`
   std::span<const std::int64_t> node_reached;  ///< [N] tokens with any of these on the node; likewise
   const Plan& plan;
@@ -206,7 +208,8 @@ void walk_tokens(const Plan& plan, const Topology& topology, const Steps& steps,
       const Rank computes = !shared_expert ? Rank() : plan.shared_rank.empty() ? home : plan.shared_rank[static_cast<std::size_t>(t)];
       if (computes.valid() && computes != home) copies[n++] = {Slot(), computes, topology.node_of(computes), 1};
       const Term shared{{1 + steps.shared, shared_row}, 1};
-      walk(Token<Sink>{home, chunk, {0, row}, {copies.data(), n}, {&shared, computes == home ? 1U : 0U}, topology, sink});
+      const bool with_empty = t + 1 == first + tokens && plan.empty_rows.rows > 0;
+      walk(Token<Sink>{home, chunk, {0, row}, {copies.data(), n}, with_empty ? plan.empty_rows.row(home) : std::span<const std::int64_t>(), {&shared, computes == home ? 1U : 0U}, topology, sink});
       shared_row += computes == home;
     }
   }
@@ -229,7 +232,8 @@ Counter count(const Steps& steps, bool shared_expert, const Plan& plan, const To
       std::int64_t shared = shared_expert ? tokens : 0;
       if (visits.rows > 0)
         for (const std::int64_t n : visits.row(row)) shared -= n;
-      HomeCounts counts{home, chunk, plan.routing.first_token[home] + chunk_begin(all, chunk, steps.chunks), tokens, shared, copies.row(row), {}, {}, plan, topology};
+      HomeCounts counts{home, chunk, plan.routing.first_token[home] + chunk_begin(all, chunk, steps.chunks), tokens, shared, copies.row(row), {}, {}, {}, plan, topology};
+      if (plan.empty_rows.rows > 0 && chunk + 1 == steps.chunks) counts.empty_rows = plan.empty_rows.row(home);
       if (steps.needs_reach) counts.reached = reach.ranks.row(row), counts.node_reached = reach.nodes.row(row);
       count_home(counts, counter);
     }

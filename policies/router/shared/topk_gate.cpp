@@ -126,6 +126,7 @@ LogitsOf noisy_logits(double jitter, double noise) {
 
 void make_topk(Router& router, TopkGate made, int experts, int top_k) {
   router.top_k = top_k;
+  router.takes_bias = true;
   const auto gate = std::make_shared<const TopkGate>(std::move(made));
   if (is_fast(*gate)) {
     const auto apply = [width = gate_widths() - 1](const GateRule& rule, ScoreForm form, std::int64_t count, std::span<const float> scores, std::span<std::uint16_t> ids,

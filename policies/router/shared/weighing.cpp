@@ -88,6 +88,16 @@ void weigh_backward(const Weighing& rule, std::span<const float> logits, std::sp
 
 void weigh_by(Router& router, Weighing rule, LogitsOf logits) {
   const auto k = static_cast<std::size_t>(router.top_k);
+  if (rule.renormalise || rule.score == Weighing::Score::softmax_chosen) {
+    const Weighing plain{.score = rule.score == Weighing::Score::softmax_chosen ? Weighing::Score::softmax : rule.score, .renormalise = false};
+    router.prioritise = [plain, logits, k](const GateBatch& batch, std::span<const std::int32_t> experts, std::span<float> priority) {
+      std::vector<float> room, slope, weights(k);
+      for (std::int64_t t = 0; t < batch.tokens; ++t) {
+        weigh(plain, logits ? logits(batch, t, room, slope) : batch.row(t), experts.subspan(static_cast<std::size_t>(t) * k, k), weights);
+        priority[static_cast<std::size_t>(t)] = std::ranges::max(weights);
+      }
+    };
+  }
   router.weigh = [rule, logits, k](const GateBatch& batch, std::span<const std::int32_t> experts, std::span<float> weights) {
     std::vector<float> room, slope;
     for (std::int64_t t = 0; t < batch.tokens; ++t) {

@@ -27,7 +27,7 @@ void weigh_backward(const Weighing& rule, std::span<const float> logits, std::sp
 /// The logits of a token that a gate goes by: those given, or with noise, in `room`. `slope` [E] may become what they grow with the given ones, where that is not 1.
 using LogitsOf = std::function<std::span<const float>(const GateBatch& batch, std::int64_t token, std::vector<float>& room, std::vector<float>& slope)>;
 
-/// Fills in the `weigh` and `backward` of a router whose weights are such, of the given logits or of others.
+/// Fills in the `weigh`, `backward` and, where weights are shares of a sum, the `prioritise` of a router whose weights are such, of the given logits or of others.
 void weigh_by(Router& router, Weighing rule, LogitsOf logits = {});
 /// Fills in `choose`, token by token: `pick` writes the ids of one token, best first and -1 where none is, given its logits; `weigh_by` must have been called.
 void choose_by_token(Router& router, std::function<void(const GateBatch& batch, std::int64_t token, std::span<const float> logits, std::span<std::int32_t> ids)> pick, LogitsOf logits = {});
