@@ -241,8 +241,21 @@ TEST(Source, TraceAndLoadsGoOnFromBatchToBatch) {
   EXPECT_THAT(experts, ElementsAre(4, 5));
   EXPECT_THAT(refusal("trace: {file: " + trace.path() + ", tokens: 3}", c), AllOf(HasSubstr("3 tokens in each of 3 batches are asked for"), HasSubstr("has 7")));
   EXPECT_EQ(refusal("trace: {file: " + trace.path() + ", tokens: 3, repeat: true}", c), "accepted");
+
+  // Each recorded token stands for two: 14 tokens are 3 batches of 4.
+  const Source twice = good("trace: {file: " + trace.path() + ", times: 2}", c);
+  EXPECT_EQ(twice.tokens(), 4);
+  experts.resize(4), w.resize(4);
+  twice.choices(1, 2 * twice.tokens(), 4, experts, w);
+  EXPECT_THAT(experts, ElementsAre(4, 4, 5, 5));
+  EXPECT_THAT(refusal("trace: {file: " + trace.path() + ", tokens: 5, times: 2}", c), AllOf(HasSubstr("5 tokens in each of 3 batches are asked for"), HasSubstr("has 7 x 2;")));
+  for (const char* times : {"0", "-1", "1.5", "many"}) EXPECT_THAT(refusal("trace: {file: " + trace.path() + ", times: " + times + "}", c), HasSubstr("`times` must be an integer from 1 to")) << times;
   c.batches = 8;
   EXPECT_THAT(refusal("trace: {file: " + trace.path() + "}", c), HasSubstr("has 7 tokens, too few for 8 batches"));
+  EXPECT_EQ(refusal("trace: {file: " + trace.path() + ", times: 2}", c), "accepted");
+  c.batches = 15;
+  EXPECT_THAT(refusal("trace: {file: " + trace.path() + ", times: 2}", c), HasSubstr("has 7 x 2 tokens, too few for 15 batches"));
+  c.batches = 8;
 
   const File counts("batches.json", R"({"logical_count": [[1, 1, 1, 1, 1, 1, 1, 1]]})");
   const Source l = good("loads: {file: " + counts.path() + ", tokens: 64}", c);

@@ -91,11 +91,12 @@ Source trace(Params& p, const SourceContext* context) {
   source.yields = Source::Yields::choices;
   const std::string file = p.path("file", "the recorded choices (.npz, or .pb of `epsim import` and `epsim train`)");
   const bool repeat = p.flag("repeat", "start over where the trace has too few tokens or layers", false);
+  const std::int64_t times = p.integer("times", "tokens that each recorded one stands for, one after another: of a recording of one token in so many", 1, 1, 1 << 20);
   const bool all = !p.has("tokens") && !p.has("tokens_per_rank");
   constexpr std::int64_t kMost = std::int64_t{1} << 36;
   if (all) {  // the same keys as read_token_blocks, which would ask for one of them
-    p.integer("tokens_per_rank", "tokens of each rank's batch", 0, 1, kMost, "the trace's tokens over the batches and ranks");
-    p.integer("tokens", "tokens of all ranks together, in contiguous blocks", 0, 1, kMost, "all of the trace, over the batches");
+    p.integer("tokens_per_rank", "tokens of each rank's batch", 0, 1, kMost, "the trace's tokens x `times`, over the batches and ranks");
+    p.integer("tokens", "tokens of all ranks together, in contiguous blocks", 0, 1, kMost, "all of the trace x `times`, over the batches");
   } else {
     source.first_token = read_token_blocks(p, context);
   }
@@ -103,20 +104,21 @@ Source trace(Params& p, const SourceContext* context) {
   auto t = std::make_shared<Trace>();
   read(*t, file, *context, p);
   if (!p.usable()) return source;
-  const std::int64_t batches = context->batches;
-  if (all && t->tokens < batches) return p.error("file", fmt::format("{} has {} tokens, too few for {} batches", file, t->tokens, batches)), source;
-  if (all) source.first_token = token_blocks(t->tokens / batches, context->ranks);
-  if (source.tokens() > t->tokens / batches && !repeat)
-    p.error(p.has("tokens") ? "tokens" : "tokens_per_rank", fmt::format("{} tokens{} are asked for, {} has {}; set `repeat: true` to use them again", source.tokens(),
-                                                                        batches > 1 ? fmt::format(" in each of {} batches", batches) : "", file, t->tokens));
+  const std::int64_t batches = context->batches, there = t->tokens * times;
+  const std::string has = fmt::format("{} has {}{}", file, t->tokens, times > 1 ? fmt::format(" x {}", times) : "");
+  if (all && there < batches) return p.error("file", fmt::format("{} tokens, too few for {} batches", has, batches)), source;
+  if (all) source.first_token = token_blocks(there / batches, context->ranks);
+  if (source.tokens() > there / batches && !repeat)
+    p.error(p.has("tokens") ? "tokens" : "tokens_per_rank", fmt::format("{} tokens{} are asked for, {}; set `repeat: true` to use them again", source.tokens(),
+                                                                        batches > 1 ? fmt::format(" in each of {} batches", batches) : "", has));
   const auto rows = t->of_model.empty() || repeat ? rows_by_position(p, *context, t->layers, repeat, file) : rows_by_name(p, *context, t->of_model, file);
   if (!p.usable()) return source;
   source.has_weights = !t->weights.empty();
-  source.choices = [t, rows = std::map<int, std::int64_t>(rows.begin(), rows.end())](int layer, std::int64_t first, std::int64_t count,
-                                                                                     std::span<std::uint16_t> experts, std::span<float> weights) {
+  source.choices = [t, times, rows = std::map<int, std::int64_t>(rows.begin(), rows.end())](int layer, std::int64_t first, std::int64_t count,
+                                                                                            std::span<std::uint16_t> experts, std::span<float> weights) {
     const std::int64_t row = rows.at(layer);
     for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t from = ((first + i) % t->tokens * t->layers + row) * t->top_k;
+      const std::int64_t from = ((first + i) / times % t->tokens * t->layers + row) * t->top_k;
       std::copy_n(t->experts.begin() + from, t->top_k, experts.begin() + i * t->top_k);
       if (!t->weights.empty()) std::copy_n(t->weights.begin() + from, t->top_k, weights.begin() + i * t->top_k);
     }
