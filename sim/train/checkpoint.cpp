@@ -13,7 +13,7 @@ namespace {
 /// Settings and text that a checkpoint holds for; what does not change a step is left out.
 std::string identity(const Training& t) {
   Setting settings = t.resolved;
-  std::erase_if(settings.entries, [](const Setting::Entry& e) { return e.key == "text" || e.key == "checkpoint_every" || e.key == "trace_tokens"; });
+  std::erase_if(settings.entries, [](const Setting::Entry& e) { return e.key == "text" || e.key == "checkpoint_every" || e.key.starts_with("trace_"); });
   std::uint64_t digest = 0xcbf29ce484222325;  // FNV-1a
   for (const auto* part : {&t.text.train, &t.text.held_out})
     for (const std::uint8_t byte : *part) digest = (digest ^ byte) * 0x100000001b3;

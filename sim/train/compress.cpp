@@ -191,7 +191,8 @@ std::string compressed_trace(const CompressedTraining& c) {
       for (std::size_t l = 0; l < columns.size(); ++l)
         for (std::size_t i = t; i < t + k; ++i) {
           if (ids[l][i] < 0 || static_cast<std::size_t>(ids[l][i]) >= columns[l].size()) return {};
-          choices.experts.push_back(static_cast<std::int32_t>(columns[l][static_cast<std::size_t>(ids[l][i])])), choices.weights.push_back(weights[l][i]);
+          choices.experts.push_back(static_cast<std::int32_t>(columns[l][static_cast<std::size_t>(ids[l][i])]));
+          if (c.training.trace_weights) choices.weights.push_back(weights[l][i]);
         }
     choices.tokens += batch.tokens();
   }

@@ -237,7 +237,8 @@ std::optional<Recording> held_out_choices(const Training& t, const TrainState& s
         for (std::int64_t c = token * choices.top_k; c < (token + 1) * choices.top_k; ++c) {
           const std::int32_t expert = block.moe.routed.expert[static_cast<std::size_t>(c)];
           if (expert < 0 || expert >= recording.experts) return {};
-          choices.experts.push_back(expert), choices.weights.push_back(block.moe.routed.weight[static_cast<std::size_t>(c)]);
+          choices.experts.push_back(expert);
+          if (t.trace_weights) choices.weights.push_back(block.moe.routed.weight[static_cast<std::size_t>(c)]);
         }
     choices.tokens += tokens;
   }

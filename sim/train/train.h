@@ -40,7 +40,7 @@ Evaluation evaluate(const Training& training, const TrainState& state);
 /// Gives every process the experts' numbers that others computed.
 void gather_experts(const Training& training, TrainState& state);
 
-/// Choices of held-out text, settled; all tokens in whole batches, up to `trace_tokens`. None where the router leaves choices open, where some are of experts that compute nothing, or where nothing is wanted.
+/// Choices of held-out text, settled, and their weights unless these are unwanted; all tokens in whole batches, up to `trace_tokens`. None where the router leaves choices open, where some are of experts that compute nothing, or where nothing is wanted.
 std::optional<Recording> held_out_choices(const Training& training, const TrainState& state);
 
 /// Trainable numbers, and those of them that one token computes with at most; a gate of one expert, which changes nothing, is not counted.

@@ -100,6 +100,8 @@ Training read_run(const Setting& root, const std::vector<std::string>& texts, st
   t.held_out_batches = static_cast<int>(p.integer("held_out_batches", "batches of held-out text in such a look, spread evenly over it", 4, 1, 1 << 20));
   t.checkpoint_every = static_cast<int>(p.integer("checkpoint_every", "steps between checkpoints", 100, 1, 1 << 24));
   t.trace_tokens = p.integer("trace_tokens", "tokens of held-out text whose choices are recorded at the end, in whole batches; 0: none", 4096, 0, 1 << 24);
+  t.trace_weights = p.flag("trace_weights", "choices are recorded with their weights", true);
+  if (t.trace_tokens == 0 && p.has("trace_weights")) p.error("trace_weights", "no choices are recorded (`trace_tokens: 0`): this has no effect");
   const double held_out = p.number("held_out", "share of the text, at its end, that is held out", 0.1, 0.001, 0.9);
   const std::string bytes = read_texts(p, texts, problems);
   p.finish();

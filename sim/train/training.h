@@ -27,6 +27,7 @@ struct Training {
   Optimiser optimiser;
   int steps = 0, evaluate_every = 0, checkpoint_every = 0, held_out_batches = 0;
   std::int64_t batch = 0, sequence = 0, trace_tokens = 0;
+  bool trace_weights = true;
   Text text;
   Setting resolved;  ///< the settings in force
 

@@ -85,6 +85,8 @@ TEST_F(CompressTrainingTest, LeavesAModelAsItIsWhereNothingChanges) {
   EXPECT_EQ(m.choices, 2);
   EXPECT_EQ(same.parameters, count_parameters(t).all);
   EXPECT_EQ(compressed_trace(same), to_trace(held_out_choices(t, state).value()));
+  const Training bare = training({"trace_weights=false"});
+  EXPECT_EQ(compressed_trace(compressed(bare, state, {unchanged(4), unchanged(4)}, seen, true)), to_trace(held_out_choices(bare, state).value()));
 }
 
 // Experts that begin as copies of one give the same merged, to the bit, and a token goes to fewer of them.

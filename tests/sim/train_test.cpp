@@ -176,7 +176,7 @@ TEST_F(TrainTest, CheckpointOfAnotherTrainingIsRefused) {
   const Training t = one(), other = one({"learning_rate=0.5"});
   const auto bytes = std::make_shared<SourceText>(SourceText{"checkpoint.npz", checkpoint(t, begin_training(t))});
   EXPECT_NE(input_error([&] { read_checkpoint(other, bytes); }).find("checkpoint of another training"), std::string::npos);
-  EXPECT_EQ(input_error([&] { read_checkpoint(one({"checkpoint_every=3"}), bytes); }), "");
+  for (const char* same : {"checkpoint_every=3", "trace_tokens=3", "trace_weights=false"}) EXPECT_EQ(input_error([&] { read_checkpoint(one({same}), bytes); }), "") << same;
   EXPECT_NE(input_error([&] { read_checkpoint(t, std::make_shared<SourceText>(SourceText{"checkpoint.npz", bytes->text.substr(0, bytes->text.size() / 2)})); }), "");
 }
 
@@ -186,6 +186,10 @@ TEST_F(TrainTest, TraceHoldsHeldOutChoices) {
   EXPECT_EQ(arrays.at("expert_ids").shape, (std::vector<std::int64_t>{256, 2, 2}));
   EXPECT_EQ(arrays.at("expert_weights").shape, (std::vector<std::int64_t>{256, 2, 2}));
   EXPECT_EQ(arrays.at("layers").integers, (std::vector<std::int64_t>{0, 1}));
+  const Training bare = one({"trace_tokens=300", "trace_weights=false"});
+  const auto fewer = read_npz(std::make_shared<SourceText>(SourceText{"trace.npz", to_trace(held_out_choices(bare, begin_training(bare)).value())}));
+  EXPECT_EQ(fewer.at("expert_ids").integers, arrays.at("expert_ids").integers);
+  EXPECT_FALSE(fewer.contains("expert_weights"));
 }
 
 TEST_F(TrainTest, VariantsAndSeedsMakeRuns) {
@@ -201,6 +205,8 @@ TEST_F(TrainTest, VariantsAndSeedsMakeRuns) {
 
 TEST_F(TrainTest, SaysWhatIsWrongWithSettings) {
   const auto says = [&](const std::string& yaml, const std::string& what, const std::vector<std::string>& set = {}) { EXPECT_NE(error(yaml, set).find(what), std::string::npos) << error(yaml, set); };
+  says("trace_tokens: 0\ntrace_weights: false", "no choices are recorded (`trace_tokens: 0`): this has no effect");
+  says("trace_weights: 3", "`trace_weights` must be");
   says("stepz: 3", "did you mean `steps`");
   says("model: {expertz: 3}", "did you mean `experts`");
   says("model: {top_k: 9}", "top_k");
