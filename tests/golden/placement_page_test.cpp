@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -46,7 +47,8 @@ Json json_of(const std::string& begin, const std::string& image = "") {
   std::vector<std::string> arguments = words(page().substr(at + 1, page().find('`', at + 1) - at - 1));
   arguments.erase(arguments.begin());
   for (std::string& a : arguments)
-    if (a.starts_with("examples/")) a = kRoot + "/" + a;
+    for (std::size_t i = a.find("examples/"); i != std::string::npos; i = a.find("examples/", i + 1))
+      if (i == 0 || a[i - 1] == '=' || a[i - 1] == ',') a.insert(i, kRoot + "/"), i += kRoot.size() + 1;
   const testing::Workspace work("epsim_placement_page");
   arguments.insert(arguments.end(), {"--format", "json"});
   if (!image.empty()) arguments.insert(arguments.end(), {"--out", (work.root / "out").string()});
@@ -64,28 +66,40 @@ double number(const Json& point, const char* field) { return point.at(field).get
 
 TEST(PlacementPage, QuotesTheMigrationStorm) {
   const Json points = json_of("compare examples/migration.yaml --over \"placement=", "migration.svg").at("points");
-  const Json &eplb = points.at(0), &swift = points.at(2);
-  EXPECT_EQ(eplb.at("moved_bytes"), points.at(1).at("moved_bytes"));
-  says(fmt::format("EPLB moves {:.2f} GB a batch", number(eplb, "moved_bytes") / 1e9));
-  says(fmt::format("the layer waits {:.1f} ms for them", 1e3 * number(eplb, "waited_s")));
-  says(fmt::format("moves {:.2f} GB, waits {:.2f} ms", number(swift, "moved_bytes") / 1e9, 1e3 * number(swift, "waited_s")));
-  says(fmt::format("(max/mean {:.2f} against {:.2f})", number(swift, "rank_load_max_over_mean"), number(eplb, "rank_load_max_over_mean")));
-  says(fmt::format("paid for themselves after {:.2g} batches, SwiftBalancer's after {:.2g}", number(eplb, "break_even_batches"), number(swift, "break_even_batches")));
+  const Json &eplb = points.at(0), &swift = points.at(1), &flash = points.at(2);
+  says(fmt::format("EPLB moves {:.0f} MB a batch and layers wait {:.2f} ms", number(eplb, "moved_bytes") / 1e6, 1e3 * number(eplb, "waited_s")));
+  says(fmt::format("moves {:.0f} MB, waits {:.2f} ms, and is as well balanced (max/mean {:.2f} against {:.2f})", number(swift, "moved_bytes") / 1e6, 1e3 * number(swift, "waited_s"),
+                   number(swift, "rank_load_max_over_mean"), number(eplb, "rank_load_max_over_mean")));
+  says(fmt::format("moves {:.0f} MB, waits {:.2f} ms, and is balanced best ({:.2f})", number(flash, "moved_bytes") / 1e6, 1e3 * number(flash, "waited_s"), number(flash, "rank_load_max_over_mean")));
+  EXPECT_EQ(number(flash, "relative_to_best"), 1);
+  says(fmt::format("EPLB takes {:.1f} % longer (interval ±{:.1f})", 100 * (number(eplb, "relative_to_best") - 1), 100 * number(eplb, "relative_to_best_half_width")));
+  says(fmt::format("paid for themselves after {:.2g} batches, SwiftBalancer's after {:.2g} and FlashLB's after {:.2g}", number(eplb, "break_even_batches"), number(swift, "break_even_batches"),
+                   number(flash, "break_even_batches")));
 }
 
 TEST(PlacementPage, QuotesTheBreakEvenInterval) {
   const Json points = json_of("compare examples/migration.yaml --over rebalance.every=", "break_even.svg").at("points");
-  const Json &every = points.at(0), &never = points.at(5);
+  ASSERT_EQ(points.size(), 7U);
+  const Json &every = points.at(0), &never = points.at(6);
   says(fmt::format("the wait ({:.1f} ms)", 1e3 * number(every, "waited_s")));
-  double best = 1e9;
-  std::string quickest;
-  for (const Json& p : points)
-    if (number(p, "total_s") < best) best = number(p, "total_s"), quickest = p.at("set").at("rebalance.every");
-  says(fmt::format("imbalance costs {:.1f} ms", 1e3 * (number(never, "total_s") - best)));
-  EXPECT_THAT((std::vector<std::string>{"8", "16"}), ::testing::Contains(quickest));
+  says(fmt::format("takes {:.0f} % longer than with the best interval", 100 * (number(every, "relative_to_best") - 1)));
+  says(fmt::format("never (64) takes {:.0f} % longer", 100 * (number(never, "relative_to_best") - 1)));
   std::string row = "| `break_even_batches` |";
-  for (const Json& p : points) row += p.at("break_even_batches").is_number() ? fmt::format(" {:.2g} |", number(p, "break_even_batches")) : " |";
+  for (const Json& p : points) {
+    const int interval = std::stoi(p.at("set").at("rebalance.every").get<std::string>());
+    EXPECT_EQ(number(p, "relative_to_best") == 1, interval == 4);
+    EXPECT_EQ(number(p, "relative_to_best") - number(p, "relative_to_best_half_width") > 1, interval != 4 && interval != 8) << interval;
+    row += p.at("break_even_batches").is_number() ? fmt::format(" {:.2g} |", number(p, "break_even_batches")) : " |";
+    if (interval < 64) {
+      EXPECT_EQ(number(p, "break_even_batches") < interval, interval >= 4) << interval;
+    }
+  }
   says(row);
+}
+
+TEST(PlacementPage, QuotesWhatABatchesSizeDoesToBreakEven) {
+  const Json points = json_of("compare examples/migration.yaml --over source.times=").at("points");
+  says(fmt::format("after {:.1f} batches in place of {:.1f}", number(points.at(0), "break_even_batches"), number(points.at(1), "break_even_batches")));
 }
 
 TEST(PlacementPage, QuotesTheReplicaRules) {
@@ -119,16 +133,19 @@ TEST(PlacementPage, QuotesWhatWaterfillGains) {
   std::map<std::string, double> seconds;
   for (const Json& p : points) {
     const Json& set = p.at("set");
-    const std::string where = fmt::format("`{}`, `{}`", set.at("model").get<std::string>(), set.at("placement").get<std::string>());
-    rows[where] += fmt::format(" {:.2f} ms ({:.2f}) |", 1e3 * number(p, "total_s"), number(p, "rank_rows_max_over_mean"));
-    seconds[where + set.at("shared_expert").get<std::string>()] = number(p, "total_s");
+    const std::string model = std::filesystem::path(set.at("model").get<std::string>()).stem(), placement = set.at("placement"), rule = set.at("shared_expert");
+    rows[fmt::format("`{}`, `{}`", model, placement)] += fmt::format(" {:.2f} ms ({:.2f}) |", 1e3 * number(p, "total_s"), number(p, "rank_rows_max_over_mean"));
+    seconds[model + placement + rule] = number(p, "total_s");
+    if (placement == "eplb" && rule != "own") {
+      EXPECT_GT(seconds.at(model + placement + rule), seconds.at(model + placement + "own")) << "visits only cost";
+    }
   }
   EXPECT_EQ(rows.size(), 6U);
   for (const auto& [where, row] : rows) says("| " + where + " |" + row);
-  const auto change = [&](const std::string& model, const std::string& rule) { return 100 * (seconds.at("`" + model + "`, `contiguous`" + rule) / seconds.at("`" + model + "`, `contiguous`own") - 1); };
-  says(fmt::format("gains {:.0f} %", -change("deepseek-v2", "waterfill")));
-  says(fmt::format("costs {:.0f} %", change("qwen2-57b-a14b", "waterfill")));
-  says(fmt::format("as 8 it gains {:.0f} %", -change("qwen2-57b-a14b", "{waterfill: {row: 8}}")));
+  const auto gain = [&](const std::string& model, const std::string& rule) { return 100 * (1 - seconds.at(model + "contiguous" + rule) / seconds.at(model + "contiguousown")); };
+  says(fmt::format("nothing to give away ({:.0f} %)", gain("shared-1", "waterfill")));
+  says(fmt::format("one of twice the width gains {:.0f} %", gain("shared-2", "waterfill")));
+  says(fmt::format("overfills the other ranks and costs {:.0f} %, counted\nas 8 it gains {:.0f} %", -gain("shared-8", "waterfill"), gain("shared-8", "{waterfill: {row: 8}}")));
 }
 
 TEST(PlacementPage, QuotesTheFailure) {
@@ -136,10 +153,10 @@ TEST(PlacementPage, QuotesTheFailure) {
   const Json& events = run.at("events");
   ASSERT_EQ(events.size(), 3U);
   const Json &fails = events.at(0), &joins = events.at(1), &slow = events.at(2);
-  says(fmt::format("{:.0f} MB are restored and {:.2f} GB travel, and the layer waits {:.1f} ms", number(fails, "restored_bytes") / 1e6, number(fails, "moved_bytes") / 1e9, 1e3 * number(fails, "waited_s")));
+  says(fmt::format("{:.0f} MB are restored and {:.2f} GB travel, and the layers wait {:.1f} ms", number(fails, "restored_bytes") / 1e6, number(fails, "moved_bytes") / 1e9, 1e3 * number(fails, "waited_s")));
   says(fmt::format("{} batch to recover", fails.at("recovery_batches").get<int>()));
   says(fmt::format("from {:.2f} to {:.2f} ms", 1e3 * number(fails, "before_s"), 1e3 * number(fails, "settled_s")));
-  says(fmt::format("waits {:.1f} ms when it joins", 1e3 * number(joins, "waited_s")));
+  says(fmt::format("The layers wait {:.1f} ms when it joins", 1e3 * number(joins, "waited_s")));
   says(fmt::format("A rank at half its speed makes a batch {:.0f} % longer", 100 * (number(slow, "settled_s") / number(joins, "settled_s") - 1)));
 }
 
