@@ -1,13 +1,17 @@
 #include "policies/crossing_bound.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "policies/concave.h"
+#include "policies/solve/eigenvectors.h"
 
 namespace epsim {
 namespace {
+
+constexpr std::int64_t kMostExperts = 512;  // eigenvalues of more take too long
 
 /// What the first i values add up to, largest first: [0] is 0.
 std::vector<double> sums_of_largest(std::vector<double> values) {
@@ -64,6 +68,34 @@ FewestCrossings::FewestCrossings(const Matrix<std::int64_t>& wanted, const Matri
   }
 }
 
+void FewestCrossings::find_excess(const Matrix<std::int64_t>& wanted, const Matrix<std::int64_t>& together) {
+  std::vector<std::int64_t> experts;  // that tokens want
+  std::vector<double> loads;
+  for (std::int64_t e = 0; e < wanted.rows; ++e)
+    if (const std::int64_t load = std::accumulate(wanted.row(e).begin(), wanted.row(e).end(), std::int64_t{0}); load > 0) {
+      experts.push_back(e), loads.push_back(static_cast<double>(load));
+      copies_ += loads.back(), squares_ += loads.back() * loads.back();
+    }
+  const auto n = static_cast<std::int64_t>(experts.size());
+  if (n > kMostExperts) return;
+  if (n < 2) {
+    excess_ = 0;
+    return;
+  }
+  double pairs = 0;
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t j = 0; j < n; ++j)
+      if (i != j) pairs += static_cast<double>(together(experts[static_cast<std::size_t>(i)], experts[static_cast<std::size_t>(j)]));
+  density_ = pairs / (copies_ * copies_ - squares_);
+  Matrix<double> beyond(n, n);
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      const double a = loads[static_cast<std::size_t>(i)], b = loads[static_cast<std::size_t>(j)];
+      if (i != j) beyond(i, j) = (static_cast<double>(together(experts[static_cast<std::size_t>(i)], experts[static_cast<std::size_t>(j)])) - density_ * a * b) / std::sqrt(a * b);
+    }
+  excess_ = largest_eigenvalue(std::move(beyond)) * (1 + 1e-9) + 1e-9;
+}
+
 double FewestCrossings::dual(double pair_price, double own_price, double pairs, double own) const {
   double rows = -pair_price * pairs - own_price * own;
   for (const auto& [count, spreads] : tokens_) {
@@ -74,13 +106,29 @@ double FewestCrossings::dual(double pair_price, double own_price, double pairs, 
   return rows;
 }
 
-double FewestCrossings::with(std::int64_t replicas, double own_of_replica) const {
-  const double pairs = pairs_ + at(more_pairs_, replicas), more_own = replicas > 0 ? std::min(at(more_own_, replicas), own_of_replica * static_cast<double>(replicas)) : 0, own = std::min(own_ + more_own, most_own_);
+double FewestCrossings::rows(double pairs, double own) const {
   const auto by_pairs = [&](double pair_price) {
     const auto by_own = [&](double own_price) { return dual(pair_price, own_price, pairs, own); };
     return by_own(highest_at(1, by_own));
   };
   return std::max(0.0, by_pairs(highest_at(1, by_pairs)));
+}
+
+double FewestCrossings::balanced(double most) const {
+  double squares = copies_ * copies_;  // of what nodes compute: as uneven as can be
+  if (most < copies_) {
+    const double full = std::floor(copies_ / most), rest = copies_ - full * most;
+    squares = full * most * most + rest * rest;
+  }
+  const double pairs = (density_ * (squares - squares_) + excess_ * copies_) / 2;
+  return rows(std::min(pairs_, pairs), std::min(own_, most_own_));
+}
+
+double FewestCrossings::touched(double copies) const { return copies / (1 + excess_ + density_ * copies); }
+
+double FewestCrossings::with(std::int64_t replicas, double own_of_replica) const {
+  const double pairs = pairs_ + at(more_pairs_, replicas), more_own = replicas > 0 ? std::min(at(more_own_, replicas), own_of_replica * static_cast<double>(replicas)) : 0, own = std::min(own_ + more_own, most_own_);
+  return rows(pairs, own);
 }
 
 }  // namespace epsim

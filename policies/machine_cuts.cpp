@@ -168,34 +168,37 @@ std::vector<Approach> approaches(const Topology& topology, const Ways& ways, con
   return all;
 }
 
-/// Rows enter a node where their way to a rank has its last hop from another node.
+/// Rows enter a node where their way to a rank has its last hop from another node; results leave it there.
 std::optional<Crossing> crossing(const Topology& topology, const Exchange& exchange, const Ways& there, const Ways& back) {
   if (exchange.dispatch_row_for != RowFor::node || !exchange.journey || topology.nodes() < 2) return {};
   const Journey journey = exchange.journey(topology);
   Crossing c;
-  double in_s = kInfinity, out_s = kInfinity;  // of relayed rows
+  c.straight_there_s = c.straight_back_s = c.relayed_there_s = c.relayed_back_s = kInfinity;
   c.homes.resize(static_cast<std::size_t>(topology.ranks()));
+  const auto rate_of = [&](std::vector<std::int32_t> doors) {
+    std::ranges::sort(doors);
+    doors.erase(std::unique(doors.begin(), doors.end()), doors.end());
+    double sum = 0;
+    for (const std::int32_t l : doors) sum += l >= 0 ? topology.links()[static_cast<std::size_t>(l)].bandwidth : kInfinity;
+    return sum;
+  };
   for (const Rank q : ids<Rank>(topology.ranks())) {
     c.node.push_back(topology.node_of(q).value);
-    std::vector<std::int32_t> in, out;
+    std::vector<std::int32_t> in, out, relayed_in, relayed_out;
     for (const Rank h : ids<Rank>(topology.ranks())) {
       if (topology.node_of(h) == topology.node_of(q)) continue;
-      if (topology.node_of(journey.last(h, q).from) == topology.node_of(q)) {
-        in_s = std::min(in_s, there.latency(h.value, q.value)), out_s = std::min(out_s, back.latency(h.value, q.value));
-        continue;
-      }
-      c.homes[static_cast<std::size_t>(q)].push_back(h.value);
-      in.push_back(there.door(h.value, q.value)), out.push_back(back.door(h.value, q.value));
+      const bool relayed = topology.node_of(journey.last(h, q).from) == topology.node_of(q);
+      double &there_s = relayed ? c.relayed_there_s : c.straight_there_s, &back_s = relayed ? c.relayed_back_s : c.straight_back_s;
+      there_s = std::min(there_s, there.latency(h.value, q.value)), back_s = std::min(back_s, back.latency(h.value, q.value));
+      (relayed ? relayed_in : in).push_back(there.door(h.value, q.value));
+      (relayed ? relayed_out : out).push_back(door(topology, q, journey.last(h, q).from, false));
+      if (!relayed) c.homes[static_cast<std::size_t>(q)].push_back(h.value);
     }
-    for (const auto& [doors, rate] : {std::pair{&in, &c.in}, {&out, &c.out}}) {
-      std::ranges::sort(*doors);
-      doors->erase(std::unique(doors->begin(), doors->end()), doors->end());
-      double sum = 0;
-      for (const std::int32_t l : *doors) sum += l >= 0 ? topology.links()[static_cast<std::size_t>(l)].bandwidth : kInfinity;
-      *rate = std::max(*rate, sum);
-    }
+    c.in.push_back(rate_of(std::move(in))), c.out.push_back(rate_of(std::move(out)));
+    c.relayed_in.push_back(rate_of(std::move(relayed_in))), c.relayed_out.push_back(rate_of(std::move(relayed_out)));
   }
-  c.relayed = in_s < kInfinity ? in_s + out_s : 0;
+  for (double* const seconds : {&c.straight_there_s, &c.straight_back_s, &c.relayed_there_s, &c.relayed_back_s})
+    if (*seconds == kInfinity) *seconds = 0;
   return c;
 }
 

@@ -16,12 +16,14 @@ struct Approach {
   std::vector<double> rates;                      ///< [R] bytes/s of the serving rank's links that the others' ways end or begin with; 0: there are no others
 };
 
-/// Where rows cross to a node once for all that it computes of a token (RowFor::node): how soon and how fast.
+/// Where rows cross to a node once for all that it computes of a token (RowFor::node), and results go back the way that rows came: how soon and how fast.
 struct Crossing {
   std::vector<std::int32_t> node;                ///< [R]
   std::vector<std::vector<std::int32_t>> homes;  ///< [R] ranks of other nodes whose rows enter this rank's node by it
-  double relayed = 0;                            ///< seconds of latency of a row that enters by another rank than it is for, and of its result, at least; 0 where none does
-  double in = 0, out = 0;                        ///< bytes/s of the links by which they enter and leave a rank, of the rank that has most
+  std::vector<double> in, out;                   ///< [R] bytes/s of the links by which they enter a rank, and their results leave it; 0: there are none
+  std::vector<double> relayed_in, relayed_out;   ///< [R] bytes/s of the links by which those that entered by other ranks come to a rank, and their results leave it; 0: there are none
+  double straight_there_s = 0, straight_back_s = 0;  ///< latency of a row that enters by the rank that it is for, and of its result, at least; 0 where none does
+  double relayed_there_s = 0, relayed_back_s = 0;    ///< the same of one that enters by another; 0 where none does
 };
 
 /// What bounds must know of a machine and of an exchange on it, found once: how fast bytes can leave and enter each rank and each node, over all links together, and how long they are under way at least.

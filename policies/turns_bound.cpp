@@ -12,6 +12,7 @@ namespace epsim {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int kBisections = 24;         // of times whose refuting takes long
 constexpr std::int64_t kSplits = 4096;  // copies of an expert up to which all ways to split them are tried
 
 /// The sum of the first `count`, or of all.
@@ -80,6 +81,7 @@ class Turns {
       if (value > bound.value) bound = {value, because};
     };
     raise(calls_and_waits(), "calls and waits");
+    raise(company(), "company");
     for (std::size_t i = 0; i < std::max(in_.size(), out_.size()); ++i) {  // by rising latency: what comes from afar goes back there
       const Side &in = in_[std::min(i, in_.size() - 1)], &out = out_[std::min(i, out_.size() - 1)];
       raise(all_in_turn(in, out), "all in turn");
@@ -163,8 +165,46 @@ class Turns {
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       experts_[e].wait = kInfinity;
       for (std::size_t i = 0; i < serving_.size(); ++i)
-        experts_[e].wait = std::min(experts_[e].wait, side(cuts_.there, near_there, e, i, d_.dispatch_row) + side(cuts_.back, near_back, e, i, d_.combine_row));
+      {
+        const auto [enter, leave] = cuts_.crossing ? crossing_waits(*cuts_.crossing, e, i) : std::pair{0.0, 0.0};
+        experts_[e].wait = std::min(experts_[e].wait, std::max(enter, side(cuts_.there, near_there, e, i, d_.dispatch_row)) + std::max(leave, side(cuts_.back, near_back, e, i, d_.combine_row)));
+      }
     }
+  }
+
+  /// Copies of an expert that enter a rank's node by each other rank of it, most first.
+  std::vector<double> entering_by_others(const Crossing& crossing, std::size_t e, std::size_t at) const {
+    std::vector<double> entering;
+    for (std::size_t q = 0; q < crossing.node.size(); ++q)
+      if (q != at && crossing.node[q] == crossing.node[at]) entering.push_back(entering_by(crossing, e, q));
+    std::ranges::sort(entering, std::greater());
+    return entering;
+  }
+  double entering_by(const Crossing& crossing, std::size_t e, std::size_t q) const {
+    std::int64_t copies = 0;
+    for (const std::int32_t h : crossing.homes[q]) copies += homes_[e][static_cast<std::size_t>(h)];
+    return static_cast<double>(copies);
+  }
+
+  /// Seconds until the rows of an expert that is whole on a rank have come from other nodes, and until their results have left: they enter the node by several ranks, the fewer the sooner, and pass from these to the expert's one after
+  /// another. What was last to begin passing there waits for all that enters with it.
+  std::pair<double, double> crossing_waits(const Crossing& crossing, std::size_t e, std::size_t i) const {
+    const std::size_t at = serving_[i];
+    const double straight = entering_by(crossing, e, at);
+    const std::vector<double> by_others = entering_by_others(crossing, e, at);
+    const auto waits = [&](Bytes row_bytes, double widest, double own_rate, double relayed_rate, double straight_s, double relayed_s) {
+      if (row_bytes == 0) return 0.0;
+      double longest = straight > 0 ? straight_s + straight * static_cast<double>(row_bytes) / own_rate : 0, passing = 0;
+      for (const double entering : by_others) {
+        if (entering == 0) break;
+        passing += entering;
+        longest = std::max(longest, relayed_s + static_cast<double>(row_bytes) * (entering / widest + passing / relayed_rate));
+      }
+      return longest;
+    };
+    const Bytes back = d_.combine_row_for == RowFor::token ? 0 : d_.combine_row;
+    return {waits(d_.dispatch_row, std::ranges::max(crossing.in), crossing.in[at], crossing.relayed_in[at], crossing.straight_there_s, crossing.relayed_there_s),
+            waits(back, std::ranges::max(crossing.out), crossing.out[at], crossing.relayed_out[at], crossing.straight_back_s, crossing.relayed_back_s)};
   }
 
   void find_alone(std::size_t e) {
@@ -233,14 +273,7 @@ class Turns {
       // Ranks that are not in use have nothing to wait for; what is to be shared, if it is not negative, is then more for each of the others.
       return all >= 0 ? latency + all / speeds_ : 0;
     };
-    double below = at_least(kInfinity), above = below;
-    if (at_least(below) <= below) return below;
-    while (at_least(above) > above) below = above, above = 2 * above + 1e-9;
-    for (int i = 0; i < 50; ++i) {
-      const double middle = (below + above) / 2;
-      (at_least(middle) <= middle ? above : below) = middle;
-    }
-    return below;
+    return longest_refuted(at_least, at_least(kInfinity), 50);
   }
 
   /// The least over numbers of replicas of what `seconds(replicas, ranks)` says of ranks that make `calls` calls each, or of what `more` says of one that makes a call more.
@@ -296,25 +329,56 @@ class Turns {
   }
 
   double company(const Side& in, const Side& out) const {
+    const double latency = in.latency + out.latency;
+    std::vector<double> waits;
+    for (std::size_t e = 0; e < experts_.size(); ++e) waits.push_back(in.far(e) && out.far(e) ? latency : 0);
+    return company(whole(in, out), waits);
+  }
+  double company() const {
+    std::vector<double> seconds, waits;
+    for (const Expert& e : experts_) seconds.push_back(e.compute / fastest_), waits.push_back(e.wait);
+    return company(seconds, waits);
+  }
+  /// Of experts that take `of` seconds each on a rank, and let it wait besides, for as long as the one that waits longest.
+  double company(const std::vector<double>& of, const std::vector<double>& waits) const {
     if (spare_ > 0 || fullest_ * ranks() != slots_) return 0;
     const std::int64_t idle = slots_ - active();
-    const std::vector<double> of = whole(in, out);
     std::vector<std::size_t> order(of.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::sort(order, std::greater(), [&](std::size_t e) { return of[e]; });
-    std::vector<double> light;
-    for (std::size_t i = order.size(); i-- > 0;) light.push_back(of[order[i]]);
-    const double latency = in.latency + out.latency;
-    const auto waits = [&](std::size_t i) { return in.far(order[i]) && out.far(order[i]) ? latency : 0; };
+    std::ranges::stable_sort(order, std::greater(), [&](std::size_t e) { return of[e] + waits[e]; });
+    std::vector<double> light = of;
+    std::ranges::sort(light);
     double bound = 0, heaviest = 0, together = kInfinity;
     for (std::int64_t h = 1; h <= std::min(ranks(), active()); ++h) {
-      const auto last = static_cast<std::size_t>(h - 1);
-      heaviest += of[order[last]] + waits(last);
+      const std::size_t last = order[static_cast<std::size_t>(h - 1)];
+      heaviest += of[last] + waits[last];
       const double apart = (heaviest + sum_of_first(light, std::min(active() - h, h * (fullest_ - 1) - idle))) / static_cast<double>(h);
-      if (h > 1 && fullest_ > 1) together = std::min(together, of[order[last]] + of[order[last - 1]] + sum_of_first(light, std::min(active() - 2, fullest_ - 2 - idle)));
+      const double others = sum_of_first(light, std::min(active() - 2, fullest_ - 2 - idle));
+      for (std::int64_t i = 0; i + 1 < h && fullest_ > 1; ++i) {
+        const std::size_t first = order[static_cast<std::size_t>(i)];
+        together = std::min(together, of[first] + of[last] + std::max(waits[first], waits[last]) + others);
+      }
       bound = std::max(bound, std::min(apart, together));
     }
     return bound;
+  }
+
+  /// Seconds for which what enters by other ranks of a node, and its results, pass the links of those that compute it, over all ranks; every one of these waits for all others of its node. In the mean over the ranks that it waits for, it
+  /// waits for what enters by one of them, and then for what passes from this and from all by which more enters.
+  double passing(const Crossing& crossing) const {
+    const double back = d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row);
+    double all = 0;
+    for (std::size_t e = 0; e < experts_.size(); ++e) {
+      double least = kInfinity;
+      for (const std::size_t at : serving_) {
+        const std::vector<double> by_others = entering_by_others(crossing, e, at);
+        double rows = -experts_[e].shared.front();
+        for (std::size_t j = 0; j < by_others.size(); ++j) rows += by_others[j] * static_cast<double>(j + 1) / static_cast<double>(by_others.size());
+        least = std::min(least, rows <= 0 ? 0 : rows * (static_cast<double>(d_.dispatch_row) / crossing.relayed_in[at] + back / crossing.relayed_out[at]));
+      }
+      all += least;
+    }
+    return all;
   }
 
   double crossing_in_turn(const Crossing& crossing) const {
@@ -327,8 +391,8 @@ class Turns {
       slots[static_cast<std::size_t>(node)] += d_.slots[static_cast<std::size_t>(r)];
       for (std::int64_t e = 0; e < d_.kept.columns; ++e) wanted(e, node) += d_.kept(r, e);
     }
-    const FewestCrossings fewest(wanted, d_.together, d_.tokens_with, std::min(d_.kept.columns, std::ranges::max(slots)));
-    const double row_seconds = static_cast<double>(d_.dispatch_row) / crossing.in + (d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row) / crossing.out);
+    FewestCrossings fewest(wanted, d_.together, d_.tokens_with, std::min(d_.kept.columns, std::ranges::max(slots)));
+    const double row_seconds = static_cast<double>(d_.dispatch_row) / std::ranges::max(crossing.in) + (d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row) / std::ranges::max(crossing.out));
     // Experts that tokens want that enter any node by any rank, whole wherever they lie.
     std::int64_t wanted_by_all = 0;
     for (const std::vector<std::int64_t>& homes : homes_)
@@ -339,14 +403,69 @@ class Turns {
     const double own_of_replica = d_.evenly ? static_cast<double>(widest) : kInfinity;
     double compute = 0, least = kInfinity;
     for (const Expert& e : experts_) compute += e.compute;
-    // From `z` replicas on, below twice as many.
-    for (std::int64_t z = 0; z <= spare_; z = std::max<std::int64_t>(1, 2 * z)) {
-      const std::int64_t replicas = std::min(spare_, std::max<std::int64_t>(0, 2 * z - 1)), whole = std::max<std::int64_t>(0, wanted_by_all - replicas);
+    const double passing_s = spare_ == 0 ? passing(crossing) : 0;
+    // The mean over ranks, with so many rows that cross and replicas.
+    const auto mean = [&](double rows, std::int64_t replicas) {
+      const std::int64_t whole = std::max<std::int64_t>(0, wanted_by_all - replicas);
       const std::int64_t others = ranks() - (whole + fullest_ - 1) / fullest_;  // ranks that may have none of these
       const auto waiting = static_cast<double>(std::max<std::int64_t>(0, ranks() - others * widest));
-      least = std::min(least, compute + static_cast<double>(z) * replica_ + slowest_ * (row_seconds * fewest.with(replicas, own_of_replica) + waiting * crossing.relayed));
+      const double others_s = waiting * (crossing.relayed_there_s + crossing.relayed_back_s) + (others == 0 ? passing_s : 0);
+      return (compute + slowest_ * (row_seconds * rows + others_s)) / speeds_;
+    };
+    // From `z` replicas on, below twice as many.
+    for (std::int64_t z = 0; z <= spare_; z = std::max<std::int64_t>(1, 2 * z)) {
+      const std::int64_t replicas = std::min(spare_, std::max<std::int64_t>(0, 2 * z - 1));
+      least = std::min(least, mean(fewest.with(replicas, own_of_replica), replicas) + static_cast<double>(z) * replica_ / speeds_);
     }
-    return least / speeds_;
+    if (spare_ > 0 || std::ranges::max(slots) == 0) return least;
+
+    // Where a layer takes no longer than `seconds`, no node computes so much that it would take longer with what must enter and leave it; so balanced, tokens have to cross more often.
+    fewest.find_excess(wanted, d_.together);
+    std::vector<const Expert*> by_compute;
+    for (const Expert& e : experts_) by_compute.push_back(&e);
+    const auto of_copy = [](const Expert* e) { return e->compute / static_cast<double>(e->copies); };
+    std::ranges::sort(by_compute, {}, of_copy);
+    double copies = 0, homed = 0;  // tokens of one node, at most
+    for (const Expert& e : experts_) copies += static_cast<double>(e.copies);
+    const auto least_choices = std::ranges::find_if(d_.tokens_with.begin() + 1, d_.tokens_with.end(), [](std::int64_t tokens) { return tokens > 0; }) - d_.tokens_with.begin();
+    for (std::int32_t n = 0; n < nodes; ++n) {
+      double of_node = 0;
+      for (std::int64_t e = 0; e < wanted.rows; ++e) of_node += static_cast<double>(wanted(e, n));
+      homed = std::max(homed, of_node / static_cast<double>(least_choices));
+    }
+    const auto of_node = [&](double load) {
+      double seconds = slowest_ * row_seconds * std::max(0.0, fewest.touched(load) - homed);
+      for (const Expert* e : by_compute) {
+        const double part = std::min(load, static_cast<double>(e->copies));
+        seconds += part * of_copy(e), load -= part;
+      }
+      return seconds;
+    };
+    const auto at_least = [&](double seconds) {
+      double most = copies, too_much = copies;
+      if (const double there_is = seconds * fastest_ * static_cast<double>(widest); of_node(copies) > there_is) {
+        most = 0;
+        for (int i = 0; i < 40; ++i) {
+          const double middle = (most + too_much) / 2;
+          (of_node(middle) > there_is ? too_much : most) = middle;
+        }
+      }
+      return mean(fewest.balanced(too_much), 0);
+    };
+    return longest_refuted(at_least, least, kBisections);
+  }
+
+  /// A time that the layer takes at least if `at_least(t)`, which falls, is what it takes at least if it takes no longer than t.
+  template <class AtLeast>
+  static double longest_refuted(AtLeast&& at_least, double known, int steps) {
+    double below = known, above = known;
+    if (at_least(below) <= below) return below;
+    while (at_least(above) > above) below = above, above = 2 * above + 1e-9;
+    for (int i = 0; i < steps; ++i) {
+      const double middle = (below + above) / 2;
+      (at_least(middle) <= middle ? above : below) = middle;
+    }
+    return below;
   }
 
   const Demand& d_;

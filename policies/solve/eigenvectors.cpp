@@ -31,4 +31,16 @@ Matrix<double> top_eigenvectors(Matrix<double> symmetric, int count) {
   return out;
 }
 
+double largest_eigenvalue(Matrix<double> symmetric) {
+  const auto n = static_cast<lapack_int>(symmetric.rows);
+  ensure(symmetric.columns == n && n > 0, "eigenvalues are those of a square matrix");
+  std::vector<double> values(static_cast<std::size_t>(n));
+  double unused = 0;
+  std::vector<lapack_int> support(2);
+  lapack_int found = 0;
+  const lapack_int error = LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'N', 'I', 'U', n, symmetric.cells.data(), n, 0, 0, n, n, 0, &found, values.data(), &unused, 1, support.data());
+  ensure(error == 0 && found == 1, "LAPACK finds the eigenvalue");
+  return values.front();
+}
+
 }  // namespace epsim

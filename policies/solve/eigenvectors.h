@@ -8,4 +8,7 @@ namespace epsim {
 /// eigenvalues are some basis of their space.
 Matrix<double> top_eigenvectors(Matrix<double> symmetric, int count);
 
+/// The largest eigenvalue of a symmetric matrix [n][n], n at least 1: no v' M v is more than it times v' v, but for rounding.
+double largest_eigenvalue(Matrix<double> symmetric);
+
 }  // namespace epsim

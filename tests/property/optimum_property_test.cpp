@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "policies/load_bound.h"
 #include "sim/engine.h"
@@ -248,6 +250,71 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   EXPECT_GT(layer, 0.9);
   EXPECT_GT(shared, 0.9);
   for (const char* because : {"busiest rank", "computing", "all in turn", "calls and waits", "company", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+}
+
+// The same where tokens cross to a node once, for machines and layers on which what they share decides: as many slots on each rank, some experts that most tokens want, groups that are wanted together, and all placements where there are few.
+TEST(OptimumProperty, NoPlacementSharesMoreRowsThanTheBoundsAllow) {
+  const ComputeModel compute = part_from_yaml(builtin_computes(), "roofline");
+  const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+  std::map<std::string_view, int> bound_by;
+  std::map<std::string_view, double> closest;
+  for (std::uint64_t seed = 0; seed < 600; ++seed) {
+    Rng rng(seed, Stream::test, 45);
+    const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
+    const int nodes = pick(2, 4), per_node = pick(1, 4), ranks = nodes * per_node, each = pick(1, 3), slots = ranks * each, experts = std::max(2, slots - pick(0, seed % 3 == 0 ? 3 : 0)), k = std::min(experts, pick(1, 5));
+    const Topology t = seed % 4 == 0 ? testing::uneven_nodes(ranks, nodes, rng)
+                                     : part_from_yaml(builtin_clusters(), fmt::format("{{rail_fat_tree: {{nodes: {}, ranks_per_node: {}, device: h100}}}}", nodes, per_node));
+    Routing routing;
+    routing.experts = experts, routing.top_k = k, routing.first_token = {0};
+    const int tokens = pick(1, seed % 5 == 0 ? 400 : 40), group = pick(1, k);
+    const double skew = rng.uniform() * 3;
+    for (int r = 0; r < ranks; ++r) routing.first_token.push_back(routing.first_token.back() + (rng.below(8) == 0 ? 0 : tokens));
+    for (std::int64_t token = 0; token < routing.tokens(); ++token) {
+      std::vector<std::uint16_t> chosen;
+      while (static_cast<int>(chosen.size()) < k) {  // a group of neighbours, the low ones more often
+        const auto first = static_cast<int>(std::pow(rng.uniform(), 1 + skew) * experts);
+        for (int i = first; i < first + group && static_cast<int>(chosen.size()) < k; ++i)
+          if (const auto e = static_cast<std::uint16_t>(i % experts); std::ranges::find(chosen, e) == chosen.end()) chosen.push_back(e);
+      }
+      routing.expert.insert(routing.expert.end(), chosen.begin(), chosen.end());
+    }
+    routing.weight.assign(routing.expert.size(), 1);
+    Pricing pricing;
+    pricing.hidden = seed % 3 == 0 ? 256 : 8192, pricing.expert_ffn = seed % 2 == 0 ? 8 : 1024;
+    const char* const name = seed % 5 == 1 ? "hierarchical: {reduce_in_node: false}" : seed % 5 == 2 ? "direct: {dedup: rank}" : "hierarchical";
+    SCOPED_TRACE(name + (", case " + std::to_string(seed)));
+    const Exchange exchange = part_from_yaml(builtin_exchanges(), name, static_cast<const Shape*>(nullptr));
+    std::vector<std::int32_t> first_slot;
+    for (int r = 0; r <= ranks; ++r) first_slot.push_back(r * each);
+    std::vector<std::uint16_t> of_slot;
+    for (int i = 0; i < slots; ++i) of_slot.push_back(static_cast<std::uint16_t>(i < experts ? i : pick(0, experts - 1)));
+    const MachineCuts cuts = cuts_of(t, exchange);
+    std::optional<OptimumBounds> bounds;
+    int left = slots <= 4 ? 24 : 12;
+    std::ranges::sort(of_slot);  // neighbours together, and then all orders of few slots, or some of many
+    do {
+      const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts(std::vector(of_slot), first_slot, experts), rule, t);
+      if (!bounds) {
+        Demand demand = demand_of(plan, exchange, t, pricing, compute);
+        demand.together = Matrix<std::int64_t>(experts, experts);
+        for (std::int64_t i = 0; i < routing.tokens() * k; ++i)
+          for (std::int64_t j = i / k * k; j < i / k * k + k; ++j)
+            if (i != j) ++demand.together(routing.expert[static_cast<std::size_t>(i)], routing.expert[static_cast<std::size_t>(j)]);
+        demand.evenly = true;
+        bounds = optimum_bounds(demand, t, cuts);
+        ++bound_by[bounds->layer_s.because];
+      }
+      const Schedule schedule = exchange.schedule(plan, t, pricing);
+      const char* const network = rng.below(2) ? "ideal" : "fair";
+      const double end = simulate(schedule, t, testing::network_named(network), compute, Precision::bf16).end.seconds();
+      ASSERT_GE(end, bounds->layer_s.value) << network << ": " << bounds->layer_s.because;
+      if (end > 0) closest[bounds->layer_s.because] = std::max(closest[bounds->layer_s.because], bounds->layer_s.value / end);
+      if (slots > 4)
+        for (std::size_t i = of_slot.size(); i-- > 1;) std::swap(of_slot[i], of_slot[rng.below(i + 1)]);
+    } while (--left > 0 && (slots > 4 || std::ranges::next_permutation(of_slot).found));
+  }
+  for (const char* because : {"company", "calls and waits", "crossing in turn"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+  EXPECT_GT(closest["company"], 0.9);
 }
 
 }  // namespace
