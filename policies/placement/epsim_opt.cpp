@@ -206,13 +206,13 @@ class Search {
         const int expert = rng.below(8) == 0 ? LayerGuess::kEmpty : other;
         if (expert == at_a || on_same_rank(guess, a, expert) || (at_a == LayerGuess::kEmpty && filled(guess) >= slots_of(problem_, settings_))) continue;
         guess.put(a, expert);
-        if (!keep(guess, now, threshold)) guess.put(a, at_a);
+        if (!keep(guess, now, threshold)) guess.undo();
       } else {
         const int b = static_cast<int>(rng.below(places));
         const int at_b = guess.experts()[static_cast<std::size_t>(b)];
         if (guess.rank_of_place(a) == guess.rank_of_place(b) || at_a == at_b || on_same_rank(guess, b, at_a) || on_same_rank(guess, a, at_b)) continue;
         guess.swap(a, b);
-        if (!keep(guess, now, threshold)) guess.swap(a, b);
+        if (!keep(guess, now, threshold)) guess.undo();
       }
       if (now < least) least = now, best = guess.experts();
     }

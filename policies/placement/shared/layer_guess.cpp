@@ -35,8 +35,16 @@ std::vector<std::shared_ptr<const Routing>> tokens_of_counts(const Problem& prob
 LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows) : problem_(problem), rows_(rows), first_(std::move(first)) {
   const Topology* topology = problem.topology;
   for (const Rank r : ids<Rank>(problem.ranks)) {
-    node_of_.push_back(topology ? topology->node_of(r) : Node(0)), local_.push_back(topology ? topology->local_index(r) : 0);
+    node_of_.push_back(topology ? topology->node_of(r) : Node(0));
     for (std::int32_t p = first_[r]; p < first_[r + 1]; ++p) rank_of_place_.push_back(r);
+  }
+  if (topology && rows_ == Rows::node) {
+    gateway_ = Matrix<std::int32_t>(problem.ranks, topology->nodes());
+    for (const Rank home : ids<Rank>(problem.ranks))
+      for (const Node node : ids<Node>(topology->nodes())) {
+        const std::span<const Rank> there = topology->ranks_of(node);
+        gateway_(home, node) = there[static_cast<std::size_t>(topology->local_index(home)) % there.size()];
+      }
   }
   if (topology && problem.pricing.hidden > 0) {
     const double row = static_cast<double>(problem.pricing.dispatch_row() + problem.pricing.combine_row());
@@ -70,16 +78,16 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
   std::partial_sum(choices_first_.begin(), choices_first_.end(), choices_first_.begin());
   choices_.resize(experts.size());
   std::vector<std::uint32_t> next(choices_first_.begin(), choices_first_.end() - 1);
+  looked_at_ = Matrix<std::int32_t>(problem.experts, batches_);
   Matrix<std::uint32_t> dealt(problem.ranks, problem.experts);  // of this batch, as the replica rule begins anew with each
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const std::size_t token = i / static_cast<std::size_t>(top_k_), e = experts[i];
     if (i > 0 && batch_of_[token] != batch_of_[(i - 1) / static_cast<std::size_t>(top_k_)]) std::ranges::fill(dealt.cells, 0U);
     const std::uint32_t home = home_[token];
-    choices_[next[e]++] = {static_cast<std::uint32_t>(i), home + dealt(home, static_cast<std::int64_t>(e))++};
+    choices_[next[e]++] = {static_cast<std::uint32_t>(token), home + dealt(home, static_cast<std::int64_t>(e))++};
+    ++looked_at_(static_cast<std::int64_t>(e), batch_of_[token]);
   }
-  Matrix<double> looked_at(problem.experts, batches_);
-  for (std::size_t i = 0; i < experts.size(); ++i) ++looked_at(experts[i], batch_of_[i / static_cast<std::size_t>(top_k_)]);
-  for (std::size_t i = 0; i < weight_.cells.size(); ++i) weight_.cells[i] = looked_at.cells[i] > 0 ? weight_.cells[i] / (looked_at.cells[i] * scale_) : 1;
+  for (std::size_t i = 0; i < weight_.cells.size(); ++i) weight_.cells[i] = looked_at_.cells[i] > 0 ? weight_.cells[i] / (looked_at_.cells[i] * scale_) : 1;
   for (std::size_t c = 0; c < kCostTable; ++c) cost_of_copies_.push_back(c == 0 ? 0 : seconds_of(static_cast<double>(c)));
 }
 
@@ -101,7 +109,8 @@ void LayerGuess::set(std::vector<int> expert_of_place) {
     if (expert_of_place_[p] != kEmpty) places_of_[static_cast<std::size_t>(expert_of_place_[p])].push_back(static_cast<int>(p));
   copies_ = Matrix<std::int32_t>(static_cast<std::int64_t>(rank_of_place_.size()), batches_);
   ports_.assign(static_cast<std::size_t>(problem_.ranks), {});
-  rank_of_choice_.assign(choices_.size(), -1);
+  on_rank_ = Matrix<std::uint16_t>(static_cast<std::int64_t>(home_.size()), problem_.ranks);
+  on_node_ = Matrix<std::uint16_t>(static_cast<std::int64_t>(home_.size()), *std::ranges::max_element(node_of_) + 1);
   compute_s_ = Matrix<double>(problem_.ranks, batches_ + 1);
   stale_.assign(static_cast<std::size_t>(problem_.ranks), 1);
   stale_ranks_.resize(static_cast<std::size_t>(problem_.ranks));
@@ -110,32 +119,23 @@ void LayerGuess::set(std::vector<int> expert_of_place) {
     const std::vector<int>& places = places_of_[e];
     ensure(!places.empty(), "every expert has a place");
     for (std::uint32_t c = choices_first_[e]; c < choices_first_[e + 1]; ++c) {
-      const Choice& choice = choices_[c];
-      const int place = places[choice.ordinal % places.size()];
-      ++copies_(place, batch_of_[choice.index / static_cast<std::uint32_t>(top_k_)]);
-      count_row(choice.index, rank_of_place_[static_cast<std::size_t>(place)], 1);
-      rank_of_choice_[choice.index] = rank_of_place_[static_cast<std::size_t>(place)];
+      const auto& [token, ordinal] = choices_[c];
+      const int place = places[ordinal % places.size()], rank = rank_of_place_[static_cast<std::size_t>(place)];
+      ++copies_(place, batch_of_[token]);
+      come(token, rank);
     }
   }
   refresh();
+  forget_change();
 }
 
-/// Adds or takes away the rows that a copy on `rank` makes, given where the token's other copies are. The copy itself must be nowhere.
-void LayerGuess::count_row(std::uint32_t index, int rank, std::int64_t sign) {
-  const std::uint32_t token = index / static_cast<std::uint32_t>(top_k_), begin = token * static_cast<std::uint32_t>(top_k_);
-  const int home = home_[token], node = node_of_[static_cast<std::size_t>(rank)], home_node = node_of_[static_cast<std::size_t>(home)];
-  bool on_rank = false, on_node = false;
-  if (rows_ != Rows::copy)
-    for (std::uint32_t i = begin; i < begin + static_cast<std::uint32_t>(top_k_); ++i) {
-      const int other = rank_of_choice_[i];
-      if (i == index || other < 0) continue;
-      on_rank |= other == rank;
-      on_node |= node_of_[static_cast<std::size_t>(other)] == node;
-    }
-  if (on_rank || rank == home) return;
+/// Adds or takes away the rows that a token's copy on `rank` makes, which has no other there.
+void LayerGuess::count_row(int home, int rank, bool on_node, std::int64_t sign) {
+  if (rank == home) return;
+  const int node = node_of_[static_cast<std::size_t>(rank)];
   Ports& to = ports_[static_cast<std::size_t>(rank)];
   Ports& from = ports_[static_cast<std::size_t>(home)];
-  if (node == home_node) {
+  if (node == node_of_[static_cast<std::size_t>(home)]) {
     from.node_out += sign, to.node_in += sign;
     return;
   }
@@ -143,43 +143,80 @@ void LayerGuess::count_row(std::uint32_t index, int rank, std::int64_t sign) {
     from.far_out += sign, to.far_in += sign;
     return;
   }
-  // By way of the rank of the other node that has the sender's place.
-  const std::span<const Rank> there = problem_.topology->ranks_of(Node(node));
-  const int gateway = there[static_cast<std::size_t>(local_[static_cast<std::size_t>(home)]) % there.size()];
+  const int gateway = gateway_(home, node);
   if (!on_node) from.far_out += sign, ports_[static_cast<std::size_t>(gateway)].far_in += sign;
   if (gateway != rank) ports_[static_cast<std::size_t>(gateway)].node_out += sign, to.node_in += sign;
 }
 
-/// Sends the copies of an expert to other places.
-void LayerGuess::deal(int expert, const std::vector<int>& places) {
+/// A copy of a token comes to a rank.
+void LayerGuess::come(std::uint32_t token, int rank) {
+  const bool first_on_rank = on_rank_(token, rank)++ == 0, first_on_node = on_node_(token, node_of_[static_cast<std::size_t>(rank)])++ == 0;
+  if (first_on_rank || rows_ == Rows::copy) count_row(home_[token], rank, !first_on_node, 1);
+}
+
+/// A copy of a token leaves a rank.
+void LayerGuess::leave(std::uint32_t token, int rank) {
+  const bool last_on_rank = --on_rank_(token, rank) == 0, last_on_node = --on_node_(token, node_of_[static_cast<std::size_t>(rank)]) == 0;
+  if (last_on_rank || rows_ == Rows::copy) count_row(home_[token], rank, !last_on_node, -1);
+}
+
+/// Sends the copies of an expert from places to others: `move(token, from, to)` for each token that changes rank.
+template <typename Move>
+void LayerGuess::deal(int expert, const std::vector<int>& before, const std::vector<int>& places, Move&& move) {
   const auto e = static_cast<std::size_t>(expert);
-  const std::vector<int>& before = places_of_[e];
-  const auto touch = [&](int place) {
-    const int rank = rank_of_place_[static_cast<std::size_t>(place)];
-    if (!std::exchange(stale_[static_cast<std::size_t>(rank)], 1)) stale_ranks_.push_back(rank);
-  };
-  for (const int p : before) touch(p);
-  for (const int p : places) touch(p);
+  if (before.size() == 1 && places.size() == 1) {
+    const int from = before[0], to = places[0], old_rank = rank_of_place_[static_cast<std::size_t>(from)], new_rank = rank_of_place_[static_cast<std::size_t>(to)];
+    for (int b = 0; b < batches_; ++b) copies_(from, b) -= looked_at_(expert, b), copies_(to, b) += looked_at_(expert, b);
+    if (old_rank != new_rank)
+      for (std::uint32_t c = choices_first_[e]; c < choices_first_[e + 1]; ++c) move(choices_[c].token, old_rank, new_rank);
+    return;
+  }
+  const auto old_places = static_cast<std::uint32_t>(before.size()), new_places = static_cast<std::uint32_t>(places.size());
   for (std::uint32_t c = choices_first_[e]; c < choices_first_[e + 1]; ++c) {
-    const Choice& choice = choices_[c];
-    const int from = before[choice.ordinal % before.size()], to = places[choice.ordinal % places.size()];
+    const auto& [token, ordinal] = choices_[c];
+    const int from = before[ordinal % old_places], to = places[ordinal % new_places];
     if (from == to) continue;
-    const std::uint32_t token = choice.index / static_cast<std::uint32_t>(top_k_);
     --copies_(from, batch_of_[token]), ++copies_(to, batch_of_[token]);
     const int old_rank = rank_of_place_[static_cast<std::size_t>(from)], new_rank = rank_of_place_[static_cast<std::size_t>(to)];
-    if (old_rank == new_rank) continue;
-    rank_of_choice_[choice.index] = -1;
-    count_row(choice.index, old_rank, -1);
-    count_row(choice.index, new_rank, 1);
-    rank_of_choice_[choice.index] = new_rank;
+    if (old_rank != new_rank) move(token, old_rank, new_rank);
   }
-  places_of_[e] = places;
+}
+
+/// Sends the copies of an expert to other places, and remembers from where.
+void LayerGuess::send(int expert, std::vector<int> places) {
+  std::vector<int>& now = places_of_[static_cast<std::size_t>(expert)];
+  for (const std::vector<int>* touched : {&now, &places})
+    for (const int place : *touched) {
+      const int rank = rank_of_place_[static_cast<std::size_t>(place)];
+      if (!std::exchange(stale_[static_cast<std::size_t>(rank)], 1)) stale_ranks_.push_back(rank);
+    }
+  deal(expert, now, places, [this](std::uint32_t token, int from, int to) { leave(token, from), come(token, to); });
+  last_.sent.emplace_back(expert, std::exchange(now, std::move(places)));
+}
+
+void LayerGuess::forget_change() { last_.sent.clear(), last_.held.clear(), last_.ranks.clear(), last_.compute_s.clear(), last_.ports = ports_; }
+
+void LayerGuess::undo() {
+  for (; !last_.sent.empty(); last_.sent.pop_back()) {
+    auto& [expert, places] = last_.sent.back();
+    std::vector<int>& now = places_of_[static_cast<std::size_t>(expert)];
+    deal(expert, now, places, [this](std::uint32_t token, int from, int to) {
+      --on_rank_(token, from), ++on_rank_(token, to);
+      --on_node_(token, node_of_[static_cast<std::size_t>(from)]), ++on_node_(token, node_of_[static_cast<std::size_t>(to)]);
+    });
+    now = std::move(places);
+  }
+  for (const auto& [place, expert] : last_.held) expert_of_place_[static_cast<std::size_t>(place)] = expert;
+  for (std::size_t i = 0; i < last_.ranks.size(); ++i) std::copy_n(last_.compute_s.begin() + static_cast<std::ptrdiff_t>(i) * (batches_ + 1), batches_ + 1, compute_s_.row(last_.ranks[i]).begin());
+  ports_ = last_.ports;
+  forget_change();
 }
 
 void LayerGuess::refresh() {
   for (const int r : stale_ranks_) {
     stale_[static_cast<std::size_t>(r)] = 0;
     const std::span<double> row = compute_s_.row(r);
+    last_.ranks.push_back(r), last_.compute_s.insert(last_.compute_s.end(), row.begin(), row.end());
     std::ranges::fill(row, 0.0);
     for (std::int32_t p = first_[static_cast<std::size_t>(r)]; p < first_[static_cast<std::size_t>(r) + 1]; ++p) {
       const int expert = expert_of_place_[static_cast<std::size_t>(p)];
@@ -197,33 +234,37 @@ void LayerGuess::refresh() {
 }
 
 void LayerGuess::swap(int a, int b) {
+  forget_change();
   const int x = expert_of_place_[static_cast<std::size_t>(a)], y = expert_of_place_[static_cast<std::size_t>(b)];
   if (x == y) return;
   const auto moved = [&](int expert, int from, int to) {
     std::vector<int> places = places_of_[static_cast<std::size_t>(expert)];
     *std::ranges::find(places, from) = to;
     std::ranges::sort(places);
-    deal(expert, places);
+    send(expert, std::move(places));
   };
   if (x != kEmpty) moved(x, a, b);
   if (y != kEmpty) moved(y, b, a);
+  last_.held = {{a, x}, {b, y}};
   std::swap(expert_of_place_[static_cast<std::size_t>(a)], expert_of_place_[static_cast<std::size_t>(b)]);
   refresh();
 }
 
 void LayerGuess::put(int place, int expert) {
+  forget_change();
   const int old = std::exchange(expert_of_place_[static_cast<std::size_t>(place)], expert);
   if (old == expert) return;
+  last_.held = {{place, old}};
   if (old != kEmpty) {
     std::vector<int> places = places_of_[static_cast<std::size_t>(old)];
     std::erase(places, place);
     ensure(!places.empty(), "every expert has a place");
-    deal(old, places);
+    send(old, std::move(places));
   }
   if (expert != kEmpty) {
     std::vector<int> places = places_of_[static_cast<std::size_t>(expert)];
     places.insert(std::ranges::upper_bound(places, place), place);
-    deal(expert, places);
+    send(expert, std::move(places));
   }
   refresh();
 }

@@ -28,6 +28,8 @@ class LayerGuess {
   void swap(int a, int b);
   /// Puts another expert, or none, in a place. The expert that leaves must have another place.
   void put(int place, int expert);
+  /// Takes back the last `swap` or `put`, once.
+  void undo();
 
   double seconds() const;
   int slowest_rank() const;   ///< the one that computes longest, over all batches
@@ -36,15 +38,29 @@ class LayerGuess {
 
  private:
   struct Choice {
-    std::uint32_t index;    ///< token x top_k + place among its choices
+    std::uint32_t token;
     std::uint32_t ordinal;  ///< which place of the expert's: ordinal mod places
   };
   struct Ports {
     std::int64_t node_in = 0, node_out = 0, far_in = 0, far_out = 0;  ///< rows
   };
 
-  void deal(int expert, const std::vector<int>& places);
-  void count_row(std::uint32_t index, int rank, std::int64_t sign);
+  /// What the last change has changed, as it was.
+  struct Change {
+    std::vector<std::pair<int, std::vector<int>>> sent;  ///< experts and their places, in the order of the change
+    std::vector<std::pair<int, int>> held;               ///< places and their experts
+    std::vector<int> ranks;
+    std::vector<double> compute_s;                       ///< of those ranks, one after another
+    std::vector<Ports> ports;
+  };
+
+  void count_row(int home, int rank, bool on_node, std::int64_t sign);
+  void come(std::uint32_t token, int rank);
+  void leave(std::uint32_t token, int rank);
+  template <typename Move>
+  void deal(int expert, const std::vector<int>& before, const std::vector<int>& places, Move&& move);
+  void send(int expert, std::vector<int> places);
+  void forget_change();
   void refresh();
   double seconds_of(double copies) const;      // of those looked at
   double expert_seconds(double copies) const;  // the same, from a table
@@ -57,20 +73,23 @@ class LayerGuess {
   double near_row_s_ = 0, far_row_s_ = 0;      // seconds a row keeps a port busy, both exchanges
   std::vector<std::int32_t> first_;            // [R+1]
   std::vector<std::int32_t> rank_of_place_;    // [places]
-  std::vector<std::int32_t> node_of_, local_;  // [R]
+  std::vector<std::int32_t> node_of_;          // [R]
+  Matrix<std::int32_t> gateway_;               // [R][nodes] where the rows of a home rank enter another node: at the rank that has the sender's place. Only for Rows::node
   std::vector<std::uint32_t> choices_first_;   // [E+1]
   std::vector<Choice> choices_;                // by expert
   std::vector<std::uint16_t> batch_of_, home_; // [T]
-  std::vector<std::int32_t> rank_of_choice_;   // [T x k], -1 while it is nowhere
+  Matrix<std::uint16_t> on_rank_, on_node_;    // [T][R], [T][nodes] copies of a token there
   std::vector<int> expert_of_place_;
   std::vector<std::vector<int>> places_of_;    // [E], ascending
   Matrix<std::int32_t> copies_;                // [places][batches], of those looked at
+  Matrix<std::int32_t> looked_at_;             // [E][batches] copies of those looked at
   Matrix<double> weight_;                      // [E][batches] what a copy that is looked at stands for beyond the mean: loads are exact where tokens are sampled
   std::vector<Ports> ports_;                   // [R]
   std::vector<double> cost_of_copies_;         // seconds by number of copies that are looked at
   Matrix<double> compute_s_;                   // [R][batches + 1]; the last: all batches together
   std::vector<char> stale_;                    // [R] whose compute_s_ must be added up again
   std::vector<int> stale_ranks_;
+  Change last_;
 };
 
 }  // namespace epsim
