@@ -24,12 +24,18 @@ struct Demand {
   std::vector<double> speed;           ///< [R] as in Problem; empty: all alike
   bool all_ways = true;                ///< the exchange goes the ways that the cuts know: not where ranks are down, around which it goes others
   bool evenly = false;                 ///< the replica rule deals each rank's copies of an expert to its replicas in equal parts, to within one; otherwise bounds hold with any rule
+  bool hops_wait = true;               ///< a rank sends on what came by one hop only when all of it has come; not where chunks follow each other
   bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come, whomever they are for, and results leave it, whosever they are, when all are done; not where chunks are computed one by one
 };
 
 /// Whether a schedule has all of a rank's experts in one kernel phase, so that they wait for all its rows: there are two, the shared expert's and theirs.
 inline bool experts_wait(const Schedule& schedule) {
   return std::ranges::count(schedule.phases, Phase::Kind::kernel, &Phase::kind) <= 2;
+}
+
+/// Whether no transfer of a schedule waits for one before it to be sent, as that of a chunk does.
+inline bool hops_wait(const Schedule& schedule) {
+  return std::ranges::all_of(schedule.phases, [](const Phase& phase) { return phase.kind != Phase::Kind::transfer || phase.after_sent.empty(); });
 }
 
 /// What no placement into the demand's slots can pass. Each says which argument gave it.

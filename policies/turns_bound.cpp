@@ -187,7 +187,7 @@ class Turns {
   }
 
   /// Seconds until the rows of an expert that is whole on a rank have come from other nodes, and until their results have left: they enter the node by several ranks, the fewer the sooner, and pass from these to the expert's one after
-  /// another. What was last to begin passing there waits for all that enters with it.
+  /// another. What was last to begin passing there waits for all that enters with it, unless chunks follow each other.
   std::pair<double, double> crossing_waits(const Crossing& crossing, std::size_t e, std::size_t i) const {
     const std::size_t at = serving_[i];
     const double straight = entering_by(crossing, e, at);
@@ -198,7 +198,8 @@ class Turns {
       for (const double entering : by_others) {
         if (entering == 0) break;
         passing += entering;
-        longest = std::max(longest, relayed_s + static_cast<double>(row_bytes) * (entering / widest + passing / relayed_rate));
+        const double enters = entering / widest, passes = passing / relayed_rate;
+        longest = std::max(longest, relayed_s + static_cast<double>(row_bytes) * (d_.hops_wait ? enters + passes : std::max(enters, passes)));
       }
       return longest;
     };
@@ -363,24 +364,6 @@ class Turns {
     return bound;
   }
 
-  /// Seconds for which what enters by other ranks of a node, and its results, pass the links of those that compute it, over all ranks; every one of these waits for all others of its node. In the mean over the ranks that it waits for, it
-  /// waits for what enters by one of them, and then for what passes from this and from all by which more enters.
-  double passing(const Crossing& crossing) const {
-    const double back = d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row);
-    double all = 0;
-    for (std::size_t e = 0; e < experts_.size(); ++e) {
-      double least = kInfinity;
-      for (const std::size_t at : serving_) {
-        const std::vector<double> by_others = entering_by_others(crossing, e, at);
-        double rows = -experts_[e].shared.front();
-        for (std::size_t j = 0; j < by_others.size(); ++j) rows += by_others[j] * static_cast<double>(j + 1) / static_cast<double>(by_others.size());
-        least = std::min(least, rows <= 0 ? 0 : rows * (static_cast<double>(d_.dispatch_row) / crossing.relayed_in[at] + back / crossing.relayed_out[at]));
-      }
-      all += least;
-    }
-    return all;
-  }
-
   double crossing_in_turn(const Crossing& crossing) const {
     if (d_.together.rows == 0 || d_.tokens_with.empty() || d_.dispatch_row == 0 || d_.combine_row == 0 || ranks() < d_.kept.rows) return 0;
     const std::int32_t nodes = std::ranges::max(crossing.node) + 1;
@@ -403,13 +386,12 @@ class Turns {
     const double own_of_replica = d_.evenly ? static_cast<double>(widest) : kInfinity;
     double compute = 0, least = kInfinity;
     for (const Expert& e : experts_) compute += e.compute;
-    const double passing_s = spare_ == 0 ? passing(crossing) : 0;
     // The mean over ranks, with so many rows that cross and replicas.
     const auto mean = [&](double rows, std::int64_t replicas) {
       const std::int64_t whole = std::max<std::int64_t>(0, wanted_by_all - replicas);
       const std::int64_t others = ranks() - (whole + fullest_ - 1) / fullest_;  // ranks that may have none of these
       const auto waiting = static_cast<double>(std::max<std::int64_t>(0, ranks() - others * widest));
-      const double others_s = waiting * (crossing.relayed_there_s + crossing.relayed_back_s) + (others == 0 ? passing_s : 0);
+      const double others_s = waiting * (crossing.relayed_there_s + crossing.relayed_back_s);
       return (compute + slowest_ * (row_seconds * rows + others_s)) / speeds_;
     };
     // From `z` replicas on, below twice as many.

@@ -59,7 +59,8 @@ Demand demand_of(const Plan& plan, const Exchange& exchange, const Topology& top
   if (anywhere && plan.routing.tokens() > 0) d.shared_anywhere_s = seconds(plan.routing.tokens(), pricing.shared_ffn);
   for (const Rank r : ids<Rank>(anywhere ? 0 : plan.ranks()))
     d.shared_seconds.push_back(pricing.shared_ffn > 0 ? seconds(plan.routing.first_token[r + 1] - plan.routing.first_token[r], pricing.shared_ffn) : 0);
-  d.experts_wait = experts_wait(exchange.schedule(plan, topology, pricing));
+  const Schedule schedule = exchange.schedule(plan, topology, pricing);
+  d.experts_wait = experts_wait(schedule), d.hops_wait = hops_wait(schedule);
   return d;
 }
 
