@@ -282,7 +282,7 @@ TEST(OptimumProperty, NoPlacementSharesMoreRowsThanTheBoundsAllow) {
     routing.weight.assign(routing.expert.size(), 1);
     Pricing pricing;
     pricing.hidden = seed % 3 == 0 ? 256 : 8192, pricing.expert_ffn = seed % 2 == 0 ? 8 : 1024;
-    const char* const name = seed % 5 == 1 ? "hierarchical: {reduce_in_node: false}" : seed % 5 == 2 ? "direct: {dedup: rank}" : "hierarchical";
+    const char* const name = seed % 5 == 1 ? "hierarchical: {reduce_in_node: false}" : seed % 5 == 2 ? "direct: {dedup: rank}" : seed % 5 == 3 ? "hierarchical: {chunks: 4}" : "hierarchical";
     SCOPED_TRACE(name + (", case " + std::to_string(seed)));
     const Exchange exchange = part_from_yaml(builtin_exchanges(), name, static_cast<const Shape*>(nullptr));
     std::vector<std::int32_t> first_slot;
