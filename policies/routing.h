@@ -72,7 +72,7 @@ struct Routing {
   std::int64_t tokens() const { return first_token.back(); }
   /// Whether a choice is of an expert that computes.
   bool computes(std::size_t choice) const { return expert[choice] < experts; }
-  float priority_of(std::int64_t token) const;
+  float priority_of(std::int64_t token) const;  ///< of a token, as `priority` says
 };
 
 /// Routes the tokens of a batch whose home ranks are [begin, end) through a layer; other tokens' choices stay unset, unless the router's scope is the batch. `router` is not used by a source of ready choices, and `seed` only by routers that draw.

@@ -164,8 +164,7 @@ class Turns {
     };
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       experts_[e].wait = kInfinity;
-      for (std::size_t i = 0; i < serving_.size(); ++i)
-      {
+      for (std::size_t i = 0; i < serving_.size(); ++i) {
         const auto [enter, leave] = cuts_.crossing ? crossing_waits(*cuts_.crossing, e, i) : std::pair{0.0, 0.0};
         experts_[e].wait = std::min(experts_[e].wait, std::max(enter, side(cuts_.there, near_there, e, i, d_.dispatch_row)) + std::max(leave, side(cuts_.back, near_back, e, i, d_.combine_row)));
       }
