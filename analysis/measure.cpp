@@ -80,7 +80,7 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
       const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
       d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) / (speeds.empty() ? 1 : speeds[r]) : 0);
     }
-  d.evenly = e.replica.evenly && e.capacity.overflow != Capacity::Overflow::other_replica && plan.dropped_on_arrival.rows == 0;
+  d.in_turn = e.replica.in_turn && e.capacity.overflow != Capacity::Overflow::other_replica && plan.dropped_on_arrival.rows == 0;
   d.experts_wait = experts_wait(run.schedule), d.hops_wait = hops_wait(run.schedule);
   d.all_ways = !e.era(run.batch).survivors;
   return d;

@@ -23,7 +23,7 @@ struct Demand {
   double shared_anywhere_s = 0;        ///< of the shared expert over all tokens in one call at speed 1, where any rank may compute it for any token; then `shared_seconds` is empty. One call must not take longer than several
   std::vector<double> speed;           ///< [R] as in Problem; empty: all alike
   bool all_ways = true;                ///< the exchange goes the ways that the cuts know: not where ranks are down, around which it goes others
-  bool evenly = false;                 ///< the replica rule deals each rank's copies of an expert to its replicas in equal parts, to within one; otherwise bounds hold with any rule
+  bool in_turn = false;                ///< the replica rule deals in turn (ReplicaRule::in_turn); otherwise bounds hold with any rule
   bool hops_wait = true;               ///< a rank sends on what came by one hop only when all of it has come; not where chunks follow each other
   bool experts_wait = true;            ///< a rank's experts begin when all rows to it have come, whomever they are for, and results leave it, whosever they are, when all are done; not where chunks are computed one by one
 };
@@ -46,7 +46,7 @@ struct OptimumBounds {
   Certificate layer_s;     ///< simulated time of the layer
 };
 
-/// Bounds over all placements and replica rules (but for `Demand::evenly`), for slots and choices as they are. They rest on these facts:
+/// Bounds over all placements and replica rules (but for `Demand::in_turn`), for slots and choices as they are. They rest on these facts:
 /// 1. A rank with s slots computes at most the copies of its s most wanted experts for its own tokens; a node likewise with all its slots. All other copies of its tokens leave it, and come back as results. (`keep` below.)
 /// 2. A row stands for at most m copies: 1 where each copy travels alone; the slots of one rank, of one node, or any number, but never more than top_k, where rows are merged there.
 /// 3. What leaves (or enters) a rank or node crosses its cut, so some link of it is busy for bytes / (bandwidth of the cut) at least.

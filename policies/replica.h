@@ -8,8 +8,8 @@ struct ReplicaRule {
   std::string_view summary;
   /// The rule reads `Copies::choice`.
   bool by_choice = false;
-  /// Each source's copies of an expert go to its replicas in equal parts, to within one copy, wherever these are: bounds for all placements rest on it (policies/turns_bound.h).
-  bool evenly = false;
+  /// The n-th copy of an expert from rank s goes to replica (s + n) mod c of its c, wherever these are: bounds for all placements rest on it (policies/turns_bound.h).
+  bool in_turn = false;
 
   /// What a rule knows of a layer before it deals: global counts.
   struct Layer {

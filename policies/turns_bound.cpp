@@ -4,8 +4,10 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <tuple>
 
 #include "policies/concave.h"
+#include "policies/configuration_bound.h"
 #include "policies/crossing_bound.h"
 
 namespace epsim {
@@ -13,6 +15,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kBisections = 24;         // of times whose refuting takes long
+constexpr std::int64_t kPacked = 32;    // experts up to which the sets are looked at that a rank may have
+constexpr std::int64_t kSlots = 64;     // of one expert that are told apart, or as many as there are ranks
 constexpr std::int64_t kSplits = 4096;  // copies of an expert up to which all ways to split them are tried
 
 /// The sum of the first `count`, or of all.
@@ -21,27 +25,45 @@ double sum_of_first(const std::vector<double>& values, std::int64_t count) {
   return std::accumulate(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), 0.0);
 }
 
+/// What a slot computes of an expert, in seconds on one rank.
+struct Call {
+  double compute = 0;  ///< at speed 1
+  double wait = 0;     ///< of the rank that computes it: until its rows have come, and its results have left
+};
+
 /// What an expert takes, in seconds on one rank.
 struct Expert {
   std::int64_t copies = 0;
-  double compute = 0;              ///< one call, at speed 1
-  std::vector<double> shared;      ///< by slots that hold it, from 1: copies of it that share a row with another's, at most, a half of each pair
-  std::vector<double> alone;       ///< by slots that hold it: of the fullest of them, were nothing else on it
-  double wait = 0;                 ///< of a rank that holds it whole: until its rows have come, and its results have left
+  double compute = 0;                    ///< one call, at speed 1
+  std::vector<double> computes;          ///< by slots that hold it, from 1: all their calls, at speed 1
+  std::vector<double> shared;            ///< by slots that hold it: copies of it that share a row with another's, at most, a half of each pair
+  std::vector<double> alone;             ///< by slots that hold it, or fewer: of the fullest of them, were nothing else on it
+  std::vector<std::vector<Call>> calls;  ///< by slots that hold it, as far as what each of them computes is known
+  double wait = 0;                       ///< of a rank that holds it whole
 };
 
 /// Rows to ranks, or results from them, that come from an approach's latency away.
 struct Side {
   double latency = 0, row_seconds = 0;       ///< on the rank with the widest links
   std::vector<std::vector<double>> copies;   ///< by expert and slots that hold it, from 1: copies with so long a way, at least
+  std::vector<std::vector<std::int64_t>> near_only;  ///< by expert and slots that hold it: those of them that may have no copy with so long a way
+  std::int64_t approach = 0;                 ///< which of MachineCuts::there or ::back
+  std::int64_t homes = 0;                    ///< nearer to a rank, at most
   bool may_share = false, empty = false;     ///< rows may stand for several copies; they have no bytes
 
   /// Seconds that these keep links busy, at least.
   double seconds(std::size_t e, std::size_t holders, const Expert& expert) const {
     return row_seconds * std::max(0.0, copies[e][holders - 1] - (may_share ? expert.shared[holders - 1] : 0));
   }
-  bool far(std::size_t e) const { return empty || copies[e].front() > 0; }
+  /// Slots, of those that hold an expert, that need not wait for so long a way.
+  std::int64_t nearby(std::size_t e, std::size_t holders) const { return empty ? 0 : near_only[e][holders - 1]; }
 };
+
+/// How many of a home's copies of an expert go to replica `at` of `holders` where they are dealt in turn (ReplicaRule::in_turn).
+std::int64_t dealt(std::int64_t copies, std::int64_t home, std::int64_t at, std::int64_t holders) {
+  const std::int64_t offset = ((at - home) % holders + holders) % holders;
+  return copies / holders + (offset < copies % holders ? 1 : 0);
+}
 
 class Turns {
  public:
@@ -54,24 +76,22 @@ class Turns {
       fastest_ = std::max(fastest_, speed), slowest_ = std::min(slowest_, speed), speeds_ += speed;
     }
     spare_ = std::max<std::int64_t>(0, slots_ - d.kept.columns);
-    most_ = static_cast<std::size_t>(std::min(ranks(), 1 + spare_));
+    most_ = static_cast<std::size_t>(std::min(std::max<std::int64_t>(kSlots, ranks()), 1 + spare_));
     for (std::int64_t e = 0; e < d.kept.columns; ++e) {
       std::vector<std::int64_t> homes(static_cast<std::size_t>(d.kept.rows));
       for (std::int64_t r = 0; r < d.kept.rows; ++r) homes[static_cast<std::size_t>(r)] = d.kept(r, e);
       Expert expert;
       expert.copies = std::accumulate(homes.begin(), homes.end(), std::int64_t{0});
       if (expert.copies == 0) continue;
-      expert.compute = d.expert_seconds(expert.copies);
+      total_ += expert.copies;
       share_rows(expert, e);
       experts_.push_back(std::move(expert)), homes_.push_back(std::move(homes));
     }
     if (experts_.empty()) return;
-    const std::vector<Matrix<std::int64_t>> near_there = near_copies(cuts.there), near_back = near_copies(cuts.back);
-    in_ = sides(cuts.there, near_there, d.dispatch_row, d.dispatch_row_for);
-    out_ = sides(cuts.back, near_back, d.combine_row, d.combine_row_for);
-    find_waits(near_there, near_back);
-    for (std::size_t e = 0; e < experts_.size(); ++e) find_alone(e);
     replica_ = replica_seconds();
+    in_ = sides(cuts.there, serving_, d.dispatch_row, d.dispatch_row_for);
+    out_ = sides(cuts.back, serving_, d.combine_row, d.combine_row_for);
+    for (std::size_t e = 0; e < experts_.size(); ++e) find_calls(e), find_many(e), find_alone(e);
   }
 
   Certificate run() const {
@@ -89,6 +109,7 @@ class Turns {
       raise(company(in, out), "company");
     }
     if (cuts_.crossing) raise(crossing_in_turn(*cuts_.crossing), "crossing in turn");
+    if (spare_ == 0 && active() <= kPacked) raise(configuration_bound(configurations(), bound.value), "configurations");
     return bound;
   }
 
@@ -115,82 +136,147 @@ class Turns {
     }
   }
 
-  /// Copies from homes nearer to a rank than an approach, by expert and serving rank.
-  std::vector<Matrix<std::int64_t>> near_copies(const std::vector<Approach>& approaches) const {
-    std::vector<Matrix<std::int64_t>> all;
-    for (const Approach& approach : approaches) {
-      Matrix<std::int64_t>& near = all.emplace_back(active(), ranks());
-      for (std::int64_t e = 0; e < near.rows; ++e)
-        for (std::int64_t i = 0; i < near.columns; ++i)
-          for (const std::int32_t h : approach.nearer[serving_[static_cast<std::size_t>(i)]]) near(e, i) += homes_[static_cast<std::size_t>(e)][static_cast<std::size_t>(h)];
-    }
-    return all;
+  /// Copies of these homes that are nearer to each serving rank than each approach: [approach][serving rank].
+  Matrix<std::int64_t> near_copies(const std::vector<Approach>& approaches, const std::vector<std::int64_t>& homes) const {
+    Matrix<std::int64_t> near(static_cast<std::int64_t>(approaches.size()), ranks());
+    for (std::int64_t i = 0; i < near.rows; ++i)
+      for (std::int64_t s = 0; s < near.columns; ++s)
+        for (const std::int32_t h : approaches[static_cast<std::size_t>(i)].nearer[serving_[static_cast<std::size_t>(s)]]) near(i, s) += homes[static_cast<std::size_t>(h)];
+    return near;
   }
-  std::vector<Side> sides(const std::vector<Approach>& approaches, const std::vector<Matrix<std::int64_t>>& near, Bytes row_bytes, RowFor row_for) const {
-    if (row_bytes == 0 || approaches.empty()) return {Side{0, 0, std::vector(experts_.size(), std::vector<double>(most_)), false, true}};
+
+  /// Sides without experts: one for each approach that is used, and which it is.
+  static std::vector<Side> sides(const std::vector<Approach>& approaches, const std::vector<std::size_t>& serving, Bytes row_bytes, RowFor row_for) {
     std::vector<Side> all;
-    for (std::size_t i = 0; i < approaches.size(); ++i) {
-      const Approach& approach = approaches[i];
+    for (std::size_t i = 0; row_bytes > 0 && i < approaches.size(); ++i) {
+      Side side;
       double widest = 0;
-      for (const std::size_t r : serving_) widest = std::max(widest, approach.rates[r]);
+      for (const std::size_t r : serving) widest = std::max(widest, approaches[i].rates[r]), side.homes = std::max(side.homes, static_cast<std::int64_t>(approaches[i].nearer[r].size()));
       if (widest == 0) continue;
-      std::int64_t homes = 0;  // nearer to a rank, at most
-      for (const std::size_t r : serving_) homes = std::max(homes, static_cast<std::int64_t>(approach.nearer[r].size()));
-      Side side{approach.latency, static_cast<double>(row_bytes) / widest, {}, row_for != RowFor::copy, false};
-      for (std::size_t e = 0; e < experts_.size(); ++e) {
-        const std::span<const std::int64_t> of_ranks = near[i].row(static_cast<std::int64_t>(e));
-        std::vector<std::int64_t> nearer(of_ranks.begin(), of_ranks.end());
-        std::partial_sort(nearer.begin(), nearer.begin() + static_cast<std::ptrdiff_t>(most_), nearer.end(), std::greater());
-        std::int64_t kept = 0;
-        std::vector<double>& copies = side.copies.emplace_back();
-        for (std::size_t a = 0; a < most_; ++a) {
-          kept += nearer[a];
-          const std::int64_t most = d_.evenly ? std::min(kept, nearer.front() + static_cast<std::int64_t>(a) * homes) : kept;
-          copies.push_back(static_cast<double>(std::max<std::int64_t>(0, experts_[e].copies - most)));
-        }
-      }
+      side.approach = static_cast<std::int64_t>(i), side.latency = approaches[i].latency, side.row_seconds = static_cast<double>(row_bytes) / widest, side.may_share = row_for != RowFor::copy;
       all.push_back(std::move(side));
     }
+    if (all.empty()) all.emplace_back(), all.back().empty = true;
     return all;
   }
 
-  void find_waits(const std::vector<Matrix<std::int64_t>>& near_there, const std::vector<Matrix<std::int64_t>>& near_back) {
-    const auto side = [this](const std::vector<Approach>& approaches, const std::vector<Matrix<std::int64_t>>& near, std::size_t e, std::size_t i, Bytes row_bytes) {
+  /// Slots that the number `a` of them stands for, at most: the last stands for more, where there may be more.
+  std::int64_t slots(std::size_t a) const { return a == most_ ? 1 + spare_ : static_cast<std::int64_t>(a); }
+
+  /// How many slots of an expert are looked at one by one where copies are dealt in turn: as many as there is time for, and as heavy experts need.
+  std::size_t known(const Expert& e) const {
+    constexpr double kLooks = 1 << 20;  // at homes of copies, for all experts
+    if (!d_.in_turn) return 1;
+    double homes = 200;  // that are looked at for one slot, or could be meanwhile
+    for (const std::vector<Approach>* approaches : {&cuts_.there, &cuts_.back})
+      for (const Approach& approach : *approaches)
+        for (const std::size_t r : serving_) homes += static_cast<double>(1 + approach.nearer[r].size());
+    const auto in_time = static_cast<std::int64_t>(std::sqrt(2 * kLooks / (homes * static_cast<double>(active())))), needed = 1 + 2 * e.copies * ranks() / total_;
+    const std::int64_t all = slots(most_) > static_cast<std::int64_t>(most_) ? static_cast<std::int64_t>(most_) - 1 : static_cast<std::int64_t>(most_);
+    return static_cast<std::size_t>(std::max<std::int64_t>(1, std::min(all, std::max(in_time, needed))));
+  }
+
+  /// What the slots of an expert compute and wait for, and what has a long way to them.
+  void find_calls(std::size_t e) {
+    Expert& expert = experts_[e];
+    for (std::vector<Side>* sides : {&in_, &out_})
+      for (Side& side : *sides) side.copies.emplace_back(most_), side.near_only.emplace_back(most_);
+    const std::size_t known_slots = known(expert);
+    for (std::size_t a = 1; a <= known_slots; ++a) {
+      std::vector<Call> calls;
+      double compute = 0;
+      for (std::size_t j = 0; j < a; ++j) {
+        std::vector<std::int64_t> homes = homes_[e];
+        for (std::size_t h = 0; h < homes.size() && a > 1; ++h) homes[h] = dealt(homes[h], static_cast<std::int64_t>(h), static_cast<std::int64_t>(j), static_cast<std::int64_t>(a));
+        const std::int64_t copies = std::accumulate(homes.begin(), homes.end(), std::int64_t{0});
+        if (copies == 0) continue;  // no call, and nothing to wait for
+        const Matrix<std::int64_t> near_there = near_copies(cuts_.there, homes), near_back = near_copies(cuts_.back, homes);
+        for (const auto& [sides, near] : {std::pair{&in_, &near_there}, {&out_, &near_back}})
+          for (Side& side : *sides) {
+            if (side.empty) continue;
+            const std::int64_t far = copies - std::ranges::max(near->row(side.approach));
+            side.copies[e][a - 1] += static_cast<double>(far), side.near_only[e][a - 1] += far == 0;
+          }
+        calls.push_back({d_.expert_seconds(copies), wait(homes, copies, near_there, near_back)});
+        compute += calls.back().compute;
+      }
+      expert.computes.push_back(compute);
+      expert.calls.push_back(std::move(calls));
+    }
+    expert.compute = expert.computes.front(), expert.wait = expert.calls.front().front().wait;
+  }
+
+  /// The same of an expert in more slots than `find_calls` looks at.
+  void find_many(std::size_t e) {
+    Expert& expert = experts_[e];
+    const std::size_t known_slots = expert.computes.size();
+    for (std::size_t a = known_slots + 1; a <= most_; ++a) expert.computes.push_back(expert.compute + static_cast<double>(a - 1) * replica_);
+    for (const auto& [sides, approaches] : {std::pair{&in_, &cuts_.there}, {&out_, &cuts_.back}})
+      for (Side& side : *sides) {
+        if (side.empty || known_slots == most_) continue;
+        const std::vector<std::vector<std::int32_t>>& nearer = (*approaches)[static_cast<std::size_t>(side.approach)].nearer;
+        std::vector<std::int64_t> near;
+        std::int64_t fewest = std::numeric_limits<std::int64_t>::max();  // copies of the home afar that has most, for any rank
+        for (const std::size_t r : serving_) {
+          near.push_back(0);
+          std::int64_t most = 0;
+          auto next = nearer[r].begin();
+          for (std::size_t h = 0; h < homes_[e].size(); ++h)
+            if (next != nearer[r].end() && static_cast<std::size_t>(*next) == h)
+              near.back() += homes_[e][h], ++next;
+            else
+              most = std::max(most, homes_[e][h]);
+          fewest = std::min(fewest, most);
+        }
+        std::ranges::sort(near, std::greater());
+        std::int64_t kept = 0;
+        for (std::size_t a = 1; a <= most_; ++a) {
+          if (a <= near.size()) kept += near[a - 1];
+          if (a <= known_slots) continue;
+          const std::int64_t most = d_.in_turn ? std::min(kept, near.front() + (slots(a) - 1) * side.homes) : kept;
+          side.copies[e][a - 1] = static_cast<double>(std::max<std::int64_t>(0, expert.copies - most));
+          side.near_only[e][a - 1] = d_.in_turn && fewest >= slots(a) ? 0 : std::min(ranks(), slots(a));
+        }
+      }
+  }
+
+  /// Seconds that the rank of a call waits until the rows of these homes have come and their results have left, wherever it is.
+  double wait(const std::vector<std::int64_t>& homes, std::int64_t copies, const Matrix<std::int64_t>& near_there, const Matrix<std::int64_t>& near_back) const {
+    const auto side = [&](const std::vector<Approach>& approaches, const Matrix<std::int64_t>& near, std::size_t i, Bytes row_bytes) {
       double longest = 0;
       for (std::size_t a = 0; row_bytes > 0 && a < approaches.size(); ++a)
-        if (const std::int64_t far = experts_[e].copies - near[a](static_cast<std::int64_t>(e), static_cast<std::int64_t>(i)); far > 0)
+        if (const std::int64_t far = copies - near(static_cast<std::int64_t>(a), static_cast<std::int64_t>(i)); far > 0)
           longest = std::max(longest, approaches[a].latency + static_cast<double>(far * row_bytes) / approaches[a].rates[serving_[i]]);
       return longest;
     };
-    for (std::size_t e = 0; e < experts_.size(); ++e) {
-      experts_[e].wait = kInfinity;
-      for (std::size_t i = 0; i < serving_.size(); ++i) {
-        const auto [enter, leave] = cuts_.crossing ? crossing_waits(*cuts_.crossing, e, i) : std::pair{0.0, 0.0};
-        experts_[e].wait = std::min(experts_[e].wait, std::max(enter, side(cuts_.there, near_there, e, i, d_.dispatch_row)) + std::max(leave, side(cuts_.back, near_back, e, i, d_.combine_row)));
-      }
+    double least = kInfinity;
+    for (std::size_t i = 0; i < serving_.size(); ++i) {
+      const auto [enter, leave] = cuts_.crossing ? crossing_waits(*cuts_.crossing, homes, i) : std::pair{0.0, 0.0};
+      least = std::min(least, std::max(enter, side(cuts_.there, near_there, i, d_.dispatch_row)) + std::max(leave, side(cuts_.back, near_back, i, d_.combine_row)));
     }
+    return least;
   }
 
   /// Copies of an expert that enter a rank's node by each other rank of it, most first.
-  std::vector<double> entering_by_others(const Crossing& crossing, std::size_t e, std::size_t at) const {
+  static std::vector<double> entering_by_others(const Crossing& crossing, const std::vector<std::int64_t>& homes, std::size_t at) {
     std::vector<double> entering;
     for (std::size_t q = 0; q < crossing.node.size(); ++q)
-      if (q != at && crossing.node[q] == crossing.node[at]) entering.push_back(entering_by(crossing, e, q));
+      if (q != at && crossing.node[q] == crossing.node[at]) entering.push_back(entering_by(crossing, homes, q));
     std::ranges::sort(entering, std::greater());
     return entering;
   }
-  double entering_by(const Crossing& crossing, std::size_t e, std::size_t q) const {
+  static double entering_by(const Crossing& crossing, const std::vector<std::int64_t>& homes, std::size_t q) {
     std::int64_t copies = 0;
-    for (const std::int32_t h : crossing.homes[q]) copies += homes_[e][static_cast<std::size_t>(h)];
+    for (const std::int32_t h : crossing.homes[q]) copies += homes[static_cast<std::size_t>(h)];
     return static_cast<double>(copies);
   }
 
-  /// Seconds until the rows of an expert that is whole on a rank have come from other nodes, and until their results have left: they enter the node by several ranks, the fewer the sooner, and pass from these to the expert's one after
+  /// Seconds until the rows of a call on a rank have come from other nodes, and until their results have left: they enter the node by several ranks, the fewer the sooner, and pass from these to the call's one after
   /// another. What was last to begin passing there waits for all that enters with it, unless chunks follow each other.
-  std::pair<double, double> crossing_waits(const Crossing& crossing, std::size_t e, std::size_t i) const {
+  std::pair<double, double> crossing_waits(const Crossing& crossing, const std::vector<std::int64_t>& homes, std::size_t i) const {
     const std::size_t at = serving_[i];
-    const double straight = entering_by(crossing, e, at);
-    const std::vector<double> by_others = entering_by_others(crossing, e, at);
+    const double straight = entering_by(crossing, homes, at);
+    const std::vector<double> by_others = entering_by_others(crossing, homes, at);
     const auto waits = [&](Bytes row_bytes, double widest, double own_rate, double relayed_rate, double straight_s, double relayed_s) {
       if (row_bytes == 0) return 0.0;
       double longest = straight > 0 ? straight_s + straight * static_cast<double>(row_bytes) / own_rate : 0, passing = 0;
@@ -209,9 +295,17 @@ class Turns {
 
   void find_alone(std::size_t e) {
     const double near_s = in_.front().latency + out_.front().latency, row_s = in_.front().row_seconds + out_.front().row_seconds;
+    double least = kInfinity;
     for (std::size_t a = 1; a <= most_; ++a) {
-      const std::int64_t copies = (experts_[e].copies + static_cast<std::int64_t>(a) - 1) / static_cast<std::int64_t>(a), foreign = copies - std::ranges::max(homes_[e]);
-      experts_[e].alone.push_back(d_.expert_seconds(copies) / fastest_ + (foreign > 0 ? near_s + static_cast<double>(foreign) * row_s : 0));
+      double fullest = 0;
+      if (a <= experts_[e].calls.size()) {
+        for (const Call& call : experts_[e].calls[a - 1]) fullest = std::max(fullest, call.compute / fastest_ + call.wait);
+      } else {
+        const std::int64_t copies = (experts_[e].copies + slots(a) - 1) / slots(a), foreign = copies - std::ranges::max(homes_[e]);
+        fullest = d_.expert_seconds(copies) / fastest_ + (foreign > 0 ? near_s + static_cast<double>(foreign) * row_s : 0);
+      }
+      least = std::min(least, fullest);
+      experts_[e].alone.push_back(least);
     }
   }
 
@@ -229,18 +323,16 @@ class Turns {
 
   std::int64_t near_only(const Side& in, const Side& out) const {
     std::int64_t experts = 0;
-    for (std::size_t e = 0; e < experts_.size(); ++e) experts += !in.far(e) || !out.far(e);
+    for (std::size_t e = 0; e < experts_.size(); ++e) experts += in.nearby(e, 1) > 0 || out.nearby(e, 1) > 0;
     return experts;
   }
 
   double all_in_turn(const Side& in, const Side& out) const {
-    const double latency = in.latency + out.latency, each = replica_ - 2 * fastest_ * latency;
-    double compute = 0;
-    for (const Expert& e : experts_) compute += e.compute;
+    const double latency = in.latency + out.latency;
     // [expert][a]: of an expert in a slots.
     std::vector<std::vector<double>> of(experts_.size());
     for (std::size_t e = 0; e < experts_.size(); ++e)
-      for (std::size_t a = 1; a <= most_; ++a) of[e].push_back(static_cast<double>(a - 1) * each + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e])));
+      for (std::size_t a = 1; a <= most_; ++a) of[e].push_back(experts_[e].computes[a - 1] - fastest_ * (in.latency * static_cast<double>(in.nearby(e, a)) + out.latency * static_cast<double>(out.nearby(e, a))) + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e])));
     // There are slots for so many replicas in all: at any price of one, what they save less what all slots together are worth. The price that is best without regard to how long calls take.
     double dearest = 0;
     for (const std::vector<double>& o : of) dearest = std::max(dearest, o.front() - *std::ranges::min_element(o));
@@ -253,17 +345,15 @@ class Turns {
       }
       return all;
     });
-    compute -= price * static_cast<double>(spare_);
     // [expert][a]: the least for a slots, or more.
     std::vector<std::vector<double>> least = std::move(of);
     for (std::vector<double>& l : least) {
       for (std::size_t a = 1; a < l.size(); ++a) l[a] += price * static_cast<double>(a);
       for (std::size_t a = l.size() - 1; a >= 1; --a) l[a - 1] = std::min(l[a - 1], l[a]);
     }
-    const double latencies = fastest_ * latency * static_cast<double>(near_only(in, out));
     // What the layer takes at least if it takes no longer than `seconds`.
     const auto at_least = [&](double seconds) {
-      double all = compute - latencies;
+      double all = -price * static_cast<double>(spare_);
       for (std::size_t e = 0; e < experts_.size(); ++e) {
         const std::vector<double>& alone = experts_[e].alone;
         const auto holders = static_cast<std::size_t>(std::partition_point(alone.begin(), alone.end(), [&](double s) { return s > seconds; }) - alone.begin());
@@ -329,9 +419,8 @@ class Turns {
   }
 
   double company(const Side& in, const Side& out) const {
-    const double latency = in.latency + out.latency;
     std::vector<double> waits;
-    for (std::size_t e = 0; e < experts_.size(); ++e) waits.push_back(in.far(e) && out.far(e) ? latency : 0);
+    for (std::size_t e = 0; e < experts_.size(); ++e) waits.push_back((in.nearby(e, 1) > 0 ? 0 : in.latency) + (out.nearby(e, 1) > 0 ? 0 : out.latency));
     return company(whole(in, out), waits);
   }
   double company() const {
@@ -363,6 +452,31 @@ class Turns {
     return bound;
   }
 
+  /// What each rank takes for each expert.
+  Configurations configurations() const {
+    Configurations c;
+    c.compute = c.enters = c.leaves = Matrix<double>(active(), ranks());
+    c.rows_add = d_.dispatch_row_for == RowFor::copy && d_.combine_row_for == RowFor::copy;
+    for (const std::size_t r : serving_) c.slots.push_back(d_.slots[r]);
+    for (const auto& [ways, approaches, row_bytes] : {std::tuple{&c.in, &cuts_.there, d_.dispatch_row}, {&c.out, &cuts_.back, d_.combine_row}})
+      for (std::size_t a = 0; row_bytes > 0 && a < approaches->size(); ++a) ways->push_back({(*approaches)[a].latency, Matrix<double>(active(), ranks())});
+    for (std::int64_t e = 0; e < active(); ++e) {
+      const std::vector<std::int64_t>& homes = homes_[static_cast<std::size_t>(e)];
+      const Expert& expert = experts_[static_cast<std::size_t>(e)];
+      for (const auto& [ways, approaches, row_bytes] : {std::tuple{&c.in, &cuts_.there, d_.dispatch_row}, {&c.out, &cuts_.back, d_.combine_row}}) {
+        const Matrix<std::int64_t> near = near_copies(*approaches, homes);
+        for (std::size_t a = 0; a < ways->size(); ++a)
+          for (std::int64_t i = 0; i < ranks(); ++i)
+            if (const std::int64_t far = expert.copies - near(static_cast<std::int64_t>(a), i); far > 0) (*ways)[a].seconds(e, i) = static_cast<double>(far * row_bytes) / (*approaches)[a].rates[serving_[static_cast<std::size_t>(i)]];
+      }
+      for (std::int64_t i = 0; i < ranks(); ++i) {
+        c.compute(e, i) = expert.compute / (d_.speed.empty() ? 1 : d_.speed[serving_[static_cast<std::size_t>(i)]]);
+        if (cuts_.crossing) std::tie(c.enters(e, i), c.leaves(e, i)) = crossing_waits(*cuts_.crossing, homes, static_cast<std::size_t>(i));
+      }
+    }
+    return c;
+  }
+
   double crossing_in_turn(const Crossing& crossing) const {
     if (d_.together.rows == 0 || d_.tokens_with.empty() || d_.dispatch_row == 0 || d_.combine_row == 0 || ranks() < d_.kept.rows) return 0;
     const std::int32_t nodes = std::ranges::max(crossing.node) + 1;
@@ -382,7 +496,7 @@ class Turns {
     std::vector<std::int64_t> node_ranks(static_cast<std::size_t>(nodes));
     for (const std::int32_t n : crossing.node) ++node_ranks[static_cast<std::size_t>(n)];
     const std::int64_t widest = std::ranges::max(node_ranks);
-    const double own_of_replica = d_.evenly ? static_cast<double>(widest) : kInfinity;
+    const double own_of_replica = d_.in_turn ? static_cast<double>(widest) : kInfinity;
     double compute = 0, least = kInfinity;
     for (const Expert& e : experts_) compute += e.compute;
     // The mean over ranks, with so many rows that cross and replicas.
@@ -452,8 +566,8 @@ class Turns {
   const Demand& d_;
   const MachineCuts& cuts_;
   std::vector<std::size_t> serving_;  // ranks that have slots
-  std::int64_t slots_ = 0, fullest_ = 0, spare_ = 0;
-  std::size_t most_ = 1;  // slots of one expert that are told apart; more, on the same ranks, only take longer
+  std::int64_t slots_ = 0, fullest_ = 0, spare_ = 0, total_ = 0;
+  std::size_t most_ = 1;  // slots of one expert that are told apart
   double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0;
   std::vector<Expert> experts_;  // that tokens want
   std::vector<std::vector<std::int64_t>> homes_;  // [expert][R] copies

@@ -68,7 +68,7 @@ void write_text(std::ostream& out, const Comparison& c) {
     table.add(std::move(row));
   }
   table.write(out);
-  fmt::print(out, "\n  bound and gaps: against what no placement into the same slots can pass, with any replica rule (or, where it deals evenly, any that does); time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
+  fmt::print(out, "\n  bound and gaps: against what no placement into the same slots can pass, with any replica rule (where it is `round_robin`, with that); time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
   if (pays) fmt::print(out, "  pays after: batches in which the time gained by a move adds up to what it cost (waiting, and slowing the layer)\n");
 }
 

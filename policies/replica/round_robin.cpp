@@ -8,7 +8,7 @@ ReplicaRule round_robin(Params& p, const Shape*) {
   ReplicaRule rule;
   rule.summary = "Deals each source's copies of an expert to its replicas in turn: the n-th copy from rank s goes to replica (s + n) mod c.";
   if (!p.usable()) return rule;
-  rule.evenly = true;
+  rule.in_turn = true;
   rule.decide = [](const ReplicaRule::Layer&) -> ReplicaRule::Deal {
     return [](const ReplicaRule::Copies& copies, std::span<std::uint16_t> out) {
       std::size_t replica = static_cast<std::size_t>(copies.source) % copies.replicas.size();

@@ -217,15 +217,15 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
     Demand demand = demand_of(c.plan, exchange, c.topology, pricing, compute, shares);
     const MachineCuts cuts = cuts_of(c.topology, exchange);
     const OptimumBounds with_any_rule = optimum_bounds(demand, c.topology, cuts);
-    demand.evenly = true;
-    const OptimumBounds evenly = optimum_bounds(demand, c.topology, cuts);
+    demand.in_turn = true;
+    const OptimumBounds in_turn = optimum_bounds(demand, c.topology, cuts);
     Rng rng(seed, Stream::test, 44);
     for (const Placement& placement : placements_like(c.plan, demand, rng)) {
       const std::string& rule_name = rules[rng.below(rules.size())];
       SCOPED_TRACE(name + ", " + rule_name + ", case " + std::to_string(seed));
       const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), rule_name, static_cast<const Shape*>(nullptr));
-      const OptimumBounds& bounds = rule.evenly ? evenly : with_any_rule;
-      ASSERT_GE(evenly.layer_s.value, with_any_rule.layer_s.value);
+      const OptimumBounds& bounds = rule.in_turn ? in_turn : with_any_rule;
+      ASSERT_GE(in_turn.layer_s.value, with_any_rule.layer_s.value) << in_turn.layer_s.because << " after " << with_any_rule.layer_s.because;
       Plan plan = make_plan(3, c.plan.routing, as_kept, placement, rule, c.topology);
       if (shares) settle_shared_expert(plan, part_from_yaml(builtin_shared_expert_rules(), "waterfill: {min_tokens: 0}", static_cast<const Shape*>(nullptr)), c.topology);
       const Schedule schedule = exchange.schedule(plan, c.topology, pricing);
@@ -301,7 +301,7 @@ TEST(OptimumProperty, NoPlacementSharesMoreRowsThanTheBoundsAllow) {
         for (std::int64_t i = 0; i < routing.tokens() * k; ++i)
           for (std::int64_t j = i / k * k; j < i / k * k + k; ++j)
             if (i != j) ++demand.together(routing.expert[static_cast<std::size_t>(i)], routing.expert[static_cast<std::size_t>(j)]);
-        demand.evenly = true;
+        demand.in_turn = true;
         bounds = optimum_bounds(demand, t, cuts);
         ++bound_by[bounds->layer_s.because];
       }
@@ -314,7 +314,7 @@ TEST(OptimumProperty, NoPlacementSharesMoreRowsThanTheBoundsAllow) {
         for (std::size_t i = of_slot.size(); i-- > 1;) std::swap(of_slot[i], of_slot[rng.below(i + 1)]);
     } while (--left > 0 && (slots > 4 || std::ranges::next_permutation(of_slot).found));
   }
-  for (const char* because : {"company", "calls and waits", "crossing in turn"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+  for (const char* because : {"company", "calls and waits", "crossing in turn", "configurations"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
   EXPECT_GT(closest["company"], 0.9);
 }
 
