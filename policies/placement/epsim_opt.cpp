@@ -73,7 +73,8 @@ std::map<std::string, Answer> answers(const Problem& problem, const Settings& se
   for (const std::string& name : settings.seeds) {
     const auto make = [&](const std::string& yaml, Diagnostics& problems) { return catalog.make(parse_yaml(std::make_shared<SourceText>(SourceText{kSelf, yaml})), problems, &settings.shape); };
     // Replicas cost weights to read: fewer may be faster.
-    for (const std::int64_t slots : std::set<std::int64_t>{settings.shape.experts, settings.slots > 0 ? settings.slots : settings.shape.experts}) {
+    const std::int64_t most = settings.slots > 0 ? settings.slots : settings.shape.experts, half = (settings.shape.experts + most) / 2 / problem.ranks * problem.ranks;
+    for (const std::int64_t slots : std::set<std::int64_t>{settings.shape.experts, std::max<std::int64_t>(settings.shape.experts, half), most}) {
       Diagnostics problems, without_slots;
       PlacementPolicy policy = make(fmt::format("{}: {{slots: {}}}", name, slots), problems);
       if (problems.size() > 0) policy = make(name, without_slots);  // one that has a number of its own
@@ -203,7 +204,7 @@ class Search {
         // Another copy of an expert, or none, in a place that can spare its own.
         if (at_a != LayerGuess::kEmpty && guess.copies(at_a) < 2) continue;
         const int other = guess.experts()[rng.below(places)];
-        const int expert = rng.below(8) == 0 ? LayerGuess::kEmpty : other;
+        const int expert = rng.below(2) == 0 ? LayerGuess::kEmpty : other;
         if (expert == at_a || on_same_rank(guess, a, expert) || (at_a == LayerGuess::kEmpty && filled(guess) >= slots_of(problem_, settings_))) continue;
         guess.put(a, expert);
         if (!keep(guess, now, threshold)) guess.undo();

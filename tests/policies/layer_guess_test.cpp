@@ -14,18 +14,18 @@ constexpr double kNear = 3e-9, kFar = 1e-8;  // seconds of a row, both exchanges
 constexpr double kSpread = 0.02;
 
 /// Nodes of two ranks.
-Topology machine(int nodes, const Pricing& pricing) {
+Topology machine(int nodes, const Pricing& pricing, double latency_s) {
   testing::MachineBuilder b;
   const auto row = static_cast<double>(pricing.dispatch_row() + pricing.combine_row());
   b.device.scale_up_bandwidth = {row / kNear, "test"}, b.device.nic_bandwidth = {row / kFar, "test"};
   for (int r = 0; r < 2 * nodes; ++r) b.rank(r / 2);
   const int hub = b.a_switch();
-  for (int r = 0; r < 2 * nodes; ++r) b.cable(r, hub, 1e9);
+  for (int r = 0; r < 2 * nodes; ++r) b.cable(r, hub, 1e9, time_from_seconds(latency_s));
   return b.build();
 }
 
 struct Layer {
-  explicit Layer(int nodes, int experts) : topology(machine(nodes, priced())) {
+  explicit Layer(int nodes, int experts, double latency_s = 0) : topology(machine(nodes, priced(), latency_s)) {
     problem.experts = experts, problem.ranks = 2 * nodes, problem.nodes = nodes, problem.layers = {0};
     problem.counts.emplace_back(problem.ranks, experts), problem.tokens.emplace_back();
     problem.topology = &topology, problem.pricing = priced();
@@ -58,18 +58,31 @@ TEST(LayerGuess, CountsTheRowsOfEachExchange) {
   const auto seconds = [&](Rows rows, std::vector<int> experts) { return layer.guess(rows, {0, 2, 4, 6, 8}, std::move(experts)).seconds(); };
   constexpr int kNone = LayerGuess::kEmpty;
   const std::vector<int> apart = {0, kNone, 1, kNone, 2, kNone, 3, kNone}, together = {0, kNone, 1, kNone, kNone, kNone, 2, 3};
-  const auto of_ports = [](std::vector<double> ports) {
-    double most = 0, sum = 0, squares = 0;
-    for (const double p : ports) most = std::max(most, p), sum += p, squares += p * p;
+  const auto of_ports = [](double home, std::vector<double> serve) {
+    double most = home, sum = 0, squares = 0;
+    for (const double p : serve) most = std::max(most, p), sum += p, squares += p * p;
     return most + kSpread * squares / sum;
   };
-  EXPECT_DOUBLE_EQ(seconds(Rows::copy, apart), of_ports({2 * kFar, kFar, kFar}));
-  EXPECT_DOUBLE_EQ(seconds(Rows::copy, together), of_ports({2 * kFar, 2 * kFar}));
-  EXPECT_DOUBLE_EQ(seconds(Rows::rank, apart), of_ports({2 * kFar, kFar, kFar}));
-  EXPECT_DOUBLE_EQ(seconds(Rows::rank, together), of_ports({kFar, kFar}));
+  EXPECT_DOUBLE_EQ(seconds(Rows::copy, apart), of_ports(2 * kFar, {kFar, kFar}));
+  EXPECT_DOUBLE_EQ(seconds(Rows::copy, together), of_ports(2 * kFar, {2 * kFar}));
+  EXPECT_DOUBLE_EQ(seconds(Rows::rank, apart), of_ports(2 * kFar, {kFar, kFar}));
+  EXPECT_DOUBLE_EQ(seconds(Rows::rank, together), of_ports(kFar, {kFar}));
   // By way of rank 2, which has the sender's place in its node.
-  EXPECT_DOUBLE_EQ(seconds(Rows::node, apart), of_ports({kFar, kFar + kNear, kNear}));
-  EXPECT_DOUBLE_EQ(seconds(Rows::node, together), of_ports({kFar, kFar + kNear, kNear}));
+  EXPECT_DOUBLE_EQ(seconds(Rows::node, apart), of_ports(kFar, {kFar, kFar + kNear, kNear}));
+  EXPECT_DOUBLE_EQ(seconds(Rows::node, together), of_ports(kFar, {kFar, kFar + kNear, kNear}));
+}
+
+// Whoever waits for rows computes after them: the rank that computes longest is not the one that takes longest, where another waits for a row from afar. A rank's own rows leave before others compute them.
+TEST(LayerGuess, RanksTakeInComputeAndGiveInTurn) {
+  Layer layer(2, 4, 20e-9);
+  layer.problem.expert_seconds = [](std::int64_t rows) { return 1e-9 * static_cast<double>(rows); };
+  layer.add(1, {0, 0, 0, 0, 0, 0, 0, 0, 2}, {0, 9, 9, 9, 9});  // all at home on rank 0, where eight of them stay
+  const LayerGuess guess = layer.guess(Rows::copy, {0, 1, 2, 3, 4}, {0, 1, 2, 3});
+  constexpr double kWait = 80e-9;  // two cables there, two back
+  const double home = kFar + 9e-9 / 4, serves = kWait + kFar + 1e-9;
+  EXPECT_DOUBLE_EQ(guess.seconds(), std::max(home, serves) + kSpread * (serves * serves + 8e-9 * 8e-9) / (serves + 8e-9));
+  EXPECT_EQ(guess.slowest_rank(), 0);
+  EXPECT_EQ(guess.busiest_rank(), 2);
 }
 
 TEST(LayerGuess, IsAfterChangesWhatItIsAnewAndBeforeThemWhenTakenBack) {

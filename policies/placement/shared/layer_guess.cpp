@@ -50,6 +50,11 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
     const double row = static_cast<double>(problem.pricing.dispatch_row() + problem.pricing.combine_row());
     const Device& device = topology->device();
     near_row_s_ = row / device.scale_up_bandwidth.value;
+    for (const Rank other : ids<Rank>(problem.ranks)) {  // as the first rank has them
+      double& wait = topology->node_of(other) == topology->node_of(Rank(0)) ? near_wait_s_ : far_wait_s_;
+      if (other != Rank(0)) wait = std::max(wait, (topology->latency(Rank(0), other) + topology->latency(other, Rank(0))).seconds());
+    }
+    far_wait_s_ = std::max(far_wait_s_, near_wait_s_);
     far_row_s_ = problem.nodes > 1 && device.nic_bandwidth.value > 0 ? row / device.nic_bandwidth.value : near_row_s_;
   }
 
@@ -113,6 +118,7 @@ void LayerGuess::set(std::vector<int> expert_of_place) {
   on_node_ = Matrix<std::uint16_t>(static_cast<std::int64_t>(home_.size()), *std::ranges::max_element(node_of_) + 1);
   compute_s_ = Matrix<double>(problem_.ranks, batches_ + 1);
   stale_.assign(static_cast<std::size_t>(problem_.ranks), 1);
+  serves_s_.resize(static_cast<std::size_t>(problem_.ranks));
   stale_ranks_.resize(static_cast<std::size_t>(problem_.ranks));
   std::iota(stale_ranks_.begin(), stale_ranks_.end(), 0);
   for (std::size_t e = 0; e < places_of_.size(); ++e) {
@@ -269,27 +275,32 @@ void LayerGuess::put(int place, int expert) {
   refresh();
 }
 
-double LayerGuess::port_seconds(const Ports& p) const {
-  const double near = static_cast<double>(std::max(p.node_in, p.node_out)) * near_row_s_, far = static_cast<double>(std::max(p.far_in, p.far_out)) * far_row_s_;
-  return (rows_ == Rows::node ? near + far : std::max(near, far)) * scale_ / batches_;
+LayerGuess::Turns LayerGuess::turns(const Ports& p) const {
+  const double near_s = near_row_s_ * scale_ / batches_, far_s = far_row_s_ * scale_ / batches_, wait = p.far_in > 0 ? far_wait_s_ : p.node_in > 0 ? near_wait_s_ : 0;
+  const auto at = [](std::int64_t rows, double row_s) { return static_cast<double>(rows) * row_s; };
+  if (rows_ == Rows::node) {  // what it relays delays what it serves
+    const double ports = at(std::max(p.node_in, p.node_out), near_s) + at(std::max(p.far_in, p.far_out), far_s) + wait;
+    return {ports, ports};
+  }
+  return {std::max(at(p.node_in, near_s), at(p.far_in, far_s)) + wait, std::max(at(p.node_out, near_s), at(p.far_out, far_s)) + wait};
 }
 
 double LayerGuess::seconds() const {
-  double fullest = 0, sum = 0, squares = 0;
-  for (int b = 0; b <= batches_; ++b) {
-    double most = 0;
-    for (int r = 0; r < problem_.ranks; ++r) most = std::max(most, compute_s_(r, b));
-    fullest += b < batches_ ? 0.5 * most / batches_ : 0.5 * most;
-  }
-  double port = 0, port_squares = 0, port_sum = 0;
+  double homes = 0, mean = 0, sum = 0, squares = 0;
   for (int r = 0; r < problem_.ranks; ++r) {
-    const double s = compute_s_(r, batches_), p = port_seconds(ports_[static_cast<std::size_t>(r)]);
-    sum += s, squares += s * s;
-    port = std::max(port, p);
-    port_sum += p, port_squares += p * p;
+    const Turns t = turns(ports_[static_cast<std::size_t>(r)]);
+    serves_s_[static_cast<std::size_t>(r)] = t.serves;
+    homes = std::max(homes, t.home), mean += compute_s_(r, batches_) / problem_.ranks;
+    const double busy = compute_s_(r, batches_) + t.serves;
+    sum += busy, squares += busy * busy;
   }
-  const double spread = (sum > 0 ? squares / sum : 0) + (port_sum > 0 ? port_squares / port_sum : 0);
-  return fullest + port + kSpread * spread;
+  double all = 0;
+  for (int b = 0; b <= batches_; ++b) {
+    double most = homes + mean;
+    for (int r = 0; r < problem_.ranks; ++r) most = std::max(most, compute_s_(r, b) + serves_s_[static_cast<std::size_t>(r)]);
+    all += b < batches_ ? 0.5 * most / batches_ : 0.5 * most;
+  }
+  return all + (sum > 0 ? kSpread * squares / sum : 0);
 }
 
 int LayerGuess::slowest_rank() const {
@@ -301,8 +312,9 @@ int LayerGuess::slowest_rank() const {
 
 int LayerGuess::busiest_rank() const {
   int busiest = 0;
-  for (int r = 1; r < problem_.ranks; ++r)
-    if (port_seconds(ports_[static_cast<std::size_t>(r)]) > port_seconds(ports_[static_cast<std::size_t>(busiest)])) busiest = r;
+  double longest = 0;
+  for (int r = 0; r < problem_.ranks; ++r)
+    if (const Turns t = turns(ports_[static_cast<std::size_t>(r)]); std::max(t.serves, t.home) > longest) longest = std::max(t.serves, t.home), busiest = r;
   return busiest;
 }
 

@@ -4,9 +4,9 @@
 namespace epsim {
 
 /// What a layer's time would be under a placement, guessed from the tokens of its batches and brought up to date when an expert changes place: what a search tries thousands of.
-/// compute: the rank whose experts take longest, half in the mean over batches and half for all batches together, which an outlier disturbs less;
-/// transfers: the busiest port of a rank into its node and out to other nodes, both exchanges together. Copies of an expert with several places go to them in turn, as the replica rule `round_robin` deals.
-/// Waiting, latencies and the links behind the ports are left out: a simulation must judge what the guess proposes.
+/// The rank that takes longest to wait for a way's latency, take in its rows, compute, and give the results, half in the mean over batches and half for all batches together, which an outlier disturbs less; or the rank whose own tokens' rows
+/// take longest, and then the mean of computing. Rows go by a rank's ports into its node and to other nodes. Copies of an expert with several places go to them in turn, as the replica rule `round_robin` deals.
+/// Waiting for others and the links behind the ports are left out: a simulation must judge what the guess proposes.
 class LayerGuess {
  public:
   /// What an exchange sends once: a row for each copy, for each rank that a token reaches, or for each node it reaches (and then one for each rank inside).
@@ -45,6 +45,11 @@ class LayerGuess {
     std::int64_t node_in = 0, node_out = 0, far_in = 0, far_out = 0;  ///< rows
   };
 
+  /// Seconds of a batch that a rank's rows take, both exchanges together: of those that it serves, and of its own tokens'.
+  struct Turns {
+    double serves = 0, home = 0;
+  };
+
   /// What the last change has changed, as it was.
   struct Change {
     std::vector<std::pair<int, std::vector<int>>> sent;  ///< experts and their places, in the order of the change
@@ -64,12 +69,13 @@ class LayerGuess {
   void refresh();
   double seconds_of(double copies) const;      // of those looked at
   double expert_seconds(double copies) const;  // the same, from a table
-  double port_seconds(const Ports& p) const;
+  Turns turns(const Ports& p) const;
 
   const Problem& problem_;
   Rows rows_;
   int top_k_ = 0, batches_ = 0;
   double scale_ = 1;                           // tokens for each token that is looked at
+  double near_wait_s_ = 0, far_wait_s_ = 0;    // latency of the longest way inside a node, and of any, there and back
   double near_row_s_ = 0, far_row_s_ = 0;      // seconds a row keeps a port busy, both exchanges
   std::vector<std::int32_t> first_;            // [R+1]
   std::vector<std::int32_t> rank_of_place_;    // [places]
@@ -89,6 +95,7 @@ class LayerGuess {
   Matrix<double> compute_s_;                   // [R][batches + 1]; the last: all batches together
   std::vector<char> stale_;                    // [R] whose compute_s_ must be added up again
   std::vector<int> stale_ranks_;
+  mutable std::vector<double> serves_s_;       // [R] of `seconds`
   Change last_;
 };
 
