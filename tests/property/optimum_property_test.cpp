@@ -146,6 +146,32 @@ TEST(OptimumProperty, SpareSlotsSpareNeitherCallsNorWaits) {
   check(Placement::from_experts({0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1}, {0, 3, 6, 9, 12}, 5), 3);
 }
 
+// One expert, a slot of it on either of two ranks. Dealt in turn, either slot gets half of what both ranks want, wherever it is, and the bound is the layer's time; of one token each, either slot gets that of one rank, and nothing need travel.
+TEST(OptimumProperty, SlotsServeWhatIsDealtToThem) {
+  const Topology t = testing::star(2, 1e9, Time{10'000});
+  ComputeModel compute = testing::nanoseconds();
+  compute.kernel_seconds = [](const Device&, const KernelCall& call, Precision) { return 1e-9 * static_cast<double>(call.rows); };
+  compute.reduce_seconds = [](const Device&, double) { return 0.0; };
+  Pricing pricing;
+  pricing.hidden = 8, pricing.expert_ffn = 4;
+  const Exchange exchange = part_from_yaml(builtin_exchanges(), "direct", static_cast<const Shape*>(nullptr));
+  const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+  for (const std::int64_t tokens : {1, 100}) {
+    Routing routing;
+    routing.experts = 1, routing.top_k = 1, routing.first_token = {0, tokens, 2 * tokens};
+    routing.expert.assign(static_cast<std::size_t>(2 * tokens), 0), routing.weight.assign(static_cast<std::size_t>(2 * tokens), 1);
+    const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts({0, 0}, {0, 1, 2}, 1), rule, t);
+    Demand demand = demand_of(plan, exchange, t, pricing, compute);
+    const double with_any_rule = optimum_bounds(demand, t, cuts_of(t, exchange)).layer_s.value;
+    demand.in_turn = true;
+    const double bound = optimum_bounds(demand, t, cuts_of(t, exchange)).layer_s.value;
+    const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named("ideal"), compute, Precision::bf16).end.seconds();
+    EXPECT_NEAR(end, tokens == 1 ? 1e-9 : 100e-9 + 2 * (20e-9 + 50 * 16e-9), 1e-12);
+    EXPECT_NEAR(bound, end, 1e-12) << tokens;
+    EXPECT_NEAR(with_any_rule, 1e-9 * static_cast<double>(tokens), 1e-12) << "each rank keeps its own";
+  }
+}
+
 // Of four experts on two ranks one is wanted by a hundred tokens: beside it lies one of the others, that ten want each.
 TEST(OptimumProperty, AHeavyExpertHasCompany) {
   const Topology t = testing::star(2, 1e15);
