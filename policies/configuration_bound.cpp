@@ -8,7 +8,7 @@
 namespace epsim {
 namespace {
 
-constexpr std::size_t kSets = 6'000;  // of all ranks
+constexpr std::size_t kSets = 6'000;   // of all ranks
 constexpr int kRounds = 40;            // of raising weights
 constexpr int kHopeful = 10;           // rounds after which weights that are far from refuting are given up
 constexpr double kStep = 1.02;         // from a time that is refuted to the next that is tried

@@ -91,7 +91,8 @@ class Turns {
     replica_ = replica_seconds();
     in_ = sides(cuts.there, serving_, d.dispatch_row, d.dispatch_row_for);
     out_ = sides(cuts.back, serving_, d.combine_row, d.combine_row_for);
-    for (std::size_t e = 0; e < experts_.size(); ++e) find_calls(e), find_many(e), find_alone(e);
+    const std::int64_t looks = in_time();
+    for (std::size_t e = 0; e < experts_.size(); ++e) find_calls(e, known(experts_[e], looks)), find_many(e), find_alone(e);
   }
 
   Certificate run() const {
@@ -163,25 +164,29 @@ class Turns {
   /// Slots that the number `a` of them stands for, at most: the last stands for more, where there may be more.
   std::int64_t slots(std::size_t a) const { return a == most_ ? 1 + spare_ : static_cast<std::int64_t>(a); }
 
-  /// How many slots of an expert are looked at one by one where copies are dealt in turn: as many as there is time for, and as heavy experts need.
-  std::size_t known(const Expert& e) const {
+  /// How many slots of each expert there is time to look at one by one.
+  std::int64_t in_time() const {
     constexpr double kLooks = 1 << 20;  // at homes of copies, for all experts
-    if (!d_.in_turn) return 1;
-    double homes = 200;  // that are looked at for one slot, or could be meanwhile
+    double homes = 200;                 // that are looked at for one slot, or could be meanwhile
     for (const std::vector<Approach>* approaches : {&cuts_.there, &cuts_.back})
       for (const Approach& approach : *approaches)
         for (const std::size_t r : serving_) homes += static_cast<double>(1 + approach.nearer[r].size());
-    const auto in_time = static_cast<std::int64_t>(std::sqrt(2 * kLooks / (homes * static_cast<double>(active())))), needed = 1 + 2 * e.copies * ranks() / total_;
+    return static_cast<std::int64_t>(std::sqrt(2 * kLooks / (homes * static_cast<double>(active()))));
+  }
+
+  /// How many slots of an expert are looked at one by one where copies are dealt in turn: as many as there is time for, and as heavy experts need.
+  std::size_t known(const Expert& e, std::int64_t in_time) const {
+    if (!d_.in_turn) return 1;
+    const std::int64_t needed = 1 + 2 * e.copies * ranks() / total_;
     const std::int64_t all = slots(most_) > static_cast<std::int64_t>(most_) ? static_cast<std::int64_t>(most_) - 1 : static_cast<std::int64_t>(most_);
     return static_cast<std::size_t>(std::max<std::int64_t>(1, std::min(all, std::max(in_time, needed))));
   }
 
   /// What the slots of an expert compute and wait for, and what has a long way to them.
-  void find_calls(std::size_t e) {
+  void find_calls(std::size_t e, std::size_t known_slots) {
     Expert& expert = experts_[e];
     for (std::vector<Side>* sides : {&in_, &out_})
       for (Side& side : *sides) side.copies.emplace_back(most_), side.near_only.emplace_back(most_);
-    const std::size_t known_slots = known(expert);
     for (std::size_t a = 1; a <= known_slots; ++a) {
       std::vector<Call> calls;
       double compute = 0;
