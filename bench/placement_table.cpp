@@ -1,4 +1,4 @@
-// placement_table [--quick] [--exchange YAML] [--lines PART]...: epsim_opt against every other placement policy, planned on the first half of the batches and judged on the second, as a table in Markdown (tools/bench placements).
+// placement_table [--quick] [--exchange YAML] [--lines PART]...: epsim_opt against every other placement policy, planned on some batches and judged on others, as a table in Markdown (tools/bench placements).
 // Cases are the trace of examples/, synthetic loads and, where EPSIM_TEST_DATA names a folder with `traces` and `loads`, recordings; --quick plays every sixth. A finished row is kept beside this program, for this program and
 // this case: who is interrupted goes on from there, and the same program gives the same table.
 #include <algorithm>
@@ -21,22 +21,41 @@ namespace {
 
 constexpr const char* kUs = "epsim_opt";
 
+/// Batches that placements are planned on, and those that judge them.
+struct Round {
+  const char *planned, *judged;
+  int seed = 42;
+};
+
+/// How a case is judged: by as much as there is, so that chance decides little.
+struct Judging {
+  int batches;
+  std::vector<Round> rounds;
+  const char* in_sample;  ///< of the first round: as many batches as it plans on
+};
+const Judging kRecorded = {8, {{"0:4", "4:8"}, {"4:8", "0:4"}}, "4:8"};  // either half judges what was planned on the other
+const Judging kSteady = {68, {{"0:4", "4:68"}}, "4:8"};                  // drawn anew each batch, always as popular
+const Judging kSteadyLong = {72, {{"0:8", "8:72"}}, "8:16"};
+const Judging kDrifting = {16, {{"0:8", "8:16", 42}, {"0:8", "8:16", 43}, {"0:8", "8:16", 44}, {"0:8", "8:16", 45}, {"0:8", "8:16", 46}, {"0:8", "8:16", 47}}, "8:16"};
+
 struct Case {
   std::string name;
   std::string experiment;  // YAML
   int slots;
+  const Judging* judging;
 };
 
 /// Clusters by what a line calls them.
 const std::vector<std::pair<std::string, std::string>> kMachines = {
-    {"2 x 4 H800", "nodes: 2, ranks_per_node: 4, device: h800"}, {"8 H800", "nodes: 1, ranks_per_node: 8, device: h800"}, {"4 x 4 H100", "nodes: 4, ranks_per_node: 4, device: h100"}};
+    {"2 x 4 H800", "nodes: 2, ranks_per_node: 4, device: h800"}, {"8 H800", "nodes: 1, ranks_per_node: 8, device: h800"}, {"4 x 4 H100", "nodes: 4, ranks_per_node: 4, device: h100"}, {"4 H800", "nodes: 1, ranks_per_node: 4, device: h800"}};
 
+/// With one slot a rank placements differ by the names of ranks alone, so there are two or more.
 std::vector<Case> cases(const std::string& exchange) {
   std::vector<Case> all;
-  const auto add = [&](std::string name, int machine, std::string model, std::string layers, std::string source, int batches, int slots) {
+  const auto add = [&](std::string name, int machine, std::string model, std::string layers, std::string source, const Judging& judging, int slots) {
     const auto& [called, cluster] = kMachines[static_cast<std::size_t>(machine)];
     all.push_back({fmt::format("{}, {}", name, called),
-                   fmt::format("model: {}\nlayers: {}\ncluster: {{rail_fat_tree: {{{}}}}}\nsource: {{{}}}\nexchange: {}\nbatches: {}\n", model, layers, cluster, source, exchange, batches), slots});
+                   fmt::format("model: {}\nlayers: {}\ncluster: {{rail_fat_tree: {{{}}}}}\nsource: {{{}}}\nexchange: {}\nbatches: {}\n", model, layers, cluster, source, exchange, judging.batches), slots, &judging});
   };
   const char* folder = std::getenv("EPSIM_TEST_DATA");
   const std::string data = folder ? folder : "";
@@ -45,22 +64,23 @@ std::vector<Case> cases(const std::string& exchange) {
     for (const int machine : {0, 1, 2})
       for (const int slots : {32, 40, 48})
         if (const std::string file = fmt::format("traces/gpt-oss-20b-{}.npz", text); recorded(file) && (machine < 2 || slots % 16 == 0))
-          add("gpt-oss-20b " + text, machine, "gpt-oss-20b", "0-23", fmt::format("trace: {{file: {}/{}}}", data, file), 8, slots);
+          add("gpt-oss-20b " + text, machine, "gpt-oss-20b", "0-23", fmt::format("trace: {{file: {}/{}}}", data, file), kRecorded, slots);
   for (const int machine : {0, 1, 2})
     for (const int slots : {16, 24, 32})
-      if (machine < 2 || slots % 16 == 0) add("trained", machine, "examples/models/wide-16.json", "[0, 1]", "trace: {file: examples/traces/text.npz}", 8, slots);
+      if (machine < 2 || slots == 32) add("trained", machine, "examples/models/wide-16.json", "[0, 1]", "trace: {file: examples/traces/text.npz}", kRecorded, slots);
   for (const std::string text : {"mixtral-8x7b-c4", "mixtral-8x7b-github"})
     for (const int slots : {8, 16})
       if (const std::string file = fmt::format("loads/{}.json", text); recorded(file))
-        add(text, 1, "mixtral-8x7b", "[0, 7, 15]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: 512, repeat: true}}", data, file), 8, slots);
+        add(text, 3, "mixtral-8x7b", "[0, 7, 15]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: 512, repeat: true}}", data, file), kSteady, slots);
   for (const std::string text : {"olmoe-1b-7b-c4", "olmoe-1b-7b-arxiv"})
     for (const int machine : {0, 1})
       for (const int slots : {64, 72, 96})
         if (const std::string file = fmt::format("loads/{}.json", text); recorded(file))
-          add(text, machine, "olmoe-1b-7b", "[0, 7, 15]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: {}, repeat: true}}", data, file, machine == 0 ? 512 : 128), 8, slots);
+          add(text, machine, "olmoe-1b-7b", "[0, 7, 15]", fmt::format("loads: {{file: {}/{}, tokens_per_rank: {}, repeat: true}}", data, file, machine == 0 ? 512 : 128), kSteady, slots);
+  const std::set<std::string> steady = {"hot set W1", "zipf"};
   for (const auto& [name, source] : {std::pair("drift", "drift: {memory: 32, "), std::pair("topics", "topics: {topics: 3, every: 2, "), std::pair("rotating", "rotating: {sigma: 0.8, "),
                                      std::pair("hot set W1", "imbalance: {preset: W1, "), std::pair("burst", "burst: {sigma: 0.6, "), std::pair("zipf", "zipf: {")})
-    for (const int slots : {64, 80, 96}) add(fmt::format("deepseek-v2-lite {}", name), 2, "deepseek-v2-lite", "1-6", fmt::format("{}tokens_per_rank: 256}}", source), 16, slots);
+    for (const int slots : {64, 80, 96}) add(fmt::format("deepseek-v2-lite {}", name), 2, "deepseek-v2-lite", "1-6", fmt::format("{}tokens_per_rank: 256}}", source), steady.contains(name) ? kSteadyLong : kDrifting, slots);
   return all;
 }
 
@@ -87,26 +107,33 @@ Row play(const Case& c, const Catalogs& catalogs) {
   const auto file = std::make_shared<SourceText>(SourceText{"placement_table", c.experiment});
   std::vector<Experiment> experiments;
   std::vector<std::string> names;
-  const auto read = [&](const std::string& name, const std::string& placement, const char* fit, const std::vector<std::string>& more = {}) {
-    std::vector<std::string> settings = {"placement=" + placement, fmt::format("fit='{}'", fit), "eval='50%:100%'"};
-    settings.insert(settings.end(), more.begin(), more.end());
-    experiments.push_back(read_experiment(file, settings, catalogs));
-    names.push_back(name);
+  std::vector<std::size_t> rounds;  // [names] experiments
+  const auto read = [&](const std::string& name, const std::string& placement, const std::vector<Round>& of, const std::vector<std::string>& more = {}) {
+    std::vector<Experiment> all;
+    for (const Round& round : of) {
+      std::vector<std::string> settings = {"placement=" + placement, fmt::format("fit='{}'", round.planned), fmt::format("eval='{}'", round.judged), fmt::format("seed={}", round.seed)};
+      settings.insert(settings.end(), more.begin(), more.end());
+      all.push_back(read_experiment(file, settings, catalogs));
+    }
+    experiments.insert(experiments.end(), all.begin(), all.end());
+    names.push_back(name), rounds.push_back(all.size());
   };
   const std::string in_sample = with_slots(kUs, c.slots, ", generalise: false");
-  read(kUs, with_slots(kUs, c.slots), "0:50%");
-  read("oracle", in_sample, "50%:100%");
-  read("each batch", in_sample, "0:50%", {"rebalance={statistics: exact, every: 1, moving: free}"});
+  const std::vector<Round> itself = {{c.judging->in_sample, c.judging->in_sample}};
+  read(kUs, with_slots(kUs, c.slots), c.judging->rounds);
+  read("oracle", in_sample, itself);
+  read("each batch", in_sample, itself, {"rebalance={statistics: exact, every: 1, moving: free}"});
   for (const std::string& name : others()) {
     try {
-      read(name, with_slots(name, c.slots), "0:50%");
+      read(name, with_slots(name, c.slots), c.judging->rounds);
     } catch (const InputError&) {
-      read(name, name, "0:50%");  // it has no such setting
+      read(name, name, c.judging->rounds);  // it has no such setting
     }
   }
   std::vector<RunMetrics> runs = play_all(experiments);
   std::vector<ComparedPoint> points;
-  for (RunMetrics& run : runs) points.push_back(compared_point({}, {std::move(run)}));
+  for (auto [i, run] = std::pair(std::size_t{0}, runs.begin()); i < names.size(); run += static_cast<std::ptrdiff_t>(rounds[i++]))
+    points.push_back(compared_point({}, {std::make_move_iterator(run), std::make_move_iterator(run + static_cast<std::ptrdiff_t>(rounds[i]))}));
   const auto gap_of = [](const ComparedPoint& p) { return gap(p.layers_s, p.optimum_s * static_cast<double>(p.samples_s.size())); };
 
   Row row;

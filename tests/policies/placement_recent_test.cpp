@@ -47,19 +47,25 @@ TEST(TellingBatches, AreAllWherePopularityStays) {
   EXPECT_EQ(telling_batches(problem_of_batches({kA, kB, kA, kB, kA, kB, kA, kB})), 8U) << "the mean of both is less wrong than either";
 }
 
-TEST(TellingBatches, AreAllWhereWhatWasComesBack) {
-  // From batches 4 and 5 on, all before miss by 4 and 2.08, the later half of them by 8 and 3.5, the last by 8 and 4; later still only the first batches know A.
-  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kB, kB, kC, kC, kA, kA})), 8U);
-}
+TEST(TellingBatches, AreAllWhereWhatWasComesBack) { EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kB, kB, kC, kC, kA, kA})), 8U); }
 
 TEST(TellingBatches, AreTheLastWherePopularityMoves) {
-  // The last batch alone is right from batch 5 on: a quarter.
-  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kA, kA, kB, kB, kB, kB})), 2U);
+  std::vector<Loads> moving, there_and_on;
+  for (int b = 0; b < 8; ++b) moving.push_back({40 - 4 * b, 4 * b}), there_and_on.push_back({40 - 4 * b + b % 2, 4 * b - b % 2});
+  EXPECT_EQ(telling_batches(problem_of_batches(moving)), 2U);
+  EXPECT_EQ(telling_batches(problem_of_batches(there_and_on)), 2U);
+}
+
+TEST(TellingBatches, AreAllWhereABurstIsNoTrend) {
+  // Half of what is known was a burst, early or late: batches 4 or more apart differ no more the farther they are apart, so nothing says that it goes on, or not.
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kA, kA, kB, kB, kB, kB})), 8U);
+  // With a burst's end in sight the few pairs that are farthest apart differ less than those before: that is no reason to trust what is old, either.
+  EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kB, kB, kB, kB, kA, kA})), 8U);
 }
 
 TEST(TellingBatches, AreAllOfAFew) {
-  EXPECT_EQ(telling_batches(problem_of_batches({kA, kB, kB, kB, kB, kB, kB})), 7U);
-  EXPECT_EQ(telling_batches(problem_of_batches({kA, kB, kB, kB, kB, kB, kB, kB})), 4U) << "not two: the later half is right as well, from the first origin on";
+  EXPECT_EQ(telling_batches(problem_of_batches({{40, 0}, {35, 5}, {30, 10}, {25, 15}, {20, 20}, {15, 25}, {10, 30}})), 7U);
+  EXPECT_EQ(telling_batches(problem_of_batches({{40, 0}, {35, 5}, {30, 10}, {25, 15}, {20, 20}, {15, 25}, {10, 30}, {5, 35}})), 2U);
 }
 
 TEST(WithBatches, KeepsTokensAndCountsOfThose) {
@@ -71,9 +77,10 @@ TEST(WithBatches, KeepsTokensAndCountsOfThose) {
 
 TEST(EpsimOpt, GoesByTheLastBatchesWherePopularityMoves) {
   // Experts 0 and 1 together: 20 copies on the fullest rank at first, then 12; apart: 28, then 8. Over all batches together is quicker, and not from now on.
-  const Loads before = {10, 10, 18, 2}, now = {6, 6, 2, 2};
   const auto together = [](const Placement& p) { return p.rank_of(p.slots_of_expert[0][0]) == p.rank_of(p.slots_of_expert[1][0]); };
-  const Problem problem = problem_of_batches({before, before, before, before, now, now, now, now});
+  std::vector<Loads> batches;
+  for (const std::int64_t later : {0, 1, 2, 3, 4, 5, 6, 7}) batches.push_back({140 - 8 * later, 140 - 8 * later, 252 - 32 * later, 28});
+  const Problem problem = problem_of_batches(batches);
   EXPECT_FALSE(together(placed("epsim_opt", problem)[0]));
   EXPECT_TRUE(together(placed("epsim_opt: {generalise: false}", problem)[0]));
 }

@@ -17,17 +17,40 @@ Matrix<double> shares_of(const Matrix<std::int64_t>& loads) {
   return shares;
 }
 
-/// Squares by which the mean of batches [first, origin) misses the batches from `origin` on.
-double missed(const Matrix<double>& shares, std::int64_t first, std::int64_t origin) {
-  double squares = 0;
-  for (std::int64_t e = 0; e < shares.columns; ++e) {
-    double mean = 0;
-    for (std::int64_t b = first; b < origin; ++b) mean += shares(b, e);
-    mean /= static_cast<double>(origin - first);
-    for (std::int64_t b = origin; b < shares.rows; ++b) squares += (shares(b, e) - mean) * (shares(b, e) - mean);
+/// By how much batches differ that are so many apart: the mean square of what shares of the load differ between two, over pairs and summed over layers (a variogram). From half of the batches on, where pairs are few, it is the straight line
+/// through these, which goes on for as long as there is anything to foretell; level where they do not rise in a line.
+class Variogram {
+ public:
+  explicit Variogram(std::int64_t batches) : squares_(static_cast<std::size_t>(batches)), far_(batches / 2) {}
+  void add(const Matrix<double>& shares) {
+    for (std::int64_t i = 0; i < shares.rows; ++i)
+      for (std::int64_t j = i + 1; j < shares.rows; ++j)
+        for (std::int64_t e = 0; e < shares.columns; ++e) squares_[static_cast<std::size_t>(j - i)] += (shares(i, e) - shares(j, e)) * (shares(i, e) - shares(j, e));
   }
-  return squares;
-}
+  /// After the last `add`.
+  void find_line() {
+    const auto batches = static_cast<std::int64_t>(squares_.size());
+    double pairs = 0, apart = 0, height = 0, products = 0, spread = 0, squares = 0;
+    for (std::int64_t lag = far_; lag < batches; ++lag) pairs += static_cast<double>(batches - lag), apart += static_cast<double>((batches - lag) * lag), height += squares_[static_cast<std::size_t>(lag)];
+    middle_ = apart / pairs, height_ = height / pairs;
+    for (std::int64_t lag = far_; lag < batches; ++lag) {
+      const auto of = static_cast<double>(batches - lag), from_middle = static_cast<double>(lag) - middle_, above = squares_[static_cast<std::size_t>(lag)] / of - height_;
+      products += of * from_middle * above, spread += of * from_middle * from_middle, squares += of * above * above;
+    }
+    const bool is_line = products > 0 && products * products > 0.5 * spread * squares;  // it explains more than a half
+    slope_ = is_line ? products / spread : 0;
+  }
+  double operator()(std::int64_t apart) const {
+    const std::int64_t lag = std::abs(apart);
+    if (lag >= far_) return height_ + slope_ * (static_cast<double>(lag) - middle_);
+    return lag == 0 ? 0 : squares_[static_cast<std::size_t>(lag)] / static_cast<double>(static_cast<std::int64_t>(squares_.size()) - lag);
+  }
+
+ private:
+  std::vector<double> squares_;  // sums, by batches apart
+  std::int64_t far_;
+  double middle_ = 0, height_ = 0, slope_ = 0;
+};
 
 }  // namespace
 
@@ -36,15 +59,18 @@ std::size_t telling_batches(const Problem& problem) {
   constexpr std::int64_t kEnough = 8;
   const std::int64_t batches = problem.loads_by_batch(0).rows;
   if (batches < kEnough) return static_cast<std::size_t>(batches);
+  Variogram difference(batches);
+  for (std::size_t l = 0; l < problem.counts.size(); ++l) difference.add(shares_of(problem.loads_by_batch(l)));
+  difference.find_line();
   std::int64_t best = batches;
   double least = 0;
-  for (std::int64_t parts = 1; batches / parts >= 2; parts *= 2) {
-    double squares = 0;
-    for (std::size_t l = 0; l < problem.counts.size(); ++l) {
-      const Matrix<double> shares = shares_of(problem.loads_by_batch(l));
-      for (std::int64_t origin = (batches + 1) / 2; origin < batches; ++origin) squares += missed(shares, origin - origin / parts, origin);
+  for (std::int64_t last = batches; last >= 2; last /= 2) {
+    double ahead = 0, among = 0;
+    for (std::int64_t i = 0; i < last; ++i) {
+      for (std::int64_t later = 1; later <= batches; ++later) ahead += difference(i + later) / static_cast<double>(last * batches);
+      for (std::int64_t j = 0; j < last; ++j) among += difference(i - j) / static_cast<double>(last * last);
     }
-    if (parts == 1 || squares < kLess * least) least = squares, best = batches / parts;
+    if (const double missed = 2 * ahead - among; last == batches || missed < kLess * least) least = missed, best = last;
   }
   return static_cast<std::size_t>(best);
 }
