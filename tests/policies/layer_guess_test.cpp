@@ -42,8 +42,8 @@ struct Layer {
     routing->weight.assign(routing->expert.size(), 1.0F);
     problem.tokens[0].push_back(routing);
   }
-  LayerGuess guess(Rows rows, std::vector<std::int32_t> first, std::vector<int> experts) const {
-    LayerGuess g(problem, 0, std::move(first), rows);
+  LayerGuess guess(Rows rows, std::vector<std::int32_t> first, std::vector<int> experts, LayerGuess::Batches of = LayerGuess::Batches::shown) const {
+    LayerGuess g(problem, 0, std::move(first), rows, of);
     g.set(std::move(experts));
     return g;
   }
@@ -83,6 +83,18 @@ TEST(LayerGuess, RanksTakeInComputeAndGiveInTurn) {
   EXPECT_DOUBLE_EQ(guess.seconds(), std::max(home, serves) + kSpread * (serves * serves + 8e-9 * 8e-9) / (serves + 8e-9));
   EXPECT_EQ(guess.slowest_rank(), 0);
   EXPECT_EQ(guess.busiest_rank(), 2);
+}
+
+TEST(LayerGuess, AnExpertMayBeInABatchToComeOrNot) {
+  Layer layer(1, 2);
+  layer.problem.expert_seconds = [](std::int64_t) { return 1e-9; };  // reading weights, for however many rows
+  layer.add(1, {0, 0, 0, 0, 0, 1}, {0, 5, 6});
+  layer.add(1, {0, 1}, {0, 1, 2});
+  const auto seconds = [&](LayerGuess::Batches of) { return layer.guess(Rows::copy, {0, 1, 2}, {0, 1}, of).seconds(); };
+  EXPECT_DOUBLE_EQ(seconds(LayerGuess::Batches::shown), 1e-9 + kSpread * 1e-9);
+  // Three copies in the mean: none in one batch of four; one: none in every other.
+  constexpr double kHot = 0.75e-9, kCold = 0.5e-9;
+  EXPECT_NEAR(seconds(LayerGuess::Batches::to_come), 0.5e-9 + 0.5 * kHot + kSpread * (kHot * kHot + kCold * kCold) / (kHot + kCold), 1e-15);
 }
 
 TEST(LayerGuess, IsAfterChangesWhatItIsAnewAndBeforeThemWhenTakenBack) {

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::int64_t kTokens = 1 << 11;      // looked at for where rows go; of more, every n-th
 constexpr std::size_t kCostTable = 1 << 14;
+constexpr int kByChance = 64;                  // copies of an expert in a batch, in the mean, up to which chance matters
+constexpr int kMeans = 4;                      // looked up for each of them
 constexpr double kSpread = 0.02;               // of the whole load, beside the fullest: shows the way where the fullest does not change
 
 /// Tokens of one choice each that add up to the counts of a layer, or to a part of them.
@@ -32,7 +34,7 @@ std::vector<std::shared_ptr<const Routing>> tokens_of_counts(const Problem& prob
 
 }  // namespace
 
-LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows) : problem_(problem), rows_(rows), first_(std::move(first)) {
+LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows, Batches of) : problem_(problem), rows_(rows), first_(std::move(first)) {
   const Topology* topology = problem.topology;
   for (const Rank r : ids<Rank>(problem.ranks)) {
     node_of_.push_back(topology ? topology->node_of(r) : Node(0));
@@ -94,6 +96,7 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
   }
   for (std::size_t i = 0; i < weight_.cells.size(); ++i) weight_.cells[i] = looked_at_.cells[i] > 0 ? weight_.cells[i] / (looked_at_.cells[i] * scale_) : 1;
   for (std::size_t c = 0; c < kCostTable; ++c) cost_of_copies_.push_back(c == 0 ? 0 : seconds_of(static_cast<double>(c)));
+  if (of == Batches::to_come) expect();
 }
 
 double LayerGuess::seconds_of(double copies) const {
@@ -104,6 +107,25 @@ double LayerGuess::expert_seconds(double copies) const {
   const auto low = static_cast<std::size_t>(copies);
   if (low + 1 >= cost_of_copies_.size()) return seconds_of(copies);
   return cost_of_copies_[low] + (copies - static_cast<double>(low)) * (cost_of_copies_[low + 1] - cost_of_copies_[low]);
+}
+
+/// What an expert takes by its mean copies, where how many come is geometric.
+void LayerGuess::expect() {
+  std::vector<double> seconds = {0};
+  for (int n = 1; n <= 10 * kByChance; ++n) seconds.push_back(problem_.expert_seconds ? problem_.expert_seconds(n) : n);
+  for (int i = 0; i <= kByChance * kMeans; ++i) {
+    const double mean = static_cast<double>(i) / kMeans;
+    double probability = 1 / (1 + mean), all = 0;
+    for (std::size_t n = 1; n < seconds.size(); ++n) probability *= mean / (1 + mean), all += probability * seconds[n];
+    expected_s_.push_back(all);
+  }
+}
+
+double LayerGuess::mean_seconds(double copies) const {
+  const double at = copies * scale_ * kMeans;
+  const auto low = static_cast<std::size_t>(at);
+  if (low + 1 >= expected_s_.size()) return expert_seconds(copies);
+  return expected_s_[low] + (at - static_cast<double>(low)) * (expected_s_[low + 1] - expected_s_[low]);
 }
 
 void LayerGuess::set(std::vector<int> expert_of_place) {
@@ -233,7 +255,7 @@ void LayerGuess::refresh() {
         row[static_cast<std::size_t>(b)] += expert_seconds(n);
         all += n;
       }
-      row[static_cast<std::size_t>(batches_)] += expert_seconds(all / batches_);
+      row[static_cast<std::size_t>(batches_)] += mean_seconds(all / batches_);
     }
   }
   stale_ranks_.clear();

@@ -12,8 +12,12 @@ class LayerGuess {
   /// What an exchange sends once: a row for each copy, for each rank that a token reaches, or for each node it reaches (and then one for each rank inside).
   enum class Rows { copy, rank, node };
 
+  /// Whether the batches shown are to be fast, or others. In others an expert has as many copies in the mean, and far more or none by chance, for tokens of a text choose alike: their number is taken as geometric, which varies as much as it is large.
+  /// An expert that is seldom chosen is then read from memory now and then; judged by its mean alone it would be in every batch.
+  enum class Batches { shown, to_come };
+
   /// Places are slots that may stay empty: [first[r], first[r+1]) are those of rank r. Without tokens it goes by counts, without `expert_seconds` by copies, and without a machine transfers cost nothing.
-  LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows);
+  LayerGuess(const Problem& problem, std::size_t layer, std::vector<std::int32_t> first, Rows rows, Batches of);
 
   /// -1: empty.
   static constexpr int kEmpty = -1;
@@ -69,6 +73,8 @@ class LayerGuess {
   void refresh();
   double seconds_of(double copies) const;      // of those looked at
   double expert_seconds(double copies) const;  // the same, from a table
+  double mean_seconds(double copies) const;    // of so many in the mean
+  void expect();
   Turns turns(const Ports& p) const;
 
   const Problem& problem_;
@@ -92,6 +98,7 @@ class LayerGuess {
   Matrix<double> weight_;                      // [E][batches] what a copy that is looked at stands for beyond the mean: loads are exact where tokens are sampled
   std::vector<Ports> ports_;                   // [R]
   std::vector<double> cost_of_copies_;         // seconds by number of copies that are looked at
+  std::vector<double> expected_s_;             // seconds by mean copies, where they come by chance
   Matrix<double> compute_s_;                   // [R][batches + 1]; the last: all batches together
   std::vector<char> stale_;                    // [R] whose compute_s_ must be added up again
   std::vector<int> stale_ranks_;
