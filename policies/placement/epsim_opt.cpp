@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -315,20 +314,10 @@ std::array<Problem, 2> halves_of(const Problem& problem, std::size_t recent) {
   return {half(0), half(1)};
 }
 
-/// By how many standard errors the first are less than the second, pair by pair.
-double clearly_less(const std::vector<double>& first, const std::vector<double>& second) {
-  const auto n = static_cast<double>(first.size());
-  double mean = 0, squares = 0;
-  for (std::size_t i = 0; i < first.size(); ++i) mean += (second[i] - first[i]) / n;
-  for (std::size_t i = 0; i < first.size(); ++i) squares += (second[i] - first[i] - mean) * (second[i] - first[i] - mean);
-  return squares > 0 ? mean / std::sqrt(squares / (n * std::max(1.0, n - 1))) : mean > 0 ? std::numeric_limits<double>::infinity() : 0;
-}
-
-/// The way to answer: of the searches the one whose answers to either half of the batches are the fastest on the other half, as it is and mixed, unless a policy's are faster by more than chance over layers and halves explains; then the fastest of these.
-/// What is in force, or experts in order where nothing is, stays unless that gains something.
+/// The way whose answers to either half of the batches are the fastest on the other half, as it is and mixed, over all layers. What is in force, or experts in order where nothing is, stays unless that gains something.
 std::string best_way(const std::array<Problem, 2>& halves, const Settings& settings) {
-  constexpr double kClearly = 3;  // standard errors
-  std::map<std::string, std::vector<double>> seconds;  // of each half and layer
+  std::map<std::string, double> seconds;
+  std::map<std::string, std::size_t> answered;
   Settings quick = settings;  // one refinement is enough to tell the ways apart
   quick.refined = std::min<std::int64_t>(settings.refined, 1);
   for (const std::size_t half : {1, 0}) {
@@ -340,18 +329,15 @@ std::string best_way(const std::array<Problem, 2>& halves, const Settings& setti
       parallel_for(static_cast<std::int64_t>(answer.size()), [&, &placed = answer](std::int64_t l) {
         for (const Problem& judge : judges) of_layer[static_cast<std::size_t>(l)] += judge.layer_seconds(static_cast<std::size_t>(l), placed[static_cast<std::size_t>(l)]);
       });
-      seconds[name].insert(seconds[name].end(), of_layer.begin(), of_layer.end());
+      seconds[name] += std::accumulate(of_layer.begin(), of_layer.end(), 0.0), ++answered[name];
     }
   }
-  const auto total = [&](const std::string& way) { return std::accumulate(seconds.at(way).begin(), seconds.at(way).end(), 0.0); };
-  std::string ours = kSearch;
-  for (const char* way : {kLean, kMixed})
-    if (seconds.contains(way) && total(way) < total(ours)) ours = way;
-  std::string best = ours;
-  for (const auto& [name, of] : seconds)
-    if (of.size() == seconds.at(ours).size() && total(name) < total(best) && clearly_less(of, seconds.at(ours)) > kClearly) best = name;
+  std::erase_if(seconds, [&](const auto& way) { return answered[way.first] < halves.size(); });
+  std::string best = kSearch;
+  for (const auto& [name, s] : seconds)
+    if (s < seconds.at(best)) best = name;
   for (const std::string& stay : {std::string(), fmt::format("contiguous {}", settings.shape.experts)})
-    if (const auto found = seconds.find(stay); found != seconds.end() && found->second.size() == seconds.at(ours).size()) return total(best) < kWorthIt * total(stay) ? best : stay;
+    if (const auto found = seconds.find(stay); found != seconds.end()) return seconds.at(best) < kWorthIt * found->second ? best : stay;
   return best;
 }
 

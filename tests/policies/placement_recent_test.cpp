@@ -85,32 +85,6 @@ TEST(EpsimOpt, GoesByTheLastBatchesWherePopularityMoves) {
   EXPECT_TRUE(together(placed("epsim_opt: {generalise: false}", problem)[0]));
 }
 
-TEST(EpsimOpt, TakesAPolicysAnswerOnlyWhereItIsClearlyBetterThanItsOwn) {
-  // Four layers in which experts in turn are best, and one in which they are by turns much better and a little worse than first and last together. There each half of the batches misleads, so that experts in turn would have been quicker
-  // on the other half in sum over layers, but by what one layer does: no reason to give up what is best for it on all batches.
-  const Loads a = {4, 3, 2, 1}, b = {8, 6, 4, 2};
-  Problem problem = problem_of_batches({a, b, a, b, a, b, a, b});
-  for (int l = 1; l < 5; ++l) problem.layers.push_back(l), problem.counts.push_back(problem.counts[0]), problem.batches.push_back(problem.batches[0]), problem.tokens.push_back(problem.tokens[0]);
-  using Ranks = std::vector<std::vector<int>>;
-  const Ranks in_turn = {{0, 2}, {1, 3}}, ends = {{0, 3}, {1, 2}};
-  const auto sorted = [](const Placement& p) {
-    Ranks ranks = experts_of_ranks(p);
-    for (std::vector<int>& experts : ranks) std::ranges::sort(experts);
-    std::ranges::sort(ranks);
-    return ranks;
-  };
-  problem.batch_seconds = [=](std::size_t layer, const Routing& batch, const Placement& placement) {
-    const bool is_a = batch.tokens() == 10;
-    const Ranks ranks = sorted(placement);
-    if (ranks == in_turn) return layer > 0 ? 1.0 : is_a ? 0.5 : 1.0;
-    if (ranks == ends) return layer > 0 ? 1.1 : is_a ? 1.0 : 0.4;
-    return 3.0;
-  };
-  const std::vector<Placement> placed_on = placed("epsim_opt", problem);
-  EXPECT_EQ(sorted(placed_on[0]), ends);
-  for (std::size_t l = 1; l < placed_on.size(); ++l) EXPECT_EQ(sorted(placed_on[l]), in_turn) << l;
-}
-
 TEST(EpsimOpt, LeavesExpertsWhereTheyAreUnlessThatGainsSomething) {
   const Loads even = {5, 5, 5, 5};
   Problem problem = problem_of_batches({even, even, even, even});
