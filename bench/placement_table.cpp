@@ -8,8 +8,10 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -97,6 +99,7 @@ struct Row {
   double ours_s = 0, best_s = 0, half_width = 0, gap = 0;
   double oracle_s = 0, oracle_gap = 0;  ///< one placement, planned on the batches that it is judged by
   double each_s = 0, each_gap = 0;      ///< each batch has its own, planned on it, as the bound of each batch allows
+  std::map<std::string, double> others_s;  ///< of all others that are not left out
   std::string best, left_out;  // names; those left out with commas
 
   double behind() const { return ours_s / best_s - 1; }
@@ -143,9 +146,10 @@ Row play(const Case& c, const Catalogs& catalogs) {
   for (std::size_t i = 3; i < points.size(); ++i) {
     if (points[i].max_rank_weights_bytes > even * 1.0001) {
       row.left_out += (row.left_out.empty() ? "" : ", ") + names[i];
-    } else if (!best || points[i].total_s < best->total_s) {
-      best = &points[i], row.best = names[i];
+      continue;
     }
+    row.others_s[names[i]] = points[i].total_s;
+    if (!best || points[i].total_s < best->total_s) best = &points[i], row.best = names[i];
   }
   row.best_s = best->total_s, row.half_width = difference(points[0], *best).half_width;
   return row;
@@ -163,12 +167,18 @@ class Kept {
     const std::filesystem::path path = folder_ / fmt::format("{:016x}{:016x}", std::hash<std::string>()(program_), std::hash<std::string>()(fmt::format("{} {}", c.experiment, c.slots)));
     Row row;
     if (std::ifstream in(path); in >> row.ours_s >> row.best_s >> row.half_width >> row.gap >> row.oracle_s >> row.oracle_gap >> row.each_s >> row.each_gap >> row.best) {
-      std::getline(in >> std::ws, row.left_out);
+      std::getline(in, row.left_out);
+      row.left_out.erase(0, row.left_out.find_first_not_of(' '));
+      std::string name;
+      for (double seconds = 0; in >> name >> seconds;) row.others_s[name] = seconds;
       return row;
     }
     row = play();
     const std::filesystem::path unfinished = path.string() + ".new";
     std::ofstream(unfinished) << fmt::format("{} {} {} {} {} {} {} {} {} {}\n", row.ours_s, row.best_s, row.half_width, row.gap, row.oracle_s, row.oracle_gap, row.each_s, row.each_gap, row.best, row.left_out);
+    std::ofstream others(unfinished, std::ios::app);
+    for (const auto& [name, seconds] : row.others_s) others << fmt::format("{} {}\n", name, seconds);
+    others.close();
     std::filesystem::rename(unfinished, path);
     return row;
   }
@@ -192,7 +202,20 @@ void print_totals(const std::vector<Row>& rows) {
   fmt::print("\n{} is the lowest, or as low, in {} of {} cases ({:.0f} %); {:+.1f} % against the best other in the geometric mean; behind it by {:.2f} % ±{:.2f} at most, and in {} cases by more than 1 % beyond the 95 % interval.\n",
              kUs, lowest, rows.size(), 100.0 * static_cast<double>(lowest) / static_cast<double>(rows.size()), 100 * std::expm1(log_ratio), 100 * std::max(0.0, furthest->behind()), 100 * furthest->half_width, beyond);
   fmt::print("In sample, the mean gap to the bound is {:.1f} % where each batch has its own placement, {:.1f} % where one serves all batches.\n", 100 * each_gap, 100 * oracle_gap);
-  fmt::print("Others: {}. Left out of a case are those with more experts on a rank than an even share of the slots.\n", fmt::join(others(), ", "));
+  fmt::print("Left out of a case are those with more experts on a rank than an even share of the slots.\n");
+
+  std::map<std::string, std::vector<double>> ratios;  // of our time to that of each
+  for (const Row& row : rows)
+    for (const auto& [name, seconds] : row.others_s) ratios[name].push_back(row.ours_s / seconds);
+  std::vector<std::tuple<double, std::string, std::ptrdiff_t, std::size_t>> duels;
+  for (const auto& [name, r] : ratios) {
+    double log_ratio = 0;
+    for (const double x : r) log_ratio += std::log(x) / static_cast<double>(r.size());
+    duels.emplace_back(-log_ratio, name, std::ranges::count_if(r, [](double x) { return x <= 1 + 1e-9; }), r.size());
+  }
+  std::ranges::sort(duels);
+  fmt::print("\n| against | cases | as low or lower in | difference in the geometric mean, % |\n| --- | --- | --- | --- |\n");
+  for (const auto& [log_ratio, name, lower, of] : duels) fmt::print("| {} | {} | {} ({:.0f} %) | {:+.2f} |\n", name, of, lower, 100.0 * static_cast<double>(lower) / static_cast<double>(of), 100 * std::expm1(-log_ratio));
 }
 
 int table(bool quick, const std::string& exchange, const std::vector<std::string>& parts) {

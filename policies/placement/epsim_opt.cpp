@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -27,6 +28,7 @@ struct Settings {
   std::int64_t rank_slots = 0;        ///< places of each rank; 0: the slots are spread evenly
   std::int64_t moves = 0;             ///< tried on each placement that is improved
   std::int64_t refined = 0;           ///< placements of others that are improved
+  std::optional<std::int64_t> polished;  ///< changes that are tried by simulation; nothing: as many as do not take long
   std::optional<std::int64_t> budget; ///< experts that may move between ranks, a layer
   std::vector<std::string> seeds;     ///< policies to begin with
   bool generalise = true;             ///< whether batches that are not shown count
@@ -96,11 +98,14 @@ bool affordable(const Problem& problem, std::size_t layer, const Placement& p, c
   return static_cast<std::int64_t>(migration(problem.previous[layer], p, *problem.topology).moves.size()) <= *settings.budget;
 }
 
-/// One layer: begins with the best of what others say and exchanges experts while the guess falls.
+/// One layer: begins with the best of what others say and exchanges experts while the guess falls, or what is simulated.
 class Search {
  public:
-  Search(const Problem& problem, std::size_t layer, const Settings& settings)
-      : problem_(problem), layer_(layer), settings_(settings), first_(places_of(problem, settings)) {}
+  Search(const Problem& problem, std::size_t layer, const Settings& settings, LayerGuess::Rows rows = LayerGuess::Rows::rank)
+      : problem_(problem), layer_(layer), settings_(settings), first_(places_of(problem, settings)), rows_(rows) {}
+
+  /// The row rule that it goes by: that which `run` found, once it has.
+  LayerGuess::Rows rows() const { return rows_; }
 
   Placement run(const std::map<std::string, Answer>& seeds) {
     std::vector<Candidate> candidates;
@@ -130,6 +135,49 @@ class Search {
       if (seconds < kWorthIt * best.seconds) best = {std::move(placement), std::move(table), seconds};
     }
     return best.placement;
+  }
+
+  /// Goes on by simulation alone, which knows what a guess leaves out. A change is kept where it makes batches faster; where others count than those shown, by more than the standard error of that, and also tokens dealt to batches anew (`more`).
+  /// It is given up with the first batches that together lose by it.
+  Placement polish(const Placement& from, std::span<const std::shared_ptr<const Routing>> more) const {
+    constexpr double kCheap = 1.002;  // times the guess: what it says to cost more is not simulated
+    constexpr std::int64_t kDrawn = 40;  // changes for each that is simulated, at most
+    std::optional<std::vector<int>> table = table_of(from, first_);
+    if (!table || problem_.ranks < 2) return from;
+    std::vector<std::shared_ptr<const Routing>> judges = problem_.tokens[layer_];
+    const std::size_t shown = judges.size();
+    judges.insert(judges.end(), more.begin(), more.end());
+    const auto n = static_cast<double>(judges.size());
+    LayerGuess guess(problem_, layer_, first_, rows_, batches());
+    guess.set(*table);
+    Rng rng(problem_.seed, Stream::placement, std::uint64_t{1} << 34, static_cast<std::uint32_t>(problem_.layers[layer_]));
+    Placement best = from;
+    std::vector<double> seconds;  // of each batch
+    for (const auto& batch : judges) seconds.push_back(problem_.batch_seconds(layer_, *batch, best));
+    double now = guess.seconds();
+    const std::int64_t most = tries();
+    for (std::int64_t drawn = 0, tried = 0; drawn < kDrawn * most && tried < most; ++drawn) {
+      if (!propose(guess, rng)) continue;
+      const double guessed = guess.seconds();
+      Placement changed = placement_of(guess.experts(), first_, problem_.experts);
+      if (guessed > kCheap * now || !affordable(problem_, layer_, changed, settings_)) {
+        guess.undo();
+        continue;
+      }
+      ++tried;
+      std::vector<double> gains;
+      double gain = 0, squares = 0;
+      for (std::size_t b = 0; b < judges.size() && (gain > 0 || (gain == 0 && b < shown)); ++b) gain += gains.emplace_back(seconds[b] - problem_.batch_seconds(layer_, *judges[b], changed));
+      for (const double g : gains) squares += (g - gain / n) * (g - gain / n);
+      const double error = settings_.generalise && n > 1 ? std::sqrt(squares / (n - 1) * n) : 0;
+      if (gains.size() < judges.size() || gain <= error) {
+        guess.undo();
+        continue;
+      }
+      best = std::move(changed), now = guessed;
+      for (std::size_t b = 0; b < seconds.size(); ++b) seconds[b] -= gains[b];
+    }
+    return best;
   }
 
  private:
@@ -188,36 +236,41 @@ class Search {
     LayerGuess guess(problem_, layer_, first_, rows_, batches());
     guess.set(from);
     Rng rng(problem_.seed, Stream::placement, (std::uint64_t{1} << 32) + number, static_cast<std::uint32_t>(problem_.layers[layer_]));
-    const auto places = static_cast<std::uint64_t>(first_.back());
     double now = guess.seconds(), least = now;
     const double start = now;
     std::vector<int> best = from;
     if (problem_.ranks < 2) return best;
     for (std::int64_t i = 0; i < settings_.moves; ++i) {
       const double threshold = kThreshold * start * (1 - static_cast<double>(i) / static_cast<double>(settings_.moves));
-      // Most changes begin where it hurts.
-      const std::uint64_t kind = rng.below(8);
-      int a = static_cast<int>(rng.below(places));
-      if (kind < 4) a = on_rank(kind < 2 ? guess.slowest_rank() : guess.busiest_rank(), rng, a);
-      const int at_a = guess.experts()[static_cast<std::size_t>(a)];
-      if (kind == 7 || at_a == LayerGuess::kEmpty) {
-        // Another copy of an expert, or none, in a place that can spare its own.
-        if (at_a != LayerGuess::kEmpty && guess.copies(at_a) < 2) continue;
-        const int other = guess.experts()[rng.below(places)];
-        const int expert = rng.below(2) == 0 ? LayerGuess::kEmpty : other;
-        if (expert == at_a || on_same_rank(guess, a, expert) || (at_a == LayerGuess::kEmpty && filled(guess) >= slots_of(problem_, settings_))) continue;
-        guess.put(a, expert);
-        if (!keep(guess, now, threshold)) guess.undo();
-      } else {
-        const int b = static_cast<int>(rng.below(places));
-        const int at_b = guess.experts()[static_cast<std::size_t>(b)];
-        if (guess.rank_of_place(a) == guess.rank_of_place(b) || at_a == at_b || on_same_rank(guess, b, at_a) || on_same_rank(guess, a, at_b)) continue;
-        guess.swap(a, b);
-        if (!keep(guess, now, threshold)) guess.undo();
-      }
+      if (!propose(guess, rng)) continue;
+      if (!keep(guess, now, threshold)) guess.undo();
       if (now < least) least = now, best = guess.experts();
     }
     return best;
+  }
+
+  /// Changes a table at random; false where what was drawn changes nothing or may not be.
+  bool propose(LayerGuess& guess, Rng& rng) const {
+    const auto places = static_cast<std::uint64_t>(first_.back());
+    // Most changes begin where it hurts.
+    const std::uint64_t kind = rng.below(8);
+    int a = static_cast<int>(rng.below(places));
+    if (kind < 4) a = on_rank(kind < 2 ? guess.slowest_rank() : guess.busiest_rank(), rng, a);
+    const int at_a = guess.experts()[static_cast<std::size_t>(a)];
+    if (kind == 7 || at_a == LayerGuess::kEmpty) {
+      // Another copy of an expert, or none, in a place that can spare its own.
+      if (at_a != LayerGuess::kEmpty && guess.copies(at_a) < 2) return false;
+      const int other = guess.experts()[rng.below(places)];
+      const int expert = rng.below(2) == 0 ? LayerGuess::kEmpty : other;
+      if (expert == at_a || on_same_rank(guess, a, expert) || (at_a == LayerGuess::kEmpty && filled(guess) >= slots_of(problem_, settings_))) return false;
+      guess.put(a, expert);
+      return true;
+    }
+    const int b = static_cast<int>(rng.below(places));
+    const int at_b = guess.experts()[static_cast<std::size_t>(b)];
+    if (guess.rank_of_place(a) == guess.rank_of_place(b) || at_a == at_b || on_same_rank(guess, b, at_a) || on_same_rank(guess, a, at_b)) return false;
+    guess.swap(a, b);
+    return true;
   }
 
   bool keep(LayerGuess& guess, double& now, double threshold) const {
@@ -226,6 +279,14 @@ class Search {
     if (settings_.budget && !affordable(problem_, layer_, placement_of(guess.experts(), first_, problem_.experts), settings_)) return false;
     now = changed;
     return true;
+  }
+
+  std::int64_t tries() const {
+    if (settings_.polished) return *settings_.polished;
+    // A simulation costs about as much as its copies and several times its messages; of a second or two of them there is time.
+    constexpr std::int64_t kMost = 1'000, kWork = 30'000'000;
+    const Routing& batch = *problem_.tokens[layer_].front();
+    return std::min(kMost, kWork / (1 + std::ssize(batch.expert) + 8 * std::int64_t{problem_.ranks} * problem_.ranks));
   }
 
   LayerGuess::Batches batches() const { return settings_.generalise ? LayerGuess::Batches::to_come : LayerGuess::Batches::shown; }
@@ -250,12 +311,39 @@ class Search {
   std::size_t layer_;
   const Settings& settings_;
   std::vector<std::int32_t> first_;
-  LayerGuess::Rows rows_ = LayerGuess::Rows::rank;
+  LayerGuess::Rows rows_;
 };
 
-Answer search(const Problem& problem, const std::map<std::string, Answer>& seeds, const Settings& settings) {
-  Answer placements(problem.counts.size());
-  parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) { placements[static_cast<std::size_t>(l)] = Search(problem, static_cast<std::size_t>(l), settings).run(seeds); });
+/// What the search says, and by which row rule each layer went.
+struct Found {
+  Answer answer;
+  std::vector<LayerGuess::Rows> rows;  // [layers]
+};
+
+Found search(const Problem& problem, const std::map<std::string, Answer>& seeds, const Settings& settings) {
+  Found found{Answer(problem.counts.size()), std::vector<LayerGuess::Rows>(problem.counts.size())};
+  parallel_for(static_cast<std::int64_t>(found.answer.size()), [&](std::int64_t l) {
+    const auto layer = static_cast<std::size_t>(l);
+    Search search(problem, layer, settings);
+    found.answer[layer] = search.run(seeds), found.rows[layer] = search.rows();
+  });
+  return found;
+}
+
+/// The answer improved by simulation alone, by the row rules that a search found.
+Answer polished(const Problem& problem, const Answer& answer, const std::vector<LayerGuess::Rows>& rows, const Settings& settings) {
+  constexpr std::int64_t kMixings = 8, kTokens = 1 << 20;  // of a layer, dealt anew
+  const auto& batches = problem.tokens.front();
+  std::int64_t tokens = 1;
+  for (const auto& batch : batches) tokens += batch->tokens();
+  const auto times = static_cast<int>(settings.generalise && batches.size() > 1 ? std::min(kMixings, kTokens / tokens) : 0);
+  const Problem more = times > 0 ? mixed(problem, times) : Problem{};
+  Answer placements(answer.size());
+  parallel_for(static_cast<std::int64_t>(placements.size()), [&](std::int64_t l) {
+    const auto layer = static_cast<std::size_t>(l);
+    const Search search(problem, layer, settings, rows[layer]);
+    placements[layer] = times > 0 ? search.polish(answer[layer], more.tokens[layer]) : search.polish(answer[layer], {});
+  });
   return placements;
 }
 
@@ -280,28 +368,33 @@ bool fits(const Problem& problem, const Answer& answer, const Settings& settings
   return true;
 }
 
-Settings without_replicas(const Settings& settings) {
-  Settings lean = settings;
-  lean.slots = 0;
-  return lean;
+Settings settings_of(const std::string& way, const Settings& settings) {
+  Settings of_way = settings;
+  if (way == kLean) of_way.slots = 0;
+  return of_way;
 }
 
 /// What a way says to a problem, where `seeds` are the policies' answers; where it has none that fits, what the search says.
 Answer answer_by(const std::string& way, const Problem& problem, const std::map<std::string, Answer>& seeds, const Settings& settings) {
-  if (way == kMixed) return search(mixed(problem, std::max(1, mixings(problem))), seeds, settings);
-  if (way == kLean) return search(problem, seeds, without_replicas(settings));
+  if (way == kMixed) return search(mixed(problem, std::max(1, mixings(problem))), seeds, settings).answer;
   if (const auto of_policy = seeds.find(way); of_policy != seeds.end() && fits(problem, of_policy->second, settings)) return of_policy->second;
-  return search(problem, seeds, settings);
+  return search(problem, seeds, settings_of(way, settings)).answer;
 }
 
-/// What each way to an answer says to a problem.
-std::map<std::string, Answer> ways(const Problem& problem, const Settings& settings) {
+/// What each way to an answer says to a problem, and the row rules that its search found.
+struct Ways {
+  std::map<std::string, Answer> answers;
+  std::vector<LayerGuess::Rows> rows;
+};
+
+Ways ways(const Problem& problem, const Settings& settings) {
   const std::map<std::string, Answer> seeds = answers(problem, settings);
-  std::map<std::string, Answer> all = seeds;
-  std::erase_if(all, [&](const auto& way) { return !fits(problem, way.second, settings); });
-  all.emplace(kSearch, answer_by(kSearch, problem, seeds, settings));
-  if (slots_of(problem, settings) > problem.experts) all.emplace(kLean, answer_by(kLean, problem, seeds, settings));
-  if (mixings(problem) > 0) all.emplace(kMixed, answer_by(kMixed, problem, seeds, settings));
+  Found found = search(problem, seeds, settings);
+  Ways all{seeds, std::move(found.rows)};
+  std::erase_if(all.answers, [&](const auto& way) { return !fits(problem, way.second, settings); });
+  all.answers.emplace(kSearch, std::move(found.answer));
+  if (slots_of(problem, settings) > problem.experts) all.answers.emplace(kLean, answer_by(kLean, problem, seeds, settings));
+  if (mixings(problem) > 0) all.answers.emplace(kMixed, answer_by(kMixed, problem, seeds, settings));
   return all;
 }
 
@@ -314,31 +407,41 @@ std::array<Problem, 2> halves_of(const Problem& problem, std::size_t recent) {
   return {half(0), half(1)};
 }
 
+/// A way to an answer, and the row rules by which to polish that; none where it shall stay as it is.
+struct Choice {
+  std::string way;
+  std::vector<LayerGuess::Rows> rows;
+};
+
 /// The way whose answers to either half of the batches are the fastest on the other half, as it is and mixed, over all layers. What is in force, or experts in order where nothing is, stays unless that gains something.
-std::string best_way(const std::array<Problem, 2>& halves, const Settings& settings) {
-  std::map<std::string, double> seconds;
-  std::map<std::string, std::size_t> answered;
+Choice best_way(const std::array<Problem, 2>& halves, const Settings& settings) {
   Settings quick = settings;  // one refinement is enough to tell the ways apart
   quick.refined = std::min<std::int64_t>(settings.refined, 1);
-  for (const std::size_t half : {1, 0}) {
+  std::array<std::vector<Problem>, 2> judges;  // of the answers to a half
+  for (const std::size_t half : {0, 1}) {
     const Problem& unseen = halves[1 - half];
-    std::vector<Problem> judges = {unseen};
-    if (const int times = mixings(unseen); times > 0) judges.push_back(mixed(unseen, times));
-    for (const auto& [name, answer] : ways(halves[half], quick)) {
-      std::vector<double> of_layer(answer.size());
-      parallel_for(static_cast<std::int64_t>(answer.size()), [&, &placed = answer](std::int64_t l) {
-        for (const Problem& judge : judges) of_layer[static_cast<std::size_t>(l)] += judge.layer_seconds(static_cast<std::size_t>(l), placed[static_cast<std::size_t>(l)]);
-      });
-      seconds[name] += std::accumulate(of_layer.begin(), of_layer.end(), 0.0), ++answered[name];
-    }
+    judges[half] = {unseen};
+    if (const int times = mixings(unseen); times > 0) judges[half].push_back(mixed(unseen, times));
   }
-  std::erase_if(seconds, [&](const auto& way) { return answered[way.first] < halves.size(); });
+  const auto judged = [&](std::size_t half, const Answer& answer) {
+    std::vector<double> of_layer(answer.size());
+    parallel_for(static_cast<std::int64_t>(answer.size()), [&](std::int64_t l) {
+      for (const Problem& judge : judges[half]) of_layer[static_cast<std::size_t>(l)] += judge.layer_seconds(static_cast<std::size_t>(l), answer[static_cast<std::size_t>(l)]);
+    });
+    return std::accumulate(of_layer.begin(), of_layer.end(), 0.0);
+  };
+
+  std::array<Ways, 2> told;
+  std::map<std::string, double> seconds;
+  for (const std::size_t half : {0, 1}) told[half] = ways(halves[half], quick);
+  for (const auto& [name, answer] : told[0].answers)
+    if (const auto other = told[1].answers.find(name); other != told[1].answers.end()) seconds[name] = judged(0, answer) + judged(1, other->second);
   std::string best = kSearch;
   for (const auto& [name, s] : seconds)
     if (s < seconds.at(best)) best = name;
   for (const std::string& stay : {std::string(), fmt::format("contiguous {}", settings.shape.experts)})
-    if (const auto found = seconds.find(stay); found != seconds.end()) return seconds.at(best) < kWorthIt * found->second ? best : stay;
-  return best;
+    if (const auto found = seconds.find(stay); found != seconds.end() && seconds.at(best) >= kWorthIt * found->second) return {stay, {}};
+  return {best, told[0].rows};
 }
 
 }  // namespace
@@ -357,6 +460,8 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   settings.rank_slots = p.integer("rank_slots", "experts that a rank has room for, so that ranks may hold unequal numbers of the `slots`", 0, 1, 1 << 20, "an even share of the slots");
   settings.moves = p.integer("moves", "changes tried on each placement that is improved", 20'000, 0, 1'000'000'000);
   settings.refined = p.integer("refined", "how many of the best placements of others are improved", 3, 0, 1'000);
+  const std::int64_t tried = p.integer("polished", "changes tried by simulation on the placement that is found", 0, 0, 1'000'000'000, "1000, or fewer where batches are so large that these would take long");
+  if (p.has("polished")) settings.polished = tried;
   const std::int64_t budget = p.integer("budget", "experts of a layer that may move between ranks, counted from the placement in force", 0, 0, 1 << 30, "as many as it takes");
   if (p.has("budget")) settings.budget = budget;
   settings.generalise = p.flag("generalise", "choose what does well on batches that were not shown, by cross-validation where there are four or more; otherwise what is fastest on those that were", true);
@@ -385,11 +490,15 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   settings.shape = *shape;
   policy.place = [settings](const Problem& problem) {
     const bool can_tell = problem.batch_seconds && !problem.tokens.empty() && std::ranges::all_of(problem.tokens, [&](const auto& batches) { return batches.size() >= 4 && batches.size() == problem.tokens.front().size(); });
-    if (!settings.generalise || !can_tell) return search(problem, answers(problem, settings), settings);
+    if (!settings.generalise || !can_tell) {
+      Found found = search(problem, answers(problem, settings), settings);
+      return problem.batch_seconds && !problem.tokens.empty() ? polished(problem, found.answer, found.rows, settings) : std::move(found.answer);
+    }
     const std::size_t all = problem.tokens.front().size(), recent = telling_batches(problem);
-    const std::string way = best_way(halves_of(problem, recent), settings);
+    const Choice choice = best_way(halves_of(problem, recent), settings);
     const Problem telling = recent == all ? problem : with_batches(problem, [=](std::size_t b) { return b + recent >= all; });
-    return answer_by(way, telling, answers(telling, settings), settings);
+    Answer answer = answer_by(choice.way, telling, answers(telling, settings), settings);
+    return !choice.rows.empty() ? polished(telling, answer, choice.rows, settings_of(choice.way, settings)) : std::move(answer);
   };
   return policy;
 }
