@@ -143,7 +143,8 @@ class Search {
     constexpr double kCheap = 1.002;  // times the guess: what it says to cost more is not simulated
     constexpr std::int64_t kDrawn = 40;  // changes for each that is simulated, at most
     std::optional<std::vector<int>> table = table_of(from, first_);
-    if (!table || problem_.ranks < 2) return from;
+    const std::int64_t most = tries();
+    if (!table || problem_.ranks < 2 || most == 0) return from;
     std::vector<std::shared_ptr<const Routing>> judges = problem_.tokens[layer_];
     const std::size_t shown = judges.size();
     judges.insert(judges.end(), more.begin(), more.end());
@@ -155,7 +156,6 @@ class Search {
     std::vector<double> seconds;  // of each batch
     for (const auto& batch : judges) seconds.push_back(problem_.batch_seconds(layer_, *batch, best));
     double now = guess.seconds();
-    const std::int64_t most = tries();
     for (std::int64_t drawn = 0, tried = 0; drawn < kDrawn * most && tried < most; ++drawn) {
       if (!propose(guess, rng)) continue;
       const double guessed = guess.seconds();
@@ -447,9 +447,9 @@ Choice best_way(const std::array<Problem, 2>& halves, const Settings& settings) 
 }  // namespace
 
 /// epsim's own: least simulated layer time. Begins with the best answers of the other policies, judged by simulating the batches it is shown, improves each by local search on a guess of compute and
-/// transfer time that is brought up to date per change (shared/layer_guess.h), and takes what simulates fastest.
+/// transfer time that is brought up to date per change (shared/layer_guess.h), takes what simulates fastest, and goes on from there by simulation alone.
 /// What fits the batches it is shown need not fit others. Where there are four or more, it first plays all of this through on either half of them and lets the other half judge: the search, the search on tokens dealt to
-/// batches anew (shared/resample.h) and without replicas, and every policy as it is; the way that did best there, over all layers, answers. Where popularity drifts it goes by the last batches alone (shared/recent.h).
+/// batches anew (shared/resample.h) and without replicas, and every policy as it is; the way that did best there, over all layers, answers, and that is polished. Where popularity drifts it goes by the last batches alone (shared/recent.h).
 PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "Least simulated layer time: local search on compute and transfers together, from the best of the other policies' placements, judged by simulation.";
