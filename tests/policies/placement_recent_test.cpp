@@ -63,6 +63,13 @@ TEST(TellingBatches, AreAllWhereABurstIsNoTrend) {
   EXPECT_EQ(telling_batches(problem_of_batches({kA, kA, kB, kB, kB, kB, kA, kA})), 8U);
 }
 
+TEST(TellingBatches, AreAllWhereAHotSpotGoesRound) {
+  // Each batch has a hot expert of its own: any two differ as much. Sizes that differ by chance make the farthest differ a little more than those before, and that is no trend.
+  std::vector<Loads> batches(8, Loads(8, 10));
+  for (std::size_t b = 0; b < batches.size(); ++b) batches[b][b] = b == 0 || b == 7 ? 33 : 30;
+  EXPECT_EQ(telling_batches(problem_of_batches(batches)), 8U);
+}
+
 TEST(TellingBatches, AreAllOfAFew) {
   EXPECT_EQ(telling_batches(problem_of_batches({{40, 0}, {35, 5}, {30, 10}, {25, 15}, {20, 20}, {15, 25}, {10, 30}})), 7U);
   EXPECT_EQ(telling_batches(problem_of_batches({{40, 0}, {35, 5}, {30, 10}, {25, 15}, {20, 20}, {15, 25}, {10, 30}, {5, 35}})), 2U);
