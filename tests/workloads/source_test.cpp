@@ -177,6 +177,31 @@ TEST(Source, TraceGivesWhatWasRecorded) {
               AllOf(HasSubstr("5 tokens are asked for"), HasSubstr("has 3"), HasSubstr("repeat: true")));
 }
 
+TEST(Source, TraceIsReadOnceForAllWhoHoldIt) {
+  const std::string bytes = trace_bytes({1, 3, 2}, {0, 1, 2, 3, 4, 5}), others = trace_bytes({1, 3, 2}, {7, 6, 5, 4, 3, 2});
+  ASSERT_EQ(bytes.size(), others.size());
+  const File file("shared.npz", bytes);
+  const auto written = std::filesystem::last_write_time(file.path());
+  const auto first_of = [](const Source& s) {
+    std::vector<std::uint16_t> experts(2);
+    std::vector<float> weights(2);
+    s.choices(1, 0, 1, experts, weights);
+    return experts[0];
+  };
+  const auto again = [&] { return first_of(good("trace: {file: " + file.path() + "}")); };
+  {
+    const Source holds = good("trace: {file: " + file.path() + "}");
+    std::ofstream(file.path(), std::ios::binary) << others;
+    std::filesystem::last_write_time(file.path(), written);  // as if nothing had happened
+    EXPECT_EQ(again(), 0) << "what is held";
+    EXPECT_EQ(first_of(good("trace: {file: " + file.path() + "}", context(16))), 7) << "another model has its own";
+    std::filesystem::last_write_time(file.path(), written + std::chrono::seconds(1));
+    EXPECT_EQ(again(), 7) << "the file has changed";
+  }
+  std::filesystem::last_write_time(file.path(), written);
+  EXPECT_EQ(again(), 7) << "nobody holds it any more";
+}
+
 TEST(Source, TraceRefusalsNameArrayAndIndex) {
   const std::vector<std::int64_t> ids = {0, 1, 2, 3, 4, 5};
   const auto said = [](const std::string& bytes, const std::string& more = "") {

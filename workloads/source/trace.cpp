@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
+#include <memory>
+#include <mutex>
+#include <tuple>
 
 #include "workloads/import/routing_trace.h"
 #include "workloads/source/shared/file.h"
@@ -83,6 +87,22 @@ void read(Trace& trace, const std::string& file, const SourceContext& context, P
   if (!wrong.empty()) p.error("file", file + ": " + wrong);
 }
 
+/// The trace in a file. Who reads a file that somebody holds gets the same: a grid of experiments takes no more memory than one of them.
+std::shared_ptr<const Trace> shared_trace(const std::string& file, const SourceContext& context, Params& p) {
+  static std::mutex mutex;
+  static std::map<std::tuple<std::filesystem::path, std::filesystem::file_time_type, std::uintmax_t, int, int>, std::weak_ptr<const Trace>> held;
+  const std::lock_guard lock(mutex);
+  std::error_code none, no_time, no_size;  // a file that cannot be looked at cannot be read either, which says why
+  const auto known = std::tuple(std::filesystem::canonical(file, none), std::filesystem::last_write_time(file, no_time), std::filesystem::file_size(file, no_size), context.experts, context.top_k);
+  const bool exists = !none && !no_time && !no_size;
+  if (const auto found = held.find(known); exists && found != held.end())
+    if (auto trace = found->second.lock()) return trace;
+  auto trace = std::make_shared<Trace>();
+  read(*trace, file, context, p);
+  if (exists && p.usable()) held[known] = trace;
+  return trace;
+}
+
 }  // namespace
 
 Source trace(Params& p, const SourceContext* context) {
@@ -101,8 +121,7 @@ Source trace(Params& p, const SourceContext* context) {
     source.first_token = read_token_blocks(p, context);
   }
   if (!p.usable() || !context) return source;
-  auto t = std::make_shared<Trace>();
-  read(*t, file, *context, p);
+  const std::shared_ptr<const Trace> t = shared_trace(file, *context, p);
   if (!p.usable()) return source;
   const std::int64_t batches = context->batches, there = t->tokens * times;
   const std::string has = fmt::format("{} has {}{}", file, t->tokens, times > 1 ? fmt::format(" x {}", times) : "");
