@@ -88,6 +88,7 @@ class Turns {
       experts_.push_back(std::move(expert)), homes_.push_back(std::move(homes));
     }
     if (experts_.empty()) return;
+    if (cuts.crossing) widest_in_ = std::ranges::max(cuts.crossing->in), widest_out_ = std::ranges::max(cuts.crossing->out);
     replica_ = replica_seconds();
     in_ = sides(cuts.there, serving_, d.dispatch_row, d.dispatch_row_for);
     out_ = sides(cuts.back, serving_, d.combine_row, d.combine_row_for);
@@ -255,38 +256,43 @@ class Turns {
       return longest;
     };
     double least = kInfinity;
+    const auto nodes = cuts_.crossing ? entering(*cuts_.crossing, homes) : std::vector<std::vector<Entering>>();
     for (std::size_t i = 0; i < serving_.size(); ++i) {
-      const auto [enter, leave] = cuts_.crossing ? crossing_waits(*cuts_.crossing, homes, i) : std::pair{0.0, 0.0};
+      const auto [enter, leave] = cuts_.crossing ? crossing_waits(*cuts_.crossing, nodes, i) : std::pair{0.0, 0.0};
       least = std::min(least, std::max(enter, side(cuts_.there, near_there, i, d_.dispatch_row)) + std::max(leave, side(cuts_.back, near_back, i, d_.combine_row)));
     }
     return least;
   }
 
-  /// Copies of an expert that enter a rank's node by each other rank of it, most first.
-  static std::vector<double> entering_by_others(const Crossing& crossing, const std::vector<std::int64_t>& homes, std::size_t at) {
-    std::vector<double> entering;
-    for (std::size_t q = 0; q < crossing.node.size(); ++q)
-      if (q != at && crossing.node[q] == crossing.node[at]) entering.push_back(entering_by(crossing, homes, q));
-    std::ranges::sort(entering, std::greater());
-    return entering;
-  }
-  static double entering_by(const Crossing& crossing, const std::vector<std::int64_t>& homes, std::size_t q) {
-    std::int64_t copies = 0;
-    for (const std::int32_t h : crossing.homes[q]) copies += homes[static_cast<std::size_t>(h)];
-    return static_cast<double>(copies);
+  /// Copies of a call that enter a node by a rank of it.
+  struct Entering {
+    std::size_t by = 0;
+    double copies = 0;
+  };
+  /// Those that enter each node, most first: [nodes][ranks of it].
+  static std::vector<std::vector<Entering>> entering(const Crossing& crossing, const std::vector<std::int64_t>& homes) {
+    std::vector<std::vector<Entering>> nodes(static_cast<std::size_t>(std::ranges::max(crossing.node)) + 1);
+    for (std::size_t q = 0; q < crossing.node.size(); ++q) {
+      std::int64_t copies = 0;
+      for (const std::int32_t h : crossing.homes[q]) copies += homes[static_cast<std::size_t>(h)];
+      nodes[static_cast<std::size_t>(crossing.node[q])].push_back({q, static_cast<double>(copies)});
+    }
+    for (auto& of_node : nodes) std::ranges::stable_sort(of_node, std::greater(), &Entering::copies);
+    return nodes;
   }
 
   /// Seconds until the rows of a call on a rank have come from other nodes, and until their results have left: they enter the node by several ranks, the fewer the sooner, and pass from these to the call's one after
   /// another. What was last to begin passing there waits for all that enters with it, unless chunks follow each other.
-  std::pair<double, double> crossing_waits(const Crossing& crossing, const std::vector<std::int64_t>& homes, std::size_t i) const {
+  std::pair<double, double> crossing_waits(const Crossing& crossing, const std::vector<std::vector<Entering>>& nodes, std::size_t i) const {
     const std::size_t at = serving_[i];
-    const double straight = entering_by(crossing, homes, at);
-    const std::vector<double> by_others = entering_by_others(crossing, homes, at);
+    const std::vector<Entering>& of_node = nodes[static_cast<std::size_t>(crossing.node[at])];
+    const double straight = std::ranges::find(of_node, at, &Entering::by)->copies;
     const auto waits = [&](Bytes row_bytes, double widest, double own_rate, double relayed_rate, double straight_s, double relayed_s) {
       if (row_bytes == 0) return 0.0;
       double longest = straight > 0 ? straight_s + straight * static_cast<double>(row_bytes) / own_rate : 0, passing = 0;
-      for (const double entering : by_others) {
+      for (const auto& [by, entering] : of_node) {
         if (entering == 0) break;
+        if (by == at) continue;
         passing += entering;
         const double enters = entering / widest, passes = passing / relayed_rate;
         longest = std::max(longest, relayed_s + static_cast<double>(row_bytes) * (d_.hops_wait ? enters + passes : std::max(enters, passes)));
@@ -294,8 +300,8 @@ class Turns {
       return longest;
     };
     const Bytes back = d_.combine_row_for == RowFor::token ? 0 : d_.combine_row;
-    return {waits(d_.dispatch_row, std::ranges::max(crossing.in), crossing.in[at], crossing.relayed_in[at], crossing.straight_there_s, crossing.relayed_there_s),
-            waits(back, std::ranges::max(crossing.out), crossing.out[at], crossing.relayed_out[at], crossing.straight_back_s, crossing.relayed_back_s)};
+    return {waits(d_.dispatch_row, widest_in_, crossing.in[at], crossing.relayed_in[at], crossing.straight_there_s, crossing.relayed_there_s),
+            waits(back, widest_out_, crossing.out[at], crossing.relayed_out[at], crossing.straight_back_s, crossing.relayed_back_s)};
   }
 
   void find_alone(std::size_t e) {
@@ -474,9 +480,10 @@ class Turns {
           for (std::int64_t i = 0; i < ranks(); ++i)
             if (const std::int64_t far = expert.copies - near(static_cast<std::int64_t>(a), i); far > 0) (*ways)[a].seconds(e, i) = static_cast<double>(far * row_bytes) / (*approaches)[a].rates[serving_[static_cast<std::size_t>(i)]];
       }
+      const auto nodes = cuts_.crossing ? entering(*cuts_.crossing, homes) : std::vector<std::vector<Entering>>();
       for (std::int64_t i = 0; i < ranks(); ++i) {
         c.compute(e, i) = expert.compute / (d_.speed.empty() ? 1 : d_.speed[serving_[static_cast<std::size_t>(i)]]);
-        if (cuts_.crossing) std::tie(c.enters(e, i), c.leaves(e, i)) = crossing_waits(*cuts_.crossing, homes, static_cast<std::size_t>(i));
+        if (cuts_.crossing) std::tie(c.enters(e, i), c.leaves(e, i)) = crossing_waits(*cuts_.crossing, nodes, static_cast<std::size_t>(i));
       }
     }
     return c;
@@ -493,7 +500,7 @@ class Turns {
       for (std::int64_t e = 0; e < d_.kept.columns; ++e) wanted(e, node) += d_.kept(r, e);
     }
     FewestCrossings fewest(wanted, d_.together, d_.tokens_with, std::min(d_.kept.columns, std::ranges::max(slots)));
-    const double row_seconds = static_cast<double>(d_.dispatch_row) / std::ranges::max(crossing.in) + (d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row) / std::ranges::max(crossing.out));
+    const double row_seconds = static_cast<double>(d_.dispatch_row) / widest_in_ + (d_.combine_row_for == RowFor::token ? 0 : static_cast<double>(d_.combine_row) / widest_out_);
     // Experts that tokens want that enter any node by any rank, whole wherever they lie.
     std::int64_t wanted_by_all = 0;
     for (const std::vector<std::int64_t>& homes : homes_)
@@ -571,6 +578,7 @@ class Turns {
   const Demand& d_;
   const MachineCuts& cuts_;
   std::vector<std::size_t> serving_;  // ranks that have slots
+  double widest_in_ = 0, widest_out_ = 0;  // bytes/s at the rank where most can cross to it, and from it
   std::int64_t slots_ = 0, fullest_ = 0, spare_ = 0, total_ = 0;
   std::size_t most_ = 1;  // slots of one expert that are told apart
   double fastest_ = 0, slowest_ = kInfinity, speeds_ = 0;
