@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
+#include <map>
 #include <set>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +10,7 @@
 
 #include "analysis/compare.h"
 #include "analysis/export/table.h"
+#include "base/params.h"
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "cli/play_all.h"
@@ -35,31 +38,86 @@ struct Option {
   bool on_front = false;
 };
 
+/// A setting that advise makes itself: how it reaches the reader of experiments, and what was typed for it.
+struct Made {
+  std::string_view override_begins, typed_as;
+  const std::string Options::*text;  ///< null: a number
+};
+constexpr Made kMade[] = {{"model=", "MODEL", &Options::model}, {"source=", "TRACE", &Options::trace}, {"source.tokens_per_rank=", "--tokens-per-rank", nullptr}, {"batches=", "--batches", nullptr}, {"capacity=", "--capacity", nullptr}};
+
+/// Why a `--set` cannot be, or nothing: what advise makes or searches itself would be labelled with one value and played with another.
+std::string refusal(const std::string& assignment) {
+  const std::string key = assignment.substr(0, assignment.find('='));
+  static const std::map<std::string, std::string, std::less<>> whole = {{"model", "MODEL"}, {"source", "TRACE"}, {"source.file", "TRACE"}, {"source.tokens", "--tokens-per-rank"}, {"source.tokens_per_rank", "--tokens-per-rank"},
+                                                                       {"cluster", "CLUSTER"}, {"cluster.nodes", "CLUSTER"}, {"layers", "--layers"}, {"batches", "--batches"}};
+  if (const auto given = whole.find(key); given != whole.end()) return fmt::format("advise sets `{}` itself: give {}", key, given->second);
+  const std::string part = key.substr(0, key.find('.'));
+  if (part == "capacity") return "advise searches `capacity`: give the choices that it may make as --capacity";
+  if (part == "placement" || part == "replica" || part == "exchange") return fmt::format("advise searches `{}`: `epsim compare FILE --over {}=...` plays what you choose yourself", part, part);
+  if (part == "fit" || part == "eval") return fmt::format("advise sets `{}` itself: placements are made from the first half of the batches and judged on the second", part);
+  return "";
+}
+
+std::string quoted(const std::string& text) {
+  Setting scalar;
+  scalar.kind = Setting::Kind::scalar, scalar.text = text;
+  return to_yaml(scalar);
+}
+
+/// Files that settings name, by their absolute paths: a file that is written elsewhere names the same.
+void name_files_absolutely(Setting& s) {
+  for (Setting::Entry& e : s.entries) {
+    const bool may_be = e.key == "file" || e.key == "table" || e.key == "bias" || (e.key == "model" && (e.value.text.find('/') != std::string::npos || e.value.text.ends_with(".json")));
+    const std::string path = may_be && e.value.is_scalar() ? resolve_path(e.value.text, e.value.at) : "";
+    if (!path.empty() && std::filesystem::is_regular_file(path)) e.value.text = std::filesystem::absolute(path).lexically_normal().string();
+    name_files_absolutely(e.value);
+  }
+}
+
 /// Makes and plays options; the same one is played once.
 class Trials {
  public:
-  Trials(const Options& o, const Catalogs& catalogs) : o_(o), catalogs_(catalogs), cluster_(setting_of(o.cluster, "CLUSTER")), tokens_per_rank_(o.tokens_per_rank) {}
+  Trials(const Options& o, const Catalogs& catalogs) : o_(o), catalogs_(catalogs), cluster_(setting_of(o.cluster, "CLUSTER")), tokens_per_rank_(o.tokens_per_rank) {
+    // One line of YAML, under the name of the cluster's file: the paths in it are taken from that file's folder.
+    file_ = std::make_shared<const SourceText>(SourceText{cluster_.at.source->name, "cluster: " + to_yaml(cluster_)});
+    remember_places(*parse_yaml(file_).find("cluster"), cluster_);
+  }
 
-  /// The experiment of an option.
+  /// The experiment of an option. Throws InputError, pointing at what was typed.
   Experiment experiment(const Option& option) const {
-    Setting cluster = cluster_;
-    if (option.ranks > 0)
-      if (Setting* nodes = nodes_of(cluster)) nodes->text = std::to_string(option.ranks / ranks_per_node_);
     const bool counts = o_.trace.ends_with(".json");
-    const std::string tokens = tokens_per_rank_ > 0 ? fmt::format(", tokens_per_rank: {}", tokens_per_rank_) : "";
-    const std::string path = resolve_path(o_.trace, {std::make_shared<const SourceText>(SourceText{"TRACE", o_.trace}), 1, 1});
-    std::string yaml = fmt::format("model: {}\ncluster: {}\nsource: {{{}: {{file: '{}'{}}}}}\nbatches: {}\nfit: '0:50%'\neval: '50%:100%'\n", o_.model, to_yaml(cluster), counts ? "loads" : "trace", path, tokens, o_.batches);
-    if (!layers_.empty()) yaml += fmt::format("layers: [{}]\n", fmt::join(layers_, ", "));
-    if (!option.placement.empty()) yaml += fmt::format("placement: {}\nreplica: {}\nexchange: {}\n", option.placement, option.replica, option.exchange);
-    if (!option.capacity.empty()) yaml += fmt::format("capacity: {}\n", option.capacity);
-    return read_experiment(std::make_shared<const SourceText>(SourceText{"advise", yaml}), o_.set, catalogs_);
+    std::vector<std::string> overrides = {"model=" + quoted(o_.model), fmt::format("source={{{}: {{file: {}}}}}", counts ? "loads" : "trace", quoted(o_.trace)), fmt::format("batches={}", o_.batches), "fit='0:50%'", "eval='50%:100%'"};
+    if (tokens_per_rank_ > 0 || counts) overrides.push_back(fmt::format("source.tokens_per_rank={}", std::max<std::int64_t>(1, tokens_per_rank_)));
+    if (option.ranks > 0 && has_nodes()) overrides.push_back(fmt::format("cluster.nodes={}", option.ranks / ranks_per_node_));
+    if (!layers_.empty()) overrides.push_back(fmt::format("layers=[{}]", fmt::join(layers_, ", ")));
+    if (!option.placement.empty()) overrides.insert(overrides.end(), {"placement=" + option.placement, "replica=" + option.replica, "exchange=" + option.exchange});
+    if (!option.capacity.empty()) overrides.push_back("capacity=" + option.capacity);
+    for (const std::string& set : o_.set)
+      if (refusal(set).empty()) overrides.push_back(set);
+    try {
+      return read_experiment(file_, overrides, catalogs_);
+    } catch (const InputError& error) {
+      std::vector<Diagnostic> problems = error.problems();
+      for (Diagnostic& problem : problems) problem.at = typed(problem.at);
+      throw InputError(std::move(problems));
+    }
   }
 
   /// Reads the whole question once, so that what is wrong with it is said before anything runs.
   void read() {
-    const Experiment all = experiment({});
-    Diagnostics problems;  // a capacity that cannot be is an error, not a choice without an answer
-    for (const std::string& capacity : o_.capacity) {
+    Diagnostics problems;
+    const auto place = [](const char* name, const std::string& text) { return Location{std::make_shared<const SourceText>(SourceText{name, text}), 1, 1}; };
+    for (const std::string& set : o_.set)
+      if (const std::string why = refusal(set); !why.empty()) problems.add(place("--set", set), why);
+    if (o_.trace.ends_with(".json") && o_.tokens_per_rank == 0) problems.add(place("TRACE", o_.trace), "how many tokens? Counts do not say: give --tokens-per-rank");
+    Experiment all;
+    try {
+      all = experiment({});
+    } catch (const InputError& error) {
+      problems.add(error);
+    }
+    problems.check();
+    for (const std::string& capacity : o_.capacity) {  // one that cannot be is an error, not a choice without an answer
       Option with;
       with.capacity = capacity;
       try {
@@ -73,11 +131,10 @@ class Trials {
     moe_layers_ = static_cast<int>(all.model.moe_layers.size());
     experts_ = all.model.num_experts, ranks_ = all.topology.ranks();
     ranks_per_node_ = all.topology.nodes() > 0 ? ranks_ / all.topology.nodes() : ranks_;
-    const int step = std::max(1, (static_cast<int>(all.layers.size()) + o_.layers - 1) / o_.layers);
-    for (std::size_t l = static_cast<std::size_t>(step) / 2; l < all.layers.size(); l += static_cast<std::size_t>(step)) layers_.push_back(all.layers[l]);
+    const std::size_t there = all.layers.size(), n = std::min(there, static_cast<std::size_t>(o_.layers));
+    for (std::size_t i = 0; i < n; ++i) layers_.push_back(all.layers[(2 * i + 1) * there / (2 * n)]);
     sizes_ = {ranks_};
-    Setting cluster = cluster_;
-    if (nodes_of(cluster))
+    if (has_nodes())
       for (int nodes = all.topology.nodes() / 2; nodes >= 1 && all.topology.nodes() % nodes == 0; nodes /= 2)
         sizes_.push_back(nodes * ranks_per_node_);
     if (tokens_per_rank_ == 0) tokens_per_rank_ = std::max<std::int64_t>(1, all.source.tokens() / ranks_);
@@ -98,7 +155,7 @@ class Trials {
     std::vector<RunMetrics> runs = play_all(experiments);
     for (std::size_t i = 0; i < fresh.size(); ++i) {
       const ComparedPoint p = compared_point({}, {std::move(runs[i])});
-      const double layers = static_cast<double>(layers_.size()), all = moe_layers_ / layers;
+      const double all = moe_layers_ / static_cast<double>(experiments[i].layers.size());
       Option& option = fresh[i];
       option.token_s = p.total_s * all * static_cast<double>(experiments[i].topology.ranks()) / static_cast<double>(std::max<std::int64_t>(1, experiments[i].source.tokens()));
       option.weights_bytes = p.max_rank_weights_bytes * all;
@@ -125,17 +182,44 @@ class Trials {
 
  private:
   static std::string key(const Option& o) { return fmt::format("{}|{}|{}|{}|{}", o.ranks, o.placement, o.replica, o.exchange, o.capacity); }
-  /// The cluster's own setting for its nodes, where it has one.
-  static Setting* nodes_of(Setting& cluster) {
-    if (!cluster.is_map() || cluster.entries.empty() || !cluster.entries.front().value.is_map()) return nullptr;
-    for (Setting::Entry& e : cluster.entries.front().value.entries)
-      if (e.key == "nodes" && e.value.is_scalar()) return &e.value;
-    return nullptr;
+  /// True where the cluster says how many nodes it has: then there can be fewer.
+  bool has_nodes() const {
+    const Setting* settings = cluster_.is_map() && !cluster_.entries.empty() ? &cluster_.entries.front().value : nullptr;
+    const Setting* nodes = settings && settings->is_map() ? settings->find("nodes") : nullptr;
+    return nodes && nodes->is_scalar();
+  }
+
+  /// Keeps where each value and key of the cluster was typed, by where it stands in `file_`.
+  void remember_places(const Setting& here, const Setting& there) {
+    places_[{here.at.line, here.at.column}] = there.at;
+    for (std::size_t i = 0; i < here.items.size(); ++i) remember_places(here.items[i], there.items[i]);
+    for (std::size_t i = 0; i < here.entries.size(); ++i) {
+      remember_places(here.entries[i].value, there.entries[i].value);
+      places_[{here.entries[i].at.line, here.entries[i].at.column}] = there.entries[i].at;
+    }
+  }
+
+  /// Where the user typed what stands at a place of the experiment that was made of it.
+  Location typed(const Location& at) const {
+    if (at.source == file_) {
+      const auto place = places_.find({at.line, at.column});
+      return place == places_.end() ? cluster_.at : place->second;
+    }
+    if (at.source && at.source->name == "--set")
+      for (const Made& made : kMade)
+        if (at.source->text.starts_with(made.override_begins)) {
+          const std::string text = made.text ? o_.*made.text : at.source->text.substr(made.override_begins.size());
+          const int column = at.column - static_cast<int>(made.override_begins.size());
+          return {std::make_shared<const SourceText>(SourceText{std::string(made.typed_as), text}), 1, made.text ? 1 : std::max(1, column)};
+        }
+    return at;
   }
 
   const Options& o_;
   const Catalogs& catalogs_;
   Setting cluster_;
+  std::shared_ptr<const SourceText> file_;  // the experiment's own, which holds the cluster
+  std::map<std::pair<int, int>, Location> places_;
   std::int64_t tokens_per_rank_;  // the same for every EP size, or times could not be compared; 0: all of a trace
   std::string name_, machine_;
   std::vector<int> layers_;

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "tests/support/program.h"
 
 namespace epsim {
@@ -94,6 +95,61 @@ TEST(Advise, SaysEverythingThatIsWrongAtOnce) {
   const Outcome missing = run_program({"advise", "mixtral-8x7b", (space.root / "none.npz").string(), kCluster});
   EXPECT_EQ(missing.status, 2);
   EXPECT_THAT(missing.err, HasSubstr("none.npz"));
+}
+
+TEST(Advise, RefusesToBeSetWhatItMakesItself) {
+  const Workspace space("epsim_advise");
+  const std::vector<std::pair<std::string, std::string>> refused = {{"model=gpt-oss-20b", "give MODEL"}, {"source={loads: {file: x}}", "give TRACE"}, {"source.tokens_per_rank=8", "give --tokens-per-rank"},
+                                                                    {"cluster.nodes=4", "give CLUSTER"}, {"layers=3-4", "give --layers"}, {"batches=4", "give --batches"}, {"capacity.factor=1", "--capacity"},
+                                                                    {"placement=eplb", "epsim compare"}, {"replica=nearest", "epsim compare"}, {"exchange=pairwise", "epsim compare"}, {"fit=0:1", "first half"}, {"eval=0:1", "first half"}};
+  std::vector<std::string> sets = {"--tokens-per-rank", "8"};
+  for (const auto& [set, unused] : refused) sets.insert(sets.end(), {"--set", set});
+  const Outcome run = advise(space, "mixtral-8x7b", kCluster, sets);
+  EXPECT_EQ(run.status, 2);
+  EXPECT_EQ(run.out, "");
+  for (const auto& [set, instead] : refused) {
+    const std::size_t at = run.err.find("  " + set + "\n");  // the line that is shown below its message
+    ASSERT_NE(at, std::string::npos) << set << '\n' << run.err;
+    EXPECT_THAT(run.err.substr(run.err.rfind("--set:1:1: error: ", at), at - run.err.rfind("--set:1:1: error: ", at)), HasSubstr(instead)) << set;
+  }
+}
+
+TEST(Advise, PlaysAsManyLayersAsAsked) {
+  const Workspace space("epsim_advise");
+  for (const auto& [asked, played] : std::vector<std::pair<std::string, std::string>>{{"6", "6 of 32"}, {"40", "32 of 32"}}) {
+    const Outcome run = run_program({"advise", "mixtral-8x7b", space.write("counts.json", counts()), "{single_switch: {ranks: 1, device: h800}}", "--layers", asked, "--batches", "2", "--tokens-per-rank", "2", "--set", "network=ideal"});
+    EXPECT_THAT(run.out, HasSubstr(played + " MoE layers played"));
+  }
+}
+
+const char* const kAstraSim = "topology: [Switch, Switch]\nnpus_count: [2, 2]\nbandwidth: [200, 50]\nlatency: [500, 1000]\n";
+
+TEST(Advise, TakesFilesByAnyNameAndPathsOfAClusterFileFromItsFolder) {
+  const Workspace space("epsim_advise");
+  std::filesystem::create_directories(space.root / "conf");
+  space.write("conf/net.yml", kAstraSim);
+  const std::string cluster = space.write("conf/c.yaml", "astra_sim:\n  file: net.yml\n  device: h800\n");
+  const std::string model = space.write("my #1: 'model'.json", read_text(std::string(EPSIM_SOURCE_DIR) + "/examples/models/tiny-moe.json")->text);
+  const std::string trace = space.write("it's: #2.json", R"({"logical_count": [[1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7],[3,2,3,4,1,6,7,8,9,1,2,3,4,5,2,7]]})");
+  const Outcome run = run_program({"advise", model, trace, cluster, "--layers", "1", "--batches", "2", "--tokens-per-rank", "8", "--set", "network=ideal"});
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("recommended: EP 4"));
+}
+
+TEST(Advise, PointsAtWhatWasTyped) {
+  const Workspace space("epsim_advise");
+  const std::string cluster = space.write("c.yaml", "rail_fat_tree:\n  nodes: 2\n  ranks_per_node: 2\n  device: h801\n  colour: red\n");
+  const Outcome run = advise(space, "mixtral-9x7b", cluster, {"--tokens-per-rank", "8", "--set", "network=idle"});
+  EXPECT_EQ(run.status, 2);
+  EXPECT_THAT(run.err, HasSubstr("MODEL:1:1: error: there is no model `mixtral-9x7b`"));
+  EXPECT_THAT(run.err, HasSubstr("/c.yaml:4:11: error: "));
+  EXPECT_THAT(run.err, HasSubstr("/c.yaml:5:3: error: "));
+  EXPECT_THAT(run.err, HasSubstr("--set:1:9: error: "));
+  const Outcome capacity = advise(space, "mixtral-8x7b", kCluster, {"--tokens-per-rank", "8", "--capacity", "{megatron: {factor: x}}"});
+  EXPECT_THAT(capacity.err, HasSubstr("--capacity:1:21: error: "));
+  const Outcome counts = advise(space, "mixtral-8x7b", "{rail_fat_tree: {nodes: x}}", {});
+  EXPECT_THAT(counts.err, HasSubstr("CLUSTER:1:25: error: "));
+  EXPECT_THAT(counts.err, HasSubstr("give --tokens-per-rank"));
 }
 
 }  // namespace
