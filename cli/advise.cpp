@@ -13,6 +13,7 @@
 #include "base/params.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/play_all.h"
 #include "cli/spec.h"
 
@@ -20,7 +21,7 @@ namespace epsim {
 namespace {
 
 struct Options {
-  std::string model, trace, cluster, format = "text";
+  std::string model, trace, cluster, out, format = "text";
   std::vector<std::string> set, capacity;
   std::int64_t tokens_per_rank = 0;
   int layers = 3, batches = 8;
@@ -110,6 +111,8 @@ class Trials {
     for (const std::string& set : o_.set)
       if (const std::string why = refusal(set); !why.empty()) problems.add(place("--set", set), why);
     if (o_.trace.ends_with(".json") && o_.tokens_per_rank == 0) problems.add(place("TRACE", o_.trace), "how many tokens? Counts do not say: give --tokens-per-rank");
+    const std::filesystem::path folder = std::filesystem::path(o_.out).parent_path();
+    if (!folder.empty() && !std::filesystem::is_directory(folder)) problems.add(place("--out", o_.out), fmt::format("there is no folder {}", folder.string()));
     Experiment all;
     try {
       all = experiment({});
@@ -138,6 +141,16 @@ class Trials {
       for (int nodes = all.topology.nodes() / 2; nodes >= 1 && all.topology.nodes() % nodes == 0; nodes /= 2)
         sizes_.push_back(nodes * ranks_per_node_);
     if (tokens_per_rank_ == 0) tokens_per_rank_ = std::max<std::int64_t>(1, all.source.tokens() / ranks_);
+  }
+
+  /// An option as an experiment file of all the model's MoE layers, one key a line; it names files by absolute paths, so that it can lie anywhere.
+  std::string file_of(const Option& option) const {
+    Setting settings = experiment(option).resolved;
+    std::erase_if(settings.entries, [](const Setting::Entry& e) { return e.key == "layers"; });
+    name_files_absolutely(settings);
+    std::string yaml = fmt::format("# Recommended by epsim advise: {}.\n# Of {} choices tried. All MoE layers are here; `--set layers={}` plays those that it was chosen by.\n", about(), played.size(), fmt::join(layers_, ","));
+    for (const Setting::Entry& e : settings.entries) yaml += fmt::format("{}: {}\n", e.key, to_yaml(e.value));
+    return yaml;
   }
 
   /// Plays those options that are new and can be; gives the quickest of all that were asked for.
@@ -322,8 +335,11 @@ int advise_on(const Options& o, const Catalogs& catalogs) {
     if (!chosen && p.memory_bytes <= trials.memory_bytes()) chosen = &p;
     if (!plainest && p.ranks == trials.sizes().front() && p.placement == with_slots("contiguous", trials.experts())) plainest = &p;
   }
+  if (!o.out.empty() && chosen) write_file(o.out, "--out", trials.file_of(*chosen));
   o.format == "json" ? print_json(trials, chosen) : print_text(trials, chosen, plainest);
-  return kOk;
+  if (o.out.empty() || chosen) return kOk;
+  fmt::print(stderr, "epsim: no choice fits: {} is not written\n", o.out);
+  return kFailed;
 }
 
 }  // namespace
@@ -340,6 +356,7 @@ void verb::advise(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("--layers", options->layers, "MoE layers that are played, spread over the model")->check(CLI::Range(1, 1000))->capture_default_str();
   sub->add_option("--batches", options->batches, "batches that the trace is cut into")->check(CLI::Range(2, 100'000))->capture_default_str();
   sub->add_option("--set", options->set, "override a setting everywhere")->allow_extra_args(false)->type_name("KEY=VALUE");
+  sub->add_option("--out", options->out, "write what is recommended as an experiment file, for `epsim run`; status 1 where nothing fits")->type_name("FILE");
   sub->add_option("--format", options->format, "what to print")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
   sub->footer("Example: epsim advise gpt-oss-20b routing.npz '{rail_fat_tree: {nodes: 2, ranks_per_node: 8, device: h100}}'");
   sub->callback([options, &catalogs, &result] { result = advise_on(*options, catalogs); });

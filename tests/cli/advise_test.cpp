@@ -152,5 +152,34 @@ TEST(Advise, PointsAtWhatWasTyped) {
   EXPECT_THAT(counts.err, HasSubstr("give --tokens-per-rank"));
 }
 
+TEST(Advise, WritesWhatItRecommendsAsAnExperimentThatRunsAnywhere) {
+  const Workspace space("epsim_advise");
+  for (const char* folder : {"in", "in/conf", "out"}) std::filesystem::create_directory(space.root / folder);
+  space.write("in/conf/net.yml", kAstraSim);
+  space.write("in/conf/c.yaml", "astra_sim: {file: net.yml, device: h800}");
+  space.write("in/model.json", read_text(std::string(EPSIM_SOURCE_DIR) + "/examples/models/tiny-moe.json")->text);
+  space.write("in/it's.json", R"({"logical_count": [[1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7],[3,2,3,4,1,6,7,8,9,1,2,3,4,5,2,7]]})");
+  const std::string out = (space.root / "out/best.yaml").string();
+  const Outcome run = run_program({"advise", "model.json", "it's.json", "conf/c.yaml", "--batches", "2", "--tokens-per-rank", "8", "--set", "network=ideal", "--out", out, "--format", "json"}, "cd " + (space.root / "in").string() + " &&");
+  ASSERT_EQ(run.status, 0) << run.err;
+  const std::string file = testing::bytes_of(out);
+  for (const char* line : {"\nmodel: ", "\ncluster: {astra_sim: ", "\nsource: {loads: ", "\nplacement: ", "\nreplica: ", "\nexchange: ", "\ncapacity: ", "\nnetwork: ideal\n", "\nbatches: 2\n", "\nfit: "}) EXPECT_THAT(file, HasSubstr(line)) << file;
+  EXPECT_THAT(file, ::testing::Not(HasSubstr("\nlayers: ")));
+  const Outcome again = run_program({"run", out, "--format", "json"});
+  ASSERT_EQ(again.status, 0) << again.err;
+  double total_s = 0;
+  const Json layers = Json::parse(again.out).at("layers");
+  for (const Json& layer : layers) total_s += layer.at("layer_s").get<double>();
+  const Json options = Json::parse(run.out).at("options");
+  const auto recommended = std::ranges::find_if(options, [](const Json& o) { return o.at("recommended").get<bool>(); });
+  ASSERT_NE(recommended, options.end());
+  EXPECT_NEAR(recommended->at("token_s").get<double>(), total_s / 8, 1e-12);  // all of the model's layers were played
+
+  const Outcome nothing = advise(space, "mixtral-8x7b", "{single_switch: {ranks: 1, device: h800}}", {"--tokens-per-rank", "8", "--out", out + ".none"});
+  EXPECT_EQ(nothing.status, 1);
+  EXPECT_FALSE(std::filesystem::exists(out + ".none"));
+  EXPECT_THAT(advise(space, "mixtral-8x7b", kCluster, {"--out", (space.root / "no/best.yaml").string()}).err, HasSubstr("--out:1:1: error: there is no folder"));
+}
+
 }  // namespace
 }  // namespace epsim
