@@ -58,10 +58,11 @@ bool passes(const Comparison& comparison, const std::vector<Limit>& limits) {
       if (field.name != limit.field) continue;
       for (const ComparedPoint& point : comparison.points) {
         const FieldValue value = field.value(point, comparison.best());
+        const bool never = value == FieldValue("never");  // above any number
         const double number = std::holds_alternative<double>(value) ? std::get<double>(value) : std::holds_alternative<std::int64_t>(value) ? static_cast<double>(std::get<std::int64_t>(value)) : 0;
-        if (number <= limit.most) continue;
+        if (!never && number <= limit.most) continue;
         passed = false;
-        fmt::print(stderr, "epsim: {} is {} at {}, above {}\n", limit.field, format_number(number), fmt::join(point.values, ", "), format_number(limit.most));
+        fmt::print(stderr, "epsim: {} is {} at {}, above {}\n", limit.field, never ? "never" : format_number(number), fmt::join(point.values, ", "), format_number(limit.most));
       }
     }
   return passed;
