@@ -35,7 +35,7 @@ struct Option {
   double weights_bytes = 0;           ///< of the fullest rank, all MoE layers
   double memory_bytes = 0;            ///< with the activations of one layer
   double drop_rate = 0, layer_gap = 0;
-  std::string bottleneck;
+  std::string bottleneck = {};
   bool on_front = false;
 };
 
@@ -355,7 +355,7 @@ void verb::advise(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("--capacity", options->capacity, "a capacity to try, such as '{megatron: {factor: 1.25}}'; give it again for more (default: dropless)")->allow_extra_args(false);
   sub->add_option("--layers", options->layers, "MoE layers that are played, spread over the model")->check(CLI::Range(1, 1000))->capture_default_str();
   sub->add_option("--batches", options->batches, "batches that the trace is cut into")->check(CLI::Range(2, 100'000))->capture_default_str();
-  sub->add_option("--set", options->set, "override a setting everywhere")->allow_extra_args(false)->type_name("KEY=VALUE");
+  sub->add_option("--set", options->set, "override a setting that advise neither searches nor is given otherwise, such as network=ideal")->allow_extra_args(false)->type_name("KEY=VALUE");
   sub->add_option("--out", options->out, "write what is recommended as an experiment file, for `epsim run`; status 1 where nothing fits")->type_name("FILE");
   sub->add_option("--format", options->format, "what to print")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
   sub->footer("Example: epsim advise gpt-oss-20b routing.npz '{rail_fat_tree: {nodes: 2, ranks_per_node: 8, device: h100}}'");
