@@ -56,6 +56,25 @@ Axis parse_axis(const std::string& text) {
   return axis;
 }
 
+std::vector<double> samples_of(const RunMetrics& run) {
+  std::vector<double> samples_s;
+  for (std::size_t i = 0; i < run.layers.size(); ++i) {
+    if (i == 0 || run.layers[i].batch != run.layers[i - 1].batch) samples_s.push_back(0);
+    samples_s.back() += run.layers[i].layer_s + run.layers[i].relocation.waited_s;
+  }
+  return samples_s;
+}
+
+int forget_repeated_seeds(std::vector<std::vector<RunMetrics>>& runs) {
+  int forgotten = 0;
+  for (std::size_t s = runs.empty() ? 0 : runs.front().size(); s-- > 1;) {
+    if (!std::all_of(runs.begin(), runs.end(), [s](const std::vector<RunMetrics>& of_point) { return samples_of(of_point[s]) == samples_of(of_point.front()); })) continue;
+    for (std::vector<RunMetrics>& of_point : runs) of_point.erase(of_point.begin() + static_cast<std::ptrdiff_t>(s));
+    ++forgotten;
+  }
+  return forgotten;
+}
+
 ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs) {
   ComparedPoint p;
   p.values = std::move(values);
@@ -63,11 +82,11 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
   double layers = 0, longest_s = -1;
   for (const RunMetrics& run : runs) {
     p.placing_s += run.placing_s;
+    const std::vector<double> samples_s = samples_of(run);
+    p.samples_s.insert(p.samples_s.end(), samples_s.begin(), samples_s.end());
     double run_longest_s = 0;
     for (std::size_t i = 0; i < run.layers.size(); ++i) {
       const LayerMetrics& m = run.layers[i];
-      if (i == 0 || m.batch != run.layers[i - 1].batch) p.samples_s.push_back(0);
-      p.samples_s.back() += m.layer_s + m.relocation.waited_s;
       p.dispatch_s += m.dispatch_s, p.compute_s += m.compute_s, p.combine_s += m.combine_s, p.waited_s += m.relocation.waited_s, p.lower_bound_s += m.lower_bound_s;
       p.rank_load_max_over_mean += m.rank_load.max_over_mean, p.rank_load_std_over_mean += m.rank_load.std_over_mean, p.rank_load_mean_over_max += m.rank_load.mean_over_max, p.rank_rows_max_over_mean += m.rank_rows_max_over_mean;
       p.bytes += static_cast<double>(m.dispatch_bytes + m.combine_bytes), p.cross_node_bytes += static_cast<double>(m.dispatch_cross_node_bytes + m.combine_cross_node_bytes);
@@ -111,6 +130,8 @@ Difference difference(const ComparedPoint& point, const ComparedPoint& other) {
   d.half_width = boost::math::quantile(boost::math::students_t(n - 1), 0.975) * std::sqrt(squares / (n - 1) / n);
   return d;
 }
+
+std::string Comparison::subject() const { return model + (model.empty() || machine.empty() ? "" : " on ") + machine; }
 
 const ComparedPoint& Comparison::best() const {
   return *std::min_element(points.begin(), points.end(), [](const ComparedPoint& a, const ComparedPoint& b) { return a.total_s < b.total_s; });
@@ -160,8 +181,9 @@ const std::vector<PointField>& point_fields() {
 LayerTimeFigure figure(const Comparison& c) {
   LayerTimeFigure f;
   f.title = fmt::format("{}: where the time goes", c.name);
-  f.subtitle = fmt::format("{} on {}, seed {}", c.model, c.machine, c.seed);
-  f.axis_title = c.layers == 1 ? "layer time" : fmt::format("time of {} layers", c.layers);
+  f.subtitle = c.subject();
+  if (c.seed) f.subtitle += fmt::format("{}seed {}", f.subtitle.empty() ? "" : ", ", *c.seed);
+  f.axis_title = c.layers == 1 ? "layer time" : c.layers == 0 ? "time of all layers" : fmt::format("time of {} layers", c.layers);
   if (c.axes.empty()) return f;
   f.group_title = c.axes.front().key;
   for (std::size_t a = 1; a < c.axes.size(); ++a) f.bar_title += (a > 1 ? ", " : "") + c.axes[a].key;

@@ -1,5 +1,6 @@
 #pragma once
 #include <iosfwd>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,19 +41,27 @@ struct ComparedPoint {
 /// `runs`: one a seed, all of as many batches.
 ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs);
 
+/// Total of each batch of a run, with the time that its layers waited for weights.
+std::vector<double> samples_of(const RunMetrics& run);
+/// Forgets the seeds whose samples equal the first seed's at every point: nothing that they play is drawn, so they are the same data again. `runs`: [points][seeds]. Gives how many it forgot.
+int forget_repeated_seeds(std::vector<std::vector<RunMetrics>>& runs);
+
 /// How much longer a point takes than another, in parts of the other's mean, sample by sample, and the half width of the 95 % confidence interval of that mean (Student's t); the half width is infinite with one sample.
 struct Difference {
   double mean = 0, half_width = 0;
 };
 Difference difference(const ComparedPoint& point, const ComparedPoint& other);
 
+/// The grid that was played, and what is the same at all its points: a text is empty, `seed` nothing and `layers` 0 where points differ.
 struct Comparison {
-  std::string name, model, machine;  ///< of the experiment; the machine as "64 ranks in 8 nodes of h800"
-  std::uint64_t seed = 0;
+  std::string name, model, machine;  ///< of the experiment; the machine as "64 ranks in 8 nodes of h800", without what differs
+  std::optional<std::uint64_t> seed = 0;
   int layers = 0, batches = 1, seeds = 1;
   std::vector<Axis> axes;
   std::vector<ComparedPoint> points;  ///< the grid, last axis fastest
+  int repeated_seeds = 0;             ///< that were played besides `seeds`, and forgotten
 
+  std::string subject() const;        ///< "deepseek-v3 on 64 ranks in 8 nodes of h800"; what there is of it
   const ComparedPoint& best() const;  ///< of the shortest total; the first of equals
 };
 

@@ -145,6 +145,22 @@ void write(std::ostream& out, const Comparison& comparison, const std::string& f
     write_text(out, comparison);
 }
 
+/// What a fact of the experiments is at all points; `otherwise` where they differ.
+template <class Fact, class T>
+T common(const std::vector<Experiment>& experiments, Fact fact, T otherwise) {
+  const T first = fact(experiments.front());
+  return std::all_of(experiments.begin(), experiments.end(), [&](const Experiment& e) { return fact(e) == first; }) ? first : otherwise;
+}
+
+/// "64 ranks in 8 nodes of h800", without what differs between points.
+std::string machine_of(const std::vector<Experiment>& experiments) {
+  const int ranks = common(experiments, [](const Experiment& e) { return e.topology.ranks(); }, 0), nodes = common(experiments, [](const Experiment& e) { return e.topology.nodes(); }, 0);
+  const std::string device = common(experiments, [](const Experiment& e) { return std::string(e.topology.device().name); }, std::string());
+  std::string machine = ranks > 0 ? fmt::format("{} ranks", ranks) : "";
+  if (nodes > 0) machine += fmt::format("{}{} {}", machine.empty() ? "" : " in ", nodes, nodes == 1 ? "node" : "nodes");
+  return machine + (machine.empty() || device.empty() ? "" : " of ") + device;
+}
+
 int compare_points(const Options& options, const Catalogs& catalogs) {
   Comparison comparison;
   comparison.axes = read_axes(options.over);
@@ -157,18 +173,18 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
   const Experiment& first = experiments.front();
   print_notes(first);
   comparison.name = first.name;
-  comparison.model = first.model.name;
-  comparison.machine = fmt::format("{} ranks in {} {} of {}", first.topology.ranks(), first.topology.nodes(), first.topology.nodes() == 1 ? "node" : "nodes",
-                                   first.topology.device().name);
+  comparison.model = common(experiments, [](const Experiment& e) { return e.model.name; }, std::string());
+  comparison.machine = machine_of(experiments);
+  comparison.layers = common(experiments, [](const Experiment& e) { return static_cast<int>(e.layers.size()); }, 0);
+  comparison.batches = first.eval.count();
   comparison.seed = first.seed;
-  comparison.layers = static_cast<int>(first.layers.size());
-  comparison.batches = first.eval.count(), comparison.seeds = options.seeds;
-  std::vector<RunMetrics> runs = play_all(experiments);
-  const auto seeds = static_cast<std::size_t>(options.seeds);
-  for (std::size_t p = 0; p < points.size(); ++p) {
-    const auto of_point = runs.begin() + static_cast<std::ptrdiff_t>(p * seeds);
-    comparison.points.push_back(compared_point(points[p], {std::make_move_iterator(of_point), std::make_move_iterator(of_point + options.seeds)}));
-  }
+  for (std::size_t i = 0; i < experiments.size(); i += static_cast<std::size_t>(options.seeds))
+    if (experiments[i].seed != first.seed) comparison.seed.reset();
+  std::vector<RunMetrics> played = play_all(experiments);
+  std::vector<std::vector<RunMetrics>> runs;  // [points][seeds]
+  for (auto of_point = played.begin(); of_point != played.end(); of_point += options.seeds) runs.emplace_back(std::make_move_iterator(of_point), std::make_move_iterator(of_point + options.seeds));
+  comparison.repeated_seeds = forget_repeated_seeds(runs), comparison.seeds = options.seeds - comparison.repeated_seeds;
+  for (std::size_t p = 0; p < points.size(); ++p) comparison.points.push_back(compared_point(points[p], runs[p]));
 
   if (folder) {
     write(folder->file("compare.csv"), comparison, "csv");

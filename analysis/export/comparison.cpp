@@ -32,19 +32,30 @@ std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); 
 }  // namespace
 
 void write_text(std::ostream& out, const Comparison& c) {
-  fmt::print(out, "{}: {} on {}, {} {}, {}{}seed {}\n\n", c.name, c.model, c.machine, c.layers, c.layers == 1 ? "layer" : "layers",
-             c.batches > 1 ? fmt::format("means of {} batches, ", c.batches) : "", c.seeds > 1 ? fmt::format("{} seeds from ", c.seeds) : "", c.seed);
+  std::vector<std::string> facts;
+  if (!c.subject().empty()) facts.push_back(c.subject());
+  if (c.layers > 0) facts.push_back(fmt::format("{} {}", c.layers, c.layers == 1 ? "layer" : "layers"));
+  if (c.batches > 1) facts.push_back(fmt::format("means of {} batches", c.batches));
+  if (c.seeds > 1)
+    facts.push_back(fmt::format("{} seeds{}", c.seeds, c.seed ? fmt::format(" from {}", *c.seed) : ""));
+  else if (c.seed)
+    facts.push_back(fmt::format("seed {}", *c.seed));
+  fmt::print(out, "{}{}{}\n\n", c.name, facts.empty() ? "" : ": ", fmt::join(facts, ", "));
   const auto any = [&](auto value) { return std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return value(p) > 0; }); };
-  const bool drops = any([](const ComparedPoint& p) { return p.drop_rate(); }), moves = any([](const ComparedPoint& p) { return p.moved_bytes; });
+  const bool drops = any([](const ComparedPoint& p) { return p.drop_rate(); }), crosses = any([](const ComparedPoint& p) { return p.cross_node_bytes; });
+  const bool moves = any([](const ComparedPoint& p) { return p.moved_bytes; }), waits = any([](const ComparedPoint& p) { return p.waited_s; });
   const bool restores = any([](const ComparedPoint& p) { return p.restored_bytes; }), loses = any([](const ComparedPoint& p) { return static_cast<double>(p.lost_tokens); });
   const bool pays = std::any_of(c.points.begin(), c.points.end(), [](const ComparedPoint& p) { return p.break_even.moves > 0; });
   std::vector<std::string> header;
   std::vector<bool> left;
   const auto column = [&](std::string name, bool is_left = false) { header.push_back(std::move(name)), left.push_back(is_left); };
   for (const Axis& axis : c.axes) column(axis.key, true);
-  for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "bound", "gap", "max/mean", "load gap", "bytes", "cross-node", "busiest link", "link gap"}) column(name);
+  for (const char* name : {"time", "vs best", "dispatch", "compute", "combine", "optimum >=", "gap", "max/mean", "load gap", "bytes"}) column(name);
+  if (crosses) column("cross-node");
+  column("busiest link"), column("link gap");
   if (drops) column("dropped");
-  if (moves) column("moved"), column("waited");
+  if (moves) column("moved");
+  if (waits) column("waited");
   if (pays) column("pays after");
   if (restores) column("restored");
   if (loses) column("lost tokens");
@@ -56,11 +67,13 @@ void write_text(std::ostream& out, const Comparison& c) {
     std::vector<std::string> row = p.values;
     for (const std::string& cell : {format_seconds(p.total_s), beside_best(p, best), format_seconds(p.dispatch_s), format_seconds(p.compute_s), format_seconds(p.combine_s), format_seconds(p.optimum_s),
                                     percent(gap(p.layers_s, p.optimum_s * static_cast<double>(p.samples_s.size()))), fmt::format("{:.3f}", p.rank_load_max_over_mean),
-                                    percent(gap(p.max_rank_copies, p.optimum_max_rank_copies)), format_bytes(p.bytes), format_bytes(p.cross_node_bytes), format_bytes(p.busiest_link_bytes),
-                                    percent(gap(p.busiest_links_s, p.optimum_links_s))})
+                                    percent(gap(p.max_rank_copies, p.optimum_max_rank_copies)), format_bytes(p.bytes)})
       row.push_back(cell);
+    if (crosses) row.push_back(format_bytes(p.cross_node_bytes));
+    row.push_back(format_bytes(p.busiest_link_bytes)), row.push_back(percent(gap(p.busiest_links_s, p.optimum_links_s)));
     if (drops) row.push_back(fmt::format("{:.2f}%", 100 * p.drop_rate()));
-    if (moves) row.push_back(format_bytes(p.moved_bytes)), row.push_back(format_seconds(p.waited_s));
+    if (moves) row.push_back(format_bytes(p.moved_bytes));
+    if (waits) row.push_back(format_seconds(p.waited_s));
     if (pays) row.push_back(pays_after(p.break_even));
     if (restores) row.push_back(format_bytes(p.restored_bytes));
     if (loses) row.push_back(std::to_string(p.lost_tokens));
@@ -68,8 +81,12 @@ void write_text(std::ostream& out, const Comparison& c) {
     table.add(std::move(row));
   }
   table.write(out);
-  fmt::print(out, "\n  bound and gaps: against what no placement into the same slots can pass, with any replica rule (where it is `round_robin`, with that); time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
+  fmt::print(out, "\n  optimum >= and gaps: against what no placement into the same slots can pass, with any replica rule (where it is `round_robin`, with that); time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
   if (pays) fmt::print(out, "  pays after: batches in which the time gained by a move adds up to what it cost (waiting, and slowing the layer)\n");
+  if (std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return p.drop_rate() != best.drop_rate(); }))
+    fmt::print(out, "  dropped: points drop different shares of choices: a quicker one may only do less work\n");
+  if (c.repeated_seeds > 0)
+    fmt::print(out, "  seeds: {} of {} gave the same times as the first at every point, since nothing in them is drawn: they count as no more data\n", c.repeated_seeds, c.repeated_seeds + c.seeds);
 }
 
 void write_csv(std::ostream& out, const Comparison& c) {
@@ -87,7 +104,9 @@ void write_csv(std::ostream& out, const Comparison& c) {
 
 void write_json(std::ostream& out, const Comparison& c) {
   using Json = nlohmann::ordered_json;
-  Json root = {{"name", c.name}, {"model", c.model}, {"machine", c.machine}, {"seed", c.seed}, {"seeds", c.seeds}, {"layers", c.layers}, {"batches", c.batches}};
+  const auto or_null = [](bool known, const auto& value) { return known ? Json(value) : Json(); };
+  Json root = {{"name", c.name}, {"model", or_null(!c.model.empty(), c.model)}, {"machine", or_null(!c.machine.empty(), c.machine)}, {"seed", or_null(c.seed.has_value(), c.seed.value_or(0))},
+               {"seeds", c.seeds}, {"repeated_seeds", c.repeated_seeds}, {"layers", or_null(c.layers > 0, c.layers)}, {"batches", c.batches}};
   Json& axes = root["axes"] = Json::array();
   for (const Axis& axis : c.axes) axes.push_back({{"key", axis.key}, {"values", axis.values}});
   Json& points = root["points"] = Json::array();

@@ -12,6 +12,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(Axis, SplitsAtTopLevelCommas) {
   EXPECT_THAT(parse_axis("capacity.factor=1, 1.25,2").values, ElementsAre("1", "1.25", "2"));
@@ -73,6 +74,51 @@ TEST(Compare, PairsBatchesAndSeeds) {
   EXPECT_DOUBLE_EQ(d.mean, 1.75 / 9);
   EXPECT_NEAR(d.half_width, 3.1824463052842629 * std::sqrt(11.0 / 12 / 4) / 9, 1e-12);
   EXPECT_TRUE(std::isinf(difference(compared_point({"a"}, {batches_of({1})}), compared_point({"b"}, {batches_of({2})})).half_width));
+}
+
+TEST(Compare, ForgetsSeedsThatAreTheSameDataAgain) {
+  std::vector<std::vector<RunMetrics>> runs = {{batches_of({1, 2}), batches_of({1, 2}), batches_of({1, 2}), batches_of({1, 2})}, {batches_of({3, 3}), batches_of({3, 3}), batches_of({3, 4}), batches_of({3, 3})}};
+  EXPECT_EQ(forget_repeated_seeds(runs), 2);  // the third differs at one point, and stays at both
+  for (const std::vector<RunMetrics>& of_point : runs) ASSERT_EQ(of_point.size(), 2U);
+  EXPECT_THAT(samples_of(runs[1][1]), ElementsAre(4, 5));
+}
+
+std::string text_of(const Comparison& c) {
+  std::ostringstream text;
+  write_text(text, c);
+  return text.str();
+}
+
+TEST(Compare, LeavesOutWhatDiffersBetweenPoints) {
+  Comparison c = sample();
+  EXPECT_THAT(text_of(c), HasSubstr("ep64: deepseek-v3 on 64 ranks in 8 nodes of h800, 2 layers, seed 42\n"));
+  c.machine = "8 nodes of h800", c.model.clear(), c.layers = 0, c.seed.reset();
+  EXPECT_THAT(text_of(c), HasSubstr("ep64: 8 nodes of h800\n"));
+  EXPECT_EQ(figure(c).subtitle, "8 nodes of h800");
+  c.machine.clear();
+  EXPECT_THAT(text_of(c), HasSubstr("ep64\n"));
+  std::ostringstream json;
+  write_json(json, c);
+  const auto root = nlohmann::json::parse(json.str());
+  for (const char* key : {"model", "machine", "seed", "layers"}) EXPECT_TRUE(root.at(key).is_null()) << key;
+}
+
+TEST(Compare, SaysThatDroppedWorkTakesNoTime) {
+  Comparison c = sample();
+  EXPECT_THAT(text_of(c), HasSubstr("points drop different shares of choices"));
+  for (ComparedPoint& p : c.points) p.dropped_choices = 10;
+  EXPECT_THAT(text_of(c), Not(HasSubstr("points drop")));
+}
+
+TEST(Compare, NamesColumnsForWhatTheyAreAndLeavesOutThoseOfNothing) {
+  Comparison c = sample();
+  EXPECT_THAT(text_of(c), HasSubstr("  optimum >="));
+  EXPECT_THAT(text_of(c), Not(HasSubstr("cross-node")));
+  c.points[1].cross_node_bytes = 5, c.points[1].moved_bytes = 5;
+  EXPECT_THAT(text_of(c), HasSubstr("cross-node"));
+  EXPECT_THAT(text_of(c), Not(HasSubstr("waited")));
+  c.points[1].waited_s = 5;
+  EXPECT_THAT(text_of(c), HasSubstr("waited"));
 }
 
 TEST(Compare, JsonAndCsvHoldTheSameGrid) {

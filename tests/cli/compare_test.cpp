@@ -27,5 +27,34 @@ TEST(CompareVerb, FailsWhereAMoveNeverPays) {
   EXPECT_THAT(run.err, HasSubstr("break_even_batches is never at {eplb: {slots: 48}}, above 1000000000"));
 }
 
+Outcome compare(const std::string& experiment, std::vector<std::string> more) {
+  more.insert(more.begin(), {"compare", kExamples + experiment, "--set", "layers=0", "--set", "network=ideal"});
+  return run_program(more);
+}
+
+TEST(CompareVerb, CountsNoSeedTwiceWhereNothingIsDrawn) {
+  const std::vector<std::string> over = {"--set", "batches=4", "--over", "placement=contiguous,eplb"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), over.begin(), over.end());
+    return compare("trained.yaml", more);
+  };
+  const Json one = Json::parse(with({"--format", "json"}).out), five = Json::parse(with({"--seeds", "5", "--format", "json"}).out);
+  EXPECT_EQ(five.at("seeds"), 1);
+  EXPECT_EQ(five.at("repeated_seeds"), 4);
+  EXPECT_EQ(one.at("points"), five.at("points"));
+  EXPECT_THAT(with({"--seeds", "5"}).out, HasSubstr("seeds: 4 of 5 gave the same times"));
+  const Outcome drawn = compare("deepseek-v3.yaml", {"--set", "layers=3", "--set", "source.tokens_per_rank=16", "--seeds", "2", "--over", "placement=contiguous,eplb", "--format", "json"});
+  ASSERT_EQ(drawn.status, 0) << drawn.err;
+  EXPECT_EQ(Json::parse(drawn.out).at("seeds"), 2);
+}
+
+TEST(CompareVerb, SaysOfThePointsOnlyWhatHoldsForAll) {
+  const auto first_line = [](const Outcome& run) { return run.out.substr(0, run.out.find('\n')); };
+  EXPECT_EQ(first_line(compare("execute.yaml", {"--over", "placement.slots=16,24"})), "execute: tiny-moe on 8 ranks in 2 nodes of cpu, 1 layer, seed 42");
+  EXPECT_EQ(first_line(compare("execute.yaml", {"--over", "cluster.ranks_per_node=2,4"})), "execute: tiny-moe on 2 nodes of cpu, 1 layer, seed 42");
+  EXPECT_EQ(first_line(compare("execute.yaml", {"--over", "cluster.nodes=1,2"})), "execute: tiny-moe on cpu, 1 layer, seed 42");
+  EXPECT_EQ(first_line(compare("shared_expert.yaml", {"--set", "source.tokens_per_rank=16", "--over", "model=" + kExamples + "models/shared-1.json," + kExamples + "models/shared-2.json", "--over", "seed=1,2"})), "shared_expert: 8 ranks in 1 node of h200, 1 layer, means of 4 batches");
+}
+
 }  // namespace
 }  // namespace epsim
