@@ -53,11 +53,23 @@ class Catalog {
     } catch (const InputError& e) {  // of a file that the part reads: the rest of the experiment is still worth checking
       problems.add(e);
     }
-    params.finish();
+    params.finish([this](std::string_view key) { return others_with(key); });
     return part;
   }
 
  private:
+  /// "; choose another capacity first: gshard, megatron": the parts that have a setting.
+  std::string others_with(std::string_view key) const {
+    std::string names;
+    for (const Entry& e : entries_) {
+      Params listing;
+      e.make(listing, Context{}...);
+      for (const ParamDoc& doc : listing.docs())
+        if (doc.key == key) names += (names.empty() ? "" : ", ") + e.name;
+    }
+    return names.empty() ? "" : "; choose another " + kind_ + " first, one that has it: " + names;
+  }
+
   std::string kind_;
   std::vector<Entry> entries_;
 };

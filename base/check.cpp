@@ -71,13 +71,17 @@ std::string render(const Diagnostic& d) {
   return out;
 }
 
-std::string suggest(std::string_view typed, const std::vector<std::string>& known) {
+const std::string* nearest(std::string_view typed, const std::vector<std::string>& known) {
   const std::string* best = nullptr;
   std::size_t best_distance = std::max<std::size_t>(1, std::min<std::size_t>(typed.size(), 64) / 3) + 1;
   if (typed.size() <= 64)
     for (const std::string& name : known)
       if (const std::size_t d = edit_distance(typed, name); d < best_distance) best = &name, best_distance = d;
-  if (best) return fmt::format(", did you mean `{}`?", *best);
+  return best;
+}
+
+std::string suggest(std::string_view typed, const std::vector<std::string>& known) {
+  if (const std::string* best = nearest(typed, known)) return fmt::format(", did you mean `{}`?", *best);
   if (known.empty()) return "; nothing can be set here";
   std::string list;
   for (const std::string& name : known) list += (list.empty() ? "" : ", ") + name;

@@ -53,6 +53,9 @@ class Diagnostics {
 /// "file:14:9: error: message", then the line itself with a caret, where the place is known.
 std::string render(const Diagnostic& d);
 
+/// The known name that what was typed is most likely meant to be; null where none is near enough.
+const std::string* nearest(std::string_view typed, const std::vector<std::string>& known);
+
 /// ", did you mean `top_k`?" if a known name is near enough to what was typed, else a list of the known names.
 std::string suggest(std::string_view typed, const std::vector<std::string>& known);
 

@@ -37,7 +37,12 @@ T Params::quantity(std::string_view key, std::string_view type, std::string_view
 
 std::int64_t Params::integer(std::string_view key, std::string_view help, std::optional<std::int64_t> fallback, std::int64_t min, std::int64_t max,
                              std::string_view fallback_text) {
-  const std::string type = max >= std::int64_t{1} << 40 ? fmt::format("an integer of at least {}", min) : fmt::format("an integer from {} to {}", min, max);
+  const auto too_large = [&] {  // a limit that is far off is only named to those who meet it
+    const Setting* value = settings_ ? settings_->find(key) : nullptr;
+    const auto v = value && value->is_scalar() ? parse_integer(value->text) : std::nullopt;
+    return v && *v > max;
+  };
+  const std::string type = max >= std::int64_t{1} << 40 && !too_large() ? fmt::format("an integer of at least {}", min) : fmt::format("an integer from {} to {}", min, max);
   const auto in_range = [&](std::string_view s) -> std::optional<std::int64_t> {
     const auto v = parse_integer(s);
     return v && *v >= min && *v <= max ? v : std::nullopt;
@@ -176,13 +181,15 @@ Location Params::at(std::string_view key) const {
 
 Location Params::at() const { return settings_ ? settings_->at : Location{}; }
 
-void Params::finish() {
+void Params::finish(const std::function<std::string(std::string_view)>& instead) {
   if (!settings_) return;
   std::vector<std::string> known;
   for (const ParamDoc& d : docs_) known.push_back(d.key);
-  for (const Setting::Entry& e : settings_->entries)
-    if (std::find(known.begin(), known.end(), e.key) == known.end())
-      problems_->add(e.at, fmt::format("{} has no setting `{}`{}", context_, e.key, suggest(e.key, known)));
+  for (const Setting::Entry& e : settings_->entries) {
+    if (std::find(known.begin(), known.end(), e.key) != known.end()) continue;
+    const std::string other = instead && !nearest(e.key, known) ? instead(e.key) : "";
+    problems_->add(e.at, fmt::format("{} has no setting `{}`{}", context_, e.key, other.empty() ? suggest(e.key, known) : other));
+  }
 }
 
 std::string resolve_path(const std::string& file, const Location& written_at) {

@@ -60,8 +60,8 @@ class Params {
   bool listing() const { return settings_ == nullptr; }
   /// True when real settings were read and none was wrong: only then are the values worth building from.
   bool usable() const { return !listing() && problems_->size() == problems_before_; }
-  /// Reports every key that no call asked for.
-  void finish();
+  /// Reports every key that no call asked for. `instead(key)`, if given, names what else might have been meant where no key is near.
+  void finish(const std::function<std::string(std::string_view)>& instead = {});
   const std::vector<ParamDoc>& docs() const { return docs_; }
 
  private:

@@ -107,6 +107,30 @@ void limit_brackets(const std::shared_ptr<const SourceText>& source) {
   }
 }
 
+/// Where the innermost bracket opens that is never closed, quotes and comments left aside; no source where there is none.
+Location unclosed_bracket(const std::shared_ptr<const SourceText>& source) {
+  const std::string& text = source->text;
+  std::vector<std::size_t> open;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i], before = i == 0 ? '\n' : text[i - 1];
+    const bool begins = std::string_view(" \t\n[{,:").find(before) != std::string_view::npos;
+    if (begins && (c == '\'' || c == '"'))
+      i = std::min(text.find(c, i + 1), text.size());
+    else if (begins && c == '#')
+      i = std::min(text.find('\n', i), text.size());
+    else if (c == '[' || c == '{')
+      open.push_back(i);
+    else if ((c == ']' || c == '}') && !open.empty())
+      open.pop_back();
+  }
+  return open.empty() ? Location{} : locate(source, open.back());
+}
+
+/// A bracket that is never closed explains every error that follows from it.
+void report_unclosed(const std::shared_ptr<const SourceText>& source) {
+  if (const Location at = unclosed_bracket(source); at.source) throw InputError(at, "this bracket is never closed");
+}
+
 /// The single entry of {part: settings}, or null.
 Setting::Entry* only_entry(Setting& s) { return s.is_map() && s.entries.size() == 1 ? &s.entries.front() : nullptr; }
 
@@ -133,6 +157,20 @@ void make_map(Setting& s) {
     s = Setting{};
     s.kind = Setting::Kind::map, s.at = at;
   }
+}
+
+constexpr std::string_view kOverride = "--set";
+
+/// The override that gave all of `replaced`, or something in it, at `key` or below: it is lost where `key` is set anew. No source where there is none.
+Location lost_override(const Setting& replaced, std::string_view key, const std::shared_ptr<const SourceText>& by) {
+  if (const auto& source = replaced.at.source; source && source != by && source->name == kOverride) {
+    const std::string_view text = source->text, path = text.substr(0, text.find('='));
+    if (path.starts_with(key) && (path.size() == key.size() || path[key.size()] == '.')) return {source, 1, 1};
+  }
+  Location lost;
+  for (const Setting::Entry& e : replaced.entries)
+    if (!lost.source) lost = lost_override(e.value, key, by);
+  return lost;
 }
 
 /// True where a text reads back as itself without quotes, wherever it stands.
@@ -190,7 +228,11 @@ Setting parse_yaml(std::shared_ptr<const SourceText> source) {
       if (parser.HandleNextDocument(rest)) throw InputError({source, 0, 0}, "expected one YAML document, found more");
     }
   } catch (const YAML::Exception& e) {
+    report_unclosed(source);
     throw InputError({source, e.mark.line + 1, e.mark.column + 1}, e.msg);
+  } catch (const InputError&) {
+    report_unclosed(source);
+    throw;
   }
   if (!builder.root.at.source) builder.root.at = {source, 0, 0};
   return std::move(builder.root);
@@ -219,7 +261,7 @@ void overlay(Setting& base, const Setting& over, const PartKeys& parts) {
 }
 
 void apply_override(Setting& root, std::string_view assignment, const PartKeys& parts) {
-  auto source = std::make_shared<SourceText>(SourceText{"--set", std::string(assignment)});
+  auto source = std::make_shared<SourceText>(SourceText{std::string(kOverride), std::string(assignment)});
   const auto equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0) throw InputError({source, 1, 1}, "expected key=value");
   // The value is parsed in place of the whole text so that its locations point into what was typed.
@@ -255,9 +297,11 @@ void apply_override(Setting& root, std::string_view assignment, const PartKeys& 
     path = path.substr(dot + 1);
     first = false;
   }
+  const Location lost = lost_override(*target, assignment.substr(0, equals), source);
   *target = std::move(value);
   for (Setting::Entry& e : root.entries)  // an unknown key must be reported where it was typed
     if (&e.value == target) e.at = at;
+  if (lost.source) throw InputError(lost, fmt::format("has no effect: `{}` is set after it; leave out one, or set the part before its settings", assignment.substr(0, equals)));
 }
 
 PartChoice part_choice(const Setting& value, Diagnostics& problems) {

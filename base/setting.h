@@ -42,6 +42,7 @@ using PartKeys = std::map<std::string, std::string, std::less<>>;
 void overlay(Setting& base, const Setting& over, const PartKeys& parts);
 
 /// Applies one "a.b=value" override. Under a part key, `placement=eplb` replaces the part and `placement.slots=288` sets a setting of the chosen part.
+/// Throws InputError at an earlier override of which nothing would be left, such as one of `placement.slots` before one of `placement`.
 void apply_override(Setting& root, std::string_view assignment, const PartKeys& parts);
 
 /// The part a setting names and its own settings: "eplb" or "eplb: {slots: 288}". Reports anything else to `problems`.

@@ -116,6 +116,7 @@ std::vector<Experiment> read_points(const Options& options, const std::vector<Ax
       const std::uint64_t seed = experiments.back().seed;
       for (int more = 1; more < options.seeds; ++more) {
         std::vector<std::string> with_seed = overrides;
+        std::erase_if(with_seed, [](const std::string& assignment) { return assignment.starts_with("seed="); });
         with_seed.push_back(fmt::format("seed={}", seed + static_cast<std::uint64_t>(more)));
         experiments.push_back(read_experiment(file, with_seed, catalogs));
       }

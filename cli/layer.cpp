@@ -54,7 +54,7 @@ Wanted read_settings(const std::vector<std::string>& assignments, Diagnostics& p
   w.shape.activation = activation_from_name(p.choice("activation", "what an expert does between its matrices", activation_names(), "swiglu"));
   w.shape.weigh_input = p.choice("weigh", "what is multiplied by the weight of a choice: the expert's output, or its input (Llama 4)", {"output", "input"}, "output") == "input";
   w.shape.precision = precision_from_name(p.choice("precision", "format of the factors of the experts' matrix products; sums are float32", {"fp32", "bf16"}, "fp32"));
-  w.batch.seed = static_cast<std::uint64_t>(p.integer("seed", "of routers and capacities that draw", 42));
+  w.batch.seed = static_cast<std::uint64_t>(p.integer("seed", "of routers and capacities that draw", 42, 0, INT64_MAX));
   w.batch.layer = static_cast<int>(p.integer("layer", "number of the layer, for what is drawn", 0, 0, 65535));
   w.ranks = p.integer("ranks", "home ranks, each with an equal block of the tokens, for parts that look at a rank's", 1, 1, 65536);
   w.batch.training = p.flag("training", "noise is drawn, and balanced assignments are made, in training only", false);

@@ -82,6 +82,32 @@ TEST(Setting, AnOverrideReplacesAPartOrSetsItsSetting) {
   EXPECT_THROW(overridden("{placement: {eplb: {slots: 288}}}", "placement.slots.x=2"), InputError);
 }
 
+TEST(Setting, AnOverrideThatLeavesNothingOfAnEarlierOneIsRefused) {
+  const auto complaint_of = [](const std::string& first, const std::string& second) -> std::string {
+    Setting s = parse("{placement: eplb, precision: {dispatch: bf16}}");
+    apply_override(s, first, kParts);
+    try {
+      apply_override(s, second, kParts);
+    } catch (const InputError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(complaint_of("placement.slots=17", "placement=contiguous"), HasSubstr("--set:1:1: error: has no effect: `placement` is set after it"));
+  EXPECT_THAT(complaint_of("placement.slots=17", "placement=contiguous"), HasSubstr("placement.slots=17"));
+  EXPECT_THAT(complaint_of("placement.slots=17", "placement.slots=18"), HasSubstr("`placement.slots` is set after it"));
+  EXPECT_THAT(complaint_of("placement=eplb", "placement=random"), HasSubstr("`placement` is set after it"));
+  for (const auto& [first, second] : {std::pair("placement=contiguous", "placement.slots=17"), {"placement={eplb: {slots: 17}}", "placement.slots=18"}, {"precision.dispatch=fp8", "precision.combine=fp8"},
+                                      {"precision={dispatch: fp8, combine: fp8}", "precision.dispatch=bf16"}, {"seed=1", "seeds=2"}})
+    EXPECT_EQ(complaint_of(first, second), "") << first << " " << second;
+}
+
+TEST(Setting, ABracketThatIsNeverClosedIsNamed) {
+  EXPECT_THAT(complaint("{single_switch: {ranks: 8}"), HasSubstr("f.yaml:1:1: error: this bracket is never closed"));
+  EXPECT_THAT(complaint("a: 1\nb: [1, '}', \"]\" # ]\n"), HasSubstr("f.yaml:2:4: error: this bracket is never closed"));
+  EXPECT_THAT(complaint("a: {b: 'it''s ['}\na: 2\n"), HasSubstr("f.yaml:2:1: error: the key `a` is given twice"));
+}
+
 TEST(Setting, AnOverridesLocationPointsIntoWhatWasTyped) {
   Setting s = parse("{}");
   apply_override(s, "placement.slots=many", kParts);
