@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <iostream>
 #include <numeric>
 #include <tuple>
@@ -49,6 +50,9 @@ std::string names_of_byte_exchanges(const Catalogs& catalogs) {
   return names;
 }
 
+/// Settings of exchanges that say which rows there are and when they are ready, and nothing of how bytes travel.
+constexpr std::array<std::string_view, 4> kOfTokens = {"dedup", "chunks", "chunk_experts", "reduce_in_node"};
+
 /// How the exchange that the command line names carries bytes.
 Journey read_journey(const std::string& text, const Topology& topology, const Catalogs& catalogs, Diagnostics& problems) {
   const Setting setting = setting_of(text, "--exchange");
@@ -57,8 +61,13 @@ Journey read_journey(const std::string& text, const Topology& topology, const Ca
   const std::size_t before = problems.size();
   const Exchange exchange = catalogs.exchange.make(setting, problems, topology.ranks() > 0 ? &shape : nullptr);
   if (problems.size() > before || topology.ranks() == 0) return {};
-  if (exchange.journey) return exchange.journey(topology);
-  problems.add(setting.at, "the exchange `" + part_choice(setting, problems).name + "` needs tokens and cannot carry a matrix of bytes; these can: " + names_of_byte_exchanges(catalogs));
+  const PartChoice choice = part_choice(setting, problems);
+  if (exchange.journey) {
+    for (const Setting::Entry& e : choice.settings.entries)
+      if (std::ranges::find(kOfTokens, e.key) != kOfTokens.end()) problems.add(e.at, fmt::format("`{}` is about tokens: it has no effect on a matrix of bytes", e.key));
+    return exchange.journey(topology);
+  }
+  problems.add(setting.at, "the exchange `" + choice.name + "` needs tokens and cannot carry a matrix of bytes; these can: " + names_of_byte_exchanges(catalogs));
   return {};
 }
 
@@ -112,7 +121,7 @@ void print_json(const Outcome& out, const Topology& topology) {
   json["links"] = nlohmann::ordered_json::array();
   for (std::size_t l = 0; l < out.links.bytes.size(); ++l)
     json["links"].push_back({{"name", topology.links()[l].name}, {"bytes", out.links.bytes[l]}, {"utilisation", out.links.utilisation(l)}, {"utilisation_over_time", out.links.utilisation_over_time(l)}});
-  std::cout << json.dump() << "\n";
+  std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
 void print_text(const Outcome& out, const Topology& topology, const Matrix<Bytes>& bytes, const Options& options) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <fstream>
 #include <iostream>
 #include <map>
 
@@ -8,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/cli.h"
+#include "cli/output_file.h"
 #include "cli/spec.h"
 #include "topology/bisection.h"
 #include "topology/writers.h"
@@ -92,7 +92,7 @@ void print_json(const Topology& t, const std::vector<Pair>& pairs) {
     });
     json["paths"].push_back(std::move(path));
   }
-  std::cout << json.dump() << "\n";
+  std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
 template <class T, class Format>
@@ -139,10 +139,8 @@ void write(const Options& o, const Catalogs& catalogs) {
   const Topology t = read_cluster(o, catalogs, problems);
   problems.check();
   const std::string text = o.as == "graphml" ? to_graphml(t) : o.as == "simgrid" ? to_simgrid(t, t.device().flops_bf16.value > 0 ? t.device().flops_bf16.value : t.device().flops_fp32.value) : to_astra_sim(t);
-  std::ofstream file(o.out, std::ios::binary);
-  file << text;
-  file.close();
-  if (!file) throw InputError(on_command_line("--out", o.out), "the file cannot be written");
+  write_file(o.out, "--out", text);
+  std::cout << "wrote " << o.out << "\n";
 }
 
 }  // namespace

@@ -87,6 +87,17 @@ TEST_F(Alltoall, SaysWhatHoldsItBack) {
   EXPECT_THAT(with("0,0,0,0\n0,0,0,0\n0,0,0,0\n0,0,0,0\n", {}), HasSubstr("no bytes cross a link"));
 }
 
+TEST_F(Alltoall, PartsAreNoFilesOfTheWorkingFolder) {
+  for (const char* folder : {"direct", "fair", "single_switch"}) std::filesystem::create_directory(work_.root / folder);
+  work_.write("cluster.yaml", "single_switch: {ranks: 4, device: cpu}");
+  const std::string here = "cd '" + work_.root.string() + "' &&";
+  for (const char* cluster : {"{single_switch: {ranks: 4, device: cpu}}", "cluster.yaml", "./cluster.yaml"}) {
+    const testing::Outcome o = testing::run_program({"alltoall", "--cluster", cluster, "--matrix", matrix_}, here);
+    EXPECT_EQ(o.status, 0) << o.err;
+  }
+  EXPECT_THAT(testing::run_program({"topo", "show", "single_switch"}, here).err, HasSubstr("needs `ranks`"));
+}
+
 // I11
 TEST_F(Alltoall, SaysWhichExchangesCannotCarryBytes) {
   const std::string cluster = "{single_switch: {ranks: 4, device: cpu}}";
@@ -95,6 +106,8 @@ TEST_F(Alltoall, SaysWhichExchangesCannotCarryBytes) {
   EXPECT_THAT(gather.err, AllOf(HasSubstr("needs tokens"), HasSubstr("`bruck`, `direct`")));
   EXPECT_THAT(outcome("pairwize", cluster).err, HasSubstr("did you mean `pairwise`?"));
   EXPECT_THAT(outcome("{ring: {widow: 2}}", cluster).err, HasSubstr("widow"));
+  EXPECT_THAT(outcome("{direct: {chunks: 8, dedup: rank}}", cluster).err,
+              AllOf(HasSubstr("--exchange:1:11: error: `chunks` is about tokens: it has no effect on a matrix of bytes"), HasSubstr("`dedup` is about tokens")));
   EXPECT_THAT(outcome("one_sided_nvlink", "{two_tier: {nodes: 2, ranks_per_node: 2, device: h100}}").err, HasSubstr("the cluster has 2 nodes"));
 }
 

@@ -56,6 +56,31 @@ TEST(Topo, ExportsWhatItReadsBack) {
   EXPECT_EQ(shown("{graphml: {file: '" + file + "', device: h800}}"), shown("{two_tier: {nodes: 2, ranks_per_node: 2, device: h800}}"));
 }
 
+TEST(Topo, AFailedExportLeavesTheFileThatWasThere) {
+  const testing::Workspace work("epsim_topo");
+  const std::string file = work.write("c.graphml", "before"), spec = "{single_switch: {ranks: 2, device: h800}}";
+  std::filesystem::create_directory(work.root / "c.graphml.part");  // what is written first cannot be
+  EXPECT_EQ(run_program({"topo", "export", spec, "--as", "graphml", "--out", file}).status, 2);
+  EXPECT_EQ(testing::bytes_of(file), "before");
+  std::filesystem::remove(work.root / "c.graphml.part");
+  EXPECT_EQ(run_program({"topo", "export", spec, "--as", "graphml", "--out", file}).out, "wrote " + file + "\n");
+}
+
+TEST(Topo, NamesInOtherEncodingsAreReplaced) {
+  const testing::Workspace work("epsim_topo");
+  const std::string file = (work.root / "c.graphml").string();
+  EXPECT_EQ(run_program({"topo", "export", "{single_switch: {ranks: 2, device: h800}}", "--as", "graphml", "--out", file}).status, 0);
+  std::string graph = testing::bytes_of(file);
+  for (std::size_t at = 0; (at = graph.find("-&gt;", at)) != std::string::npos; ++at) graph.replace(at, 5, "\xef");
+  work.write("c.graphml", graph);
+  const std::string spec = "{graphml: {file: '" + file + "', device: h800}}";
+  const auto shown = run_program({"topo", "show", spec, "--format", "json", "--path", "0:1"});
+  EXPECT_EQ(shown.status, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("\xef\xbf\xbd"));
+  const auto played = run_program({"alltoall", "--cluster", spec, "--matrix", work.write("m.csv", "0,1\n1,0\n"), "--format", "json"});
+  EXPECT_EQ(played.status, 0) << played.err;
+}
+
 TEST(Topo, SaysWhatIsWrong) {
   const std::string spec = "{single_switch: {ranks: 2, device: h800}}";
   const auto refused = [](const std::vector<std::string>& arguments) {
