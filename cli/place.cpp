@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "analysis/measure.h"
 #include "cli/cli.h"
 #include "cli/output_file.h"
+#include "cli/spec.h"
 #include "workloads/import/load_dump.h"
 
 namespace epsim::verb {
@@ -33,23 +35,35 @@ Setting typed(const std::string& option, const std::string& text) {
   return s;
 }
 
-/// {policy: {slots: P, groups: G}}
-Setting policy_setting(const PlaceOptions& o) {
-  const Setting name = typed("--policy", o.policy);
-  Setting settings;
-  settings.kind = Setting::Kind::map;
-  settings.at = name.at;
-  const auto set = [&](const std::string& key, const std::string& text) {
-    const Setting value = typed("--" + key, text);
-    settings.entries.push_back({key, value.at, value});
+/// {policy: {slots: P, groups: G}}, with what the policy was given as YAML.
+Setting policy_setting(const PlaceOptions& o, Diagnostics& problems) {
+  const PartChoice choice = part_choice(setting_of(o.policy, "--policy"), problems);
+  Setting settings = choice.settings;
+  const auto set = [&](const std::string& key, const std::optional<std::string>& text) {
+    if (!text) return;
+    const Setting value = typed("--" + key, *text);
+    if (const Setting* given = settings.find(key))
+      problems.add(given->at, fmt::format("`{}` is given as --{} as well: leave out one", key, key));
+    else
+      settings.entries.push_back({key, value.at, value});
   };
-  if (o.slots) set("slots", *o.slots);
-  if (o.groups) set("groups", *o.groups);
+  set("slots", o.slots), set("groups", o.groups);
   Setting part;
   part.kind = Setting::Kind::map;
-  part.at = name.at;
-  part.entries.push_back({o.policy, name.at, settings});
+  part.at = choice.at;
+  part.entries.push_back({choice.name, choice.at, settings});
   return part;
+}
+
+/// Says which layers have no counts: any placement of them is as good. Refuses a dump without any.
+void check_counts(const LoadDump& loads, const std::string& file, Diagnostics& problems) {
+  std::vector<int> empty;
+  for (std::size_t l = 0; l < loads.logical_count.size(); ++l)
+    if (std::ranges::all_of(loads.logical_count[l], [](std::int64_t n) { return n == 0; })) empty.push_back(loads.layers.empty() ? static_cast<int>(l) : loads.layers[l]);
+  if (!empty.empty() && empty.size() == loads.logical_count.size())
+    problems.add({std::make_shared<SourceText>(SourceText{file, {}}), 0, 0}, "all counts are 0: there is nothing to place experts by");
+  else if (!empty.empty())
+    fmt::print(stderr, "warning: {}: layers {} have no counts\n", file, fmt::join(empty, ", "));
 }
 
 /// Load of each rank where every expert's load splits evenly over its replicas.
@@ -94,9 +108,12 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
     problems.add(typed("--ranks", std::to_string(o.ranks)).at, fmt::format("there must be from 1 to {} ranks, got {}", kMaxRanks, o.ranks));
   else if (o.nodes < 1 || o.nodes > o.ranks)
     problems.add(typed("--nodes", std::to_string(o.nodes)).at, fmt::format("{} ranks are on 1 to {} nodes, got {}", o.ranks, o.ranks, o.nodes));
+  else if (o.ranks % o.nodes != 0)
+    problems.add(typed("--nodes", std::to_string(o.nodes)).at, fmt::format("{} ranks do not divide into {} nodes of equal size", o.ranks, o.nodes));
   LoadDump loads;
   try {
     loads = read_load_dump(read_text(o.loads));
+    check_counts(loads, o.loads, problems);
   } catch (const InputError& e) {
     problems.add(e);
   }
@@ -106,7 +123,14 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
   shape.top_k = 1;
   shape.ranks = static_cast<int>(std::clamp<std::int64_t>(o.ranks, 0, kMaxRanks));
   shape.nodes = static_cast<int>(std::clamp<std::int64_t>(o.nodes, 0, kMaxRanks));
-  const PlacementPolicy policy = catalog.make(policy_setting(o), problems, problems.size() == 0 ? &shape : nullptr);
+  const bool sizes_known = problems.size() == 0;
+  PlacementPolicy policy;
+  try {
+    const Setting setting = policy_setting(o, problems);
+    policy = catalog.make(setting, problems, sizes_known ? &shape : nullptr);
+  } catch (const InputError& e) {
+    problems.add(e);
+  }
   if (policy.sees == PlacementPolicy::Sees::tokens && !policy.or_less)
     problems.add(typed("--policy", o.policy).at,
                  fmt::format("`{}` places by the choices of single tokens; a load dump has only sums (use `epsim run`)", o.policy));
@@ -193,6 +217,14 @@ Deployment deployment(const std::vector<LayerResult>& results) {
   return out;
 }
 
+/// Says what was written, and which layer is which where the form has numbers of its own.
+void say_export(const DeploymentFormat& form, const Deployment& written, const std::string& file) {
+  fmt::print(stderr, "wrote {}\n", file);
+  const int layers = static_cast<int>(written.layers.size());
+  if (form.name != "vllm-ascend" || written.layers.back() == layers - 1) return;
+  fmt::print(stderr, "note: {} numbers layers among those placed: 0 to {} there are {} here; `epsim import --model` gives them back\n", form.name, layers - 1, fmt::join(written.layers, ", "));
+}
+
 void print_text(const PlaceOptions& o, const std::vector<LayerResult>& results) {
   std::cout << fmt::format("{} slots on {} ranks by {}; loads split evenly over replicas\n", results.front().placement.slots(), o.ranks, o.policy);
   std::cout << fmt::format("{:>5} {:>14} {:>14} {:>9} {:>15} {:>9} {:>16} {:>9} {:>17} {:>12}\n", "layer", "max_rank_load", "mean_rank_load", "max/mean",
@@ -219,7 +251,7 @@ void place(CLI::App& app, const Catalogs& catalogs, int& result) {
   verb->add_option("--ranks", o->ranks, "ranks")->required();
   verb->add_option("--nodes", o->nodes, "nodes the ranks are on")->required();
   verb->add_option("--groups", o->groups, "expert groups of the gate, for policies that use them");
-  verb->add_option("--policy", o->policy, "placement policy, see `epsim list placement`")->required();
+  verb->add_option("--policy", o->policy, "placement policy, see `epsim list placement`; with settings as YAML, such as '{eplb: {slots: 288}}'")->required();
   verb->add_option("--seed", o->seed, "seed of policies that draw")->capture_default_str();
   verb->add_option("--format", o->format, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
   std::string forms;
@@ -236,6 +268,7 @@ void place(CLI::App& app, const Catalogs& catalogs, int& result) {
       std::cout << to_json(results).dump() << '\n';
     else
       print_text(*o, results);
+    if (form) say_export(*form, deployment(results), o->out);
     result = kOk;
   });
 }

@@ -105,6 +105,14 @@ TEST_F(PlaceVerb, PrintsATable) {
   EXPECT_THAT(text, HasSubstr("(max-mean)/mean"));
 }
 
+TEST_F(PlaceVerb, TakesThePolicysSettings) {
+  const std::string sizes = " --ranks 8 --nodes 2 --format json --policy ";
+  EXPECT_EQ(place(sizes + "\"{eplb: {slots: 16, groups: 4}}\""), place("--slots 16 --groups 4" + sizes + "eplb"));
+  EXPECT_EQ(place("--groups 4" + sizes + "\"{eplb: {slots: 16}}\""), place("--slots 16 --groups 4" + sizes + "eplb"));
+  EXPECT_THAT(input_error([&] { place("--slots 16" + sizes + "\"{eplb: {slots: 16}}\""); }), HasSubstr("--policy:1:16: error: `slots` is given as --slots as well"));
+  EXPECT_THAT(input_error([&] { place(sizes + "\"{eplb: {slot: 16}}\""); }), HasSubstr("did you mean `slots`?"));
+}
+
 TEST_F(PlaceVerb, TakesThePolicysOwnSlots) {
   EXPECT_THAT(place("--ranks 8 --nodes 2 --policy eplb"), HasSubstr("24 slots on 8 ranks by eplb")) << "12 experts rounded up to 16, and 8 more";
   EXPECT_THAT(place("--ranks 8 --nodes 2 --policy force_balanced"), HasSubstr("96 slots on 8 ranks by force_balanced"));

@@ -73,7 +73,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
     ++depth_;
     if (key_ == "layers" && depth_ > 2) throw InputError(here(), "`layers` must be a list of layer indices");
     if (key_ != "logical_count") return true;
-    if (depth_ > 3) throw InputError(here(), "`logical_count` must be [[layer][expert]]; a dump with a list for each step must be summed over steps first");
+    if (depth_ > 3) throw InputError(here(), "`logical_count` must be [[layer][expert]]; a dump with a list for each step must be summed over steps first: `epsim import FILE --out loads.json` does");
     if (depth_ == 3) out_.logical_count.emplace_back(), row_at_ = here();
     return true;
   }
@@ -149,6 +149,10 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
 
 }  // namespace
 
-LoadDump read_load_dump(std::shared_ptr<const SourceText> file) { return Reader(std::move(file)).read(); }
+LoadDump read_load_dump(std::shared_ptr<const SourceText> file) {
+  for (const auto& [magic, what] : {std::pair<std::string_view, std::string_view>{"PK\x03\x04", "an .npz"}, {"\x93NUMPY", "an .npy array"}})
+    if (file->text.starts_with(magic)) throw InputError({file, 0, 0}, fmt::format("is {}, expected JSON with `logical_count`: `epsim import {} --out loads.json` makes that of recordings", what, file->name));
+  return Reader(std::move(file)).read();
+}
 
 }  // namespace epsim
