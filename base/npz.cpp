@@ -71,6 +71,7 @@ class Reader {
   }
 
   std::size_t end_of_directory() const {
+    if (text_.starts_with("\x93NUMPY")) fail("it is a bare .npy array");
     if (text_.size() < kEndSize) fail("too short for a zip archive ({} bytes)", text_.size());
     const std::size_t last = text_.size() - kEndSize;
     const std::size_t first = last > 0xffff ? last - 0xffff : 0;  // a comment may follow

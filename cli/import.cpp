@@ -23,6 +23,12 @@ struct Options {
 
 Location typed(const std::string& option, const std::string& text) { return {std::make_shared<const SourceText>(SourceText{option, text}), 1, 1}; }
 
+/// What is wrong with a count on the command line; nothing where it is a whole number of at least 0.
+std::string is_count(const std::string& text) {
+  const auto n = parse_integer(text);
+  return n && *n >= 0 ? "" : fmt::format("expected a whole number of at least 0, got `{}`", text);
+}
+
 /// What a recording becomes: told by the ending of the file's name, as far as there is a choice.
 std::string to_ours(const Recording& recording, const Options& o) {
   const auto ending = [&](const char* expected) {
@@ -61,10 +67,16 @@ void run_import(const Options& o) {
   problems.check();
   const ForeignFormat& format = foreign_format(o.from, *files.front(), o.from.empty() ? Location{files.front()} : typed("--from", o.from));
   Recording recording = format.read(files, {o.ranks});
+  const bool choices = std::holds_alternative<RecordedChoices>(recording.data), traffic = std::holds_alternative<RecordedTraffic>(recording.data);
+  const auto forbid = [&](bool given, const std::string& option, const std::string& text, const std::string& why) {
+    if (given) problems.add(typed(option, text), why);
+  };
+  forbid(o.exchange >= 0 && !traffic, "--exchange", std::to_string(o.exchange), "only a recording of exchanges has them");
+  forbid(o.ranks > 0 && format.name != "tensorrt-llm-balancer", "--ranks", std::to_string(o.ranks), fmt::format("`{}` does not need to be told its ranks", format.name));
+  forbid(model && traffic, "--model", o.model, "bytes between ranks say nothing of a model: leave this out");
+  forbid(o.drop_bad_tokens && !choices, "--drop-bad-tokens", "", "only a recording of choices has tokens to leave out");
+  problems.check();
   const ImportReport report = settle(recording, {files.front()}, {model ? &*model : nullptr, o.skip, o.drop_bad_tokens});
-  if (o.exchange >= 0 && !std::holds_alternative<RecordedTraffic>(recording.data))
-    throw InputError(typed("--exchange", std::to_string(o.exchange)), "only a recording of exchanges has them");
-  if (o.ranks > 0 && format.name != "tensorrt-llm-balancer") throw InputError(typed("--ranks", std::to_string(o.ranks)), fmt::format("`{}` does not need to be told its ranks", format.name));
   if (!o.out.empty()) write_file(o.out, "--out", to_ours(recording, o));
   for (const std::string& fact : report.facts) std::cout << fact << "\n";
   for (const std::string& warning : report.warnings) std::cout << "warning: " << warning << "\n";
@@ -83,10 +95,10 @@ void import(CLI::App& app, const Catalogs&, int& result) {
   verb->add_option("--from", o->from, "its format; may be left out where the file shows it");
   verb->add_option("--model", o->model, "model that it must fit: a preset (`epsim list model`) or a config.json");
   verb->add_option("--out", o->out, "file to write: .npz or .pb (choices), .json (counts, a placement) or .csv (bytes); without it only the report is printed");
-  verb->add_option("--skip", o->skip, "leading steps, tokens or exchanges to leave out")->check(CLI::NonNegativeNumber);
+  verb->add_option("--skip", o->skip, "leading steps, tokens or exchanges to leave out")->check(is_count);
   verb->add_flag("--drop-bad-tokens", o->drop_bad_tokens, "leave out tokens with experts out of range or twice, which are errors otherwise");
-  verb->add_option("--exchange", o->exchange, "of bytes between ranks, one exchange, counted from 0; without it the sum of all")->check(CLI::NonNegativeNumber);
-  verb->add_option("--ranks", o->ranks, "ranks of a placement, where its file does not say")->check(CLI::PositiveNumber);
+  verb->add_option("--exchange", o->exchange, "of bytes between ranks, one exchange, counted from 0; without it the sum of all")->check(is_count);
+  verb->add_option("--ranks", o->ranks, "ranks of a placement, where its file does not say")->check(CLI::Range(1, 1 << 20));
   verb->footer("Formats:" + formats + "\n\nExample: epsim import dump.json --from sglang --model deepseek-v3 --out loads.json");
   verb->callback([o, &result] {
     run_import(*o);

@@ -2,11 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/npz.h"
 #include "tests/support/program.h"
 
 namespace epsim {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::bytes_of;
 using testing::Outcome;
@@ -27,6 +29,7 @@ TEST(ImportVerb, ReportsAndWritesWhatEpsimReads) {
   const std::string yaml = (space.root / "balancer.yaml").string();
   const Outcome placed = run_program({"place", "--loads", loads, "--slots", "4", "--ranks", "2", "--nodes", "1", "--policy", "contiguous", "--export", "tensorrt-llm", "--out", yaml});
   EXPECT_EQ(placed.status, 0) << placed.err;
+  EXPECT_EQ(placed.err, "wrote " + yaml + "\n");
   EXPECT_EQ(bytes_of(yaml), "num_slots: 4\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n  1: [0, 1, 2, 3]\n");
 }
 
@@ -34,7 +37,50 @@ TEST(ImportVerb, OnlyReportsWithoutAFile) {
   const Workspace space("epsim_import");
   const Outcome r = run_program({"import", space.write("map.json", kMap)});
   EXPECT_EQ(r.status, 0) << r.err;
-  EXPECT_EQ(r.out, "vllm-ascend expert map\n1 layers, 3 experts in 4 slots on 2 ranks\n");
+  EXPECT_EQ(r.out, "vllm-ascend expert map\n1 layers, 3 experts in 4 slots on 2 ranks\nwarning: the file numbers its layers among those that have experts: they are 0 to 0 here; --model gives them the model's numbers\n");
+}
+
+TEST(ImportVerb, SaysWhichLayersOfAnExpertMapAreWhich) {
+  const Workspace space("epsim_import");
+  const std::string loads = space.write("loads.json", R"({"layers": [3, 5], "logical_count": [[1, 2], [4, 3]]})"), map = (space.root / "map.json").string();
+  const Outcome out = run_program({"place", "--loads", loads, "--ranks", "2", "--nodes", "1", "--policy", "contiguous", "--export", "vllm-ascend", "--out", map});
+  EXPECT_EQ(out.status, 0) << out.err;
+  EXPECT_THAT(out.err, HasSubstr("note: vllm-ascend numbers layers among those placed: 0 to 1 there are 3, 5 here"));
+  EXPECT_THAT(run_program({"import", map}).out, HasSubstr("warning: the file numbers its layers among those that have experts: they are 0 to 1 here; --model"));
+}
+
+TEST(ImportVerb, TakesTheHeadersOfOtherProgramsTables) {
+  const Workspace space("epsim_import");
+  for (const char* text : {"\xef\xbb\xbflayer,expert\n0,1\n", "Layer,Expert\r\n0,1\r\n", "layer, expert\n0, 1\n", "\"Step\", \"layer\", \"expert\", \"tokens\"\n0, 0, 1, 1\n"}) {
+    const Outcome r = run_program({"import", space.write("counts.csv", text)});
+    EXPECT_EQ(r.status, 0) << text << r.err;
+    EXPECT_THAT(r.out, HasSubstr("1 layers, 2 experts, 1 steps, 1 choices in the first layer")) << text;
+  }
+  EXPECT_THAT(run_program({"import", space.write("counts.csv", "layer;expert\n0;1\n")}).err, HasSubstr("counts.csv:1:6: error: columns are separated by `;`, expected `,`"));
+}
+
+TEST(ImportVerb, SaysWhatAFileIsNot) {
+  const Workspace space("epsim_import");
+  const auto vllm = [&](const std::string& bytes) { return run_program({"import", space.write("routing.npz", bytes), "--from", "vllm"}).err; };
+  EXPECT_THAT(vllm(""), HasSubstr("is empty, expected an .npy or .npz"));
+  EXPECT_THAT(vllm("{}"), HasSubstr("is neither an .npy nor an .npz"));
+  NpzWriter floats;
+  const std::vector<float> ids = {0, 1};
+  floats.add("routed_experts", {1, 1, 2}, std::span<const float>(ids));
+  EXPECT_THAT(vllm(floats.bytes()), HasSubstr("has no array of whole numbers [tokens, layers, k]; it has `routed_experts` [1, 1, 2] of floats"));
+  EXPECT_THAT(vllm(NpzWriter().bytes()), HasSubstr("it has no arrays"));
+  const std::string trace = space.write("kin0.json", R"({"distributedInfo": {"rank": 0}, "traceEvents": [{"cat": "kernel", "ts": 1, "args": {"Collective name": "all_to_allv", "dtype": "Int", "In split size": "[1, 2]"}}]})");
+  EXPECT_THAT(run_program({"import", trace}).err, HasSubstr("the exchanges are over 2 ranks, but 1 file is given: give one file for each rank of a group"));
+}
+
+TEST(ImportVerb, RefusesOptionsWithoutEffect) {
+  const Workspace space("epsim_import");
+  const std::string counts = space.write("counts.json", R"({"logical_count": [[1, 2]]})");
+  const std::string traffic = space.write("kin0.json", R"({"distributedInfo": {"rank": 0}, "traceEvents": [{"cat": "kernel", "ts": 1, "args": {"Collective name": "all_to_allv", "dtype": "Int", "In split size": "[1]"}}]})");
+  EXPECT_THAT(run_program({"import", counts, "--drop-bad-tokens", "--exchange", "0"}).err, AllOf(HasSubstr("only a recording of choices has tokens"), HasSubstr("only a recording of exchanges has them")));
+  EXPECT_THAT(run_program({"import", traffic, "--model", "mixtral-8x7b"}).err, HasSubstr("--model:1:1: error: bytes between ranks say nothing of a model"));
+  EXPECT_EQ(run_program({"import", traffic}).status, 0);
+  EXPECT_THAT(run_program({"import", counts, "--skip", "-1"}).err, HasSubstr("expected a whole number of at least 0, got `-1`"));
 }
 
 TEST(ImportVerb, WritesNothingWhereSomethingIsWrong) {

@@ -174,7 +174,7 @@ TEST(ImportKineto, ScalesSplitsToBytes) {
   EXPECT_THAT(r.warnings, IsEmpty());
   const std::string liar = kineto(1, R"("dtype": "BFloat16", "In msg nelems": 20, "In split size": "[4, 1]")");
   EXPECT_THAT(read("kineto", {zero, liar}).warnings, ElementsAre(HasSubstr("1 times what one rank sends is not what the other receives")));
-  EXPECT_THAT(refusal("kineto", {zero}), HasSubstr("rank 0 has 0 exchanges over 1 ranks"));
+  EXPECT_THAT(refusal("kineto", {zero}), HasSubstr("the exchanges are over 2 ranks, but 1 file is given"));
   EXPECT_THAT(refusal("kineto", {zero, zero}), HasSubstr("is of rank 0, as a file before it"));
   EXPECT_THAT(refusal("kineto", {kineto(0, R"("dtype": "Half", "In split size": "[1, 2, ...]")")}), HasSubstr("`In split size` is cut short"));
   EXPECT_THAT(refusal("kineto", {kineto(0, R"("dtype": "Quarter", "In split size": "[1]")")}), HasSubstr("`dtype` Quarter is not known"));

@@ -34,6 +34,10 @@ class Counter {
  public:
   void add(const std::shared_ptr<const SourceText>& file) {
     std::string_view rest = file->text;
+    if (rest.starts_with("\xef\xbb\xbf")) rest.remove_prefix(3);
+    const std::string_view first = rest.substr(0, rest.find('\n'));
+    if (const std::size_t semicolon = first.find(';'); semicolon != kNone && first.find(',') == kNone)
+      throw InputError({file, 1, static_cast<int>(semicolon) + 1}, "columns are separated by `;`, expected `,`");
     Columns columns{kNone, 0, 1, kNone};
     for (int line = 1; !rest.empty(); ++line) {
       const std::size_t end = std::min(rest.find('\n'), rest.size());
@@ -67,7 +71,9 @@ class Counter {
   static Columns header(const std::shared_ptr<const SourceText>& file, const std::vector<std::string_view>& cells) {
     Columns columns;
     for (std::size_t i = 0; i < cells.size(); ++i) {
-      std::size_t* known = cells[i] == "step" ? &columns.step : cells[i] == "layer" ? &columns.layer : cells[i] == "expert" ? &columns.expert : cells[i] == "tokens" ? &columns.tokens : nullptr;
+      std::string name(cells[i]);
+      std::ranges::transform(name, name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+      std::size_t* known = name == "step" ? &columns.step : name == "layer" ? &columns.layer : name == "expert" ? &columns.expert : name == "tokens" ? &columns.tokens : nullptr;
       if (!known) throw InputError({file, 1, 1}, fmt::format("column `{}` is not known{}", cells[i].substr(0, 40), suggest(cells[i].substr(0, 40), {"step", "layer", "expert", "tokens"})));
       if (*known != kNone) throw InputError({file, 1, 1}, fmt::format("column `{}` is there twice", cells[i]));
       *known = i;

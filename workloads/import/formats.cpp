@@ -17,9 +17,17 @@ bool is_json(const SourceText& file) {
   return first != std::string::npos && (file.text[first] == '{' || file.text[first] == '[');
 }
 
+/// The first line in small letters, without a byte order mark, blanks and quotes.
+std::string header(const SourceText& file) {
+  std::string out;
+  for (const char c : head(file).substr(0, head(file).find('\n')))
+    if (std::string_view("\xef\xbb\xbf \t\r\"").find(c) == std::string_view::npos) out += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c == ';' ? ',' : c;
+  return out;
+}
+
 constexpr std::array kFormats = {
     ForeignFormat{"csv", "CSV with the header layer,expert (llama.cpp) or step,layer,expert,tokens: counts",
-                  [](const SourceText& f) { return f.text.starts_with("layer,expert") || f.text.starts_with("step,layer,expert"); }, read_expert_csv},
+                  [](const SourceText& f) { return header(f).starts_with("layer,expert") || header(f).starts_with("step,layer,expert"); }, read_expert_csv},
     ForeignFormat{"kineto", "PyTorch profiler traces, a file a rank: bytes of all_to_allv",
                   [](const SourceText& f) { return is_json(f) && has(f, "\"traceEvents\""); }, read_kineto_splits},
     ForeignFormat{"megatron", "Megatron-LM router_trace_rank*.jsonl: choices", [](const SourceText& f) { return is_json(f) && has(f, "\"top_indices\""); }, read_megatron_trace},

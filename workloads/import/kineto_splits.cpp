@@ -62,7 +62,7 @@ std::vector<std::int64_t> split_bytes(const JsonReader& r, const Json& args, std
 }
 
 /// The exchanges that one rank's file tells of, in the order of time.
-std::vector<Event> exchanges(const JsonReader& r, const Json& root, std::size_t ranks, std::int64_t& other_groups) {
+std::vector<Event> exchanges(const JsonReader& r, const Json& root, std::size_t ranks, std::map<std::size_t, std::int64_t>& other_groups) {
   const Json& events = r.list(r.member(root, "traceEvents"), "traceEvents");
   std::vector<const Json*> kernels, calls;
   for (const Json& event : events.items) {
@@ -82,7 +82,7 @@ std::vector<Event> exchanges(const JsonReader& r, const Json& root, std::size_t 
     e.in = split_bytes(r, args, "In split size", "In msg nelems");
     if (args.find("Out split size")) e.out = split_bytes(r, args, "Out split size", "Out msg nelems");
     if (e.in.size() != ranks) {
-      ++other_groups;
+      ++other_groups[e.in.size()];
       continue;
     }
     out.push_back(std::move(e));
@@ -97,7 +97,7 @@ Recording read_kineto_splits(const SourceFiles& files, const ImportOptions&) {
   const std::size_t ranks = files.size();
   std::vector<std::vector<Event>> by_rank(ranks);
   std::vector<bool> seen(ranks);
-  std::int64_t other_groups = 0;
+  std::map<std::size_t, std::int64_t> other_groups;  // exchanges by number of ranks
   for (const auto& file : files) {
     const JsonReader r(file);
     const Json root = parse_json(file);
@@ -111,8 +111,14 @@ Recording read_kineto_splits(const SourceFiles& files, const ImportOptions&) {
     by_rank[static_cast<std::size_t>(rank)] = exchanges(r, root, ranks, other_groups);
   }
   const std::size_t count = by_rank.front().size();
+  std::int64_t others = 0;
+  std::string sizes;
+  for (const auto& [size, n] : other_groups) others += n, sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+  if (std::ranges::all_of(by_rank, [](const std::vector<Event>& events) { return events.empty(); }))
+    throw InputError({files.front()}, others == 0 ? "has no all-to-all with split sizes"
+                                                  : fmt::format("the exchanges are over {} ranks, but {} file{} given: give one file for each rank of a group", sizes, ranks, ranks == 1 ? " is" : "s are"));
   for (std::size_t s = 0; s < ranks; ++s)
-    if (by_rank[s].size() != count || count == 0)
+    if (by_rank[s].size() != count)
       throw InputError({files.front()}, fmt::format("rank {} has {} exchanges over {} ranks, rank 0 has {}: give one file for each rank of the group", s, by_rank[s].size(), ranks, count));
   Recording out;
   RecordedTraffic traffic;
@@ -125,7 +131,7 @@ Recording read_kineto_splits(const SourceFiles& files, const ImportOptions&) {
       for (std::size_t s = 0; s < by_rank[d][x].out.size() && s < ranks; ++s) disagree += by_rank[d][x].out[s] != by_rank[s][x].in[d] ? 1 : 0;
   }
   if (disagree > 0) out.warnings.push_back(fmt::format("{} times what one rank sends is not what the other receives: are exchanges missing in some files?", disagree));
-  if (other_groups > 0) out.warnings.push_back(fmt::format("{} exchanges of groups of another size than {} are left out", other_groups, ranks));
+  if (others > 0) out.warnings.push_back(fmt::format("{} exchanges of groups of another size than {} are left out", others, ranks));
   out.found = fmt::format("PyTorch profiler traces of {} ranks", ranks);
   out.data = std::move(traffic);
   return out;

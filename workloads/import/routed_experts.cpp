@@ -34,8 +34,10 @@ Recording read_routed_experts(const SourceFiles& files, const ImportOptions&) {
   Recording out;
   RecordedChoices choices;
   std::int64_t arrays = 0;
+  std::string others;
   for (const auto& file : files) {
     if (!file->text.starts_with("PK")) {
+      if (!file->text.starts_with("\x93NUMPY")) throw InputError({file}, file->text.empty() ? "is empty, expected an .npy or .npz" : "is neither an .npy nor an .npz");
       append(out, choices, read_npy(file), ".npy", file), ++arrays;
       continue;
     }
@@ -43,6 +45,7 @@ Recording read_routed_experts(const SourceFiles& files, const ImportOptions&) {
     const auto weights = all.find("expert_weights");
     for (const auto& [name, array] : all)
       if (name != "expert_weights" && !array.is_float && array.shape.size() >= 2) append(out, choices, array, name, file), ++arrays;
+      else others += fmt::format("{}`{}` [{}]{}", others.empty() ? "" : ", ", name, fmt::join(array.shape, ", "), array.is_float ? " of floats" : "");
     if (weights == all.end()) continue;
     const NpyArray& w = weights->second;
     if (files.size() > 1 || arrays != 1 || !w.is_float || w.floats.size() != choices.experts.size())
@@ -52,6 +55,7 @@ Recording read_routed_experts(const SourceFiles& files, const ImportOptions&) {
       choices.weights.push_back(static_cast<float>(x));
     }
   }
+  if (arrays == 0) throw InputError({files.front()}, fmt::format("has no array of whole numbers [tokens, layers, k]{}", others.empty() ? ": it has no arrays" : "; it has " + others));
   if (choices.tokens == 0) throw InputError({files.front()}, "has no tokens: expected whole numbers [tokens, layers, k]");
   out.found = fmt::format("routed experts in {} array{}", arrays, arrays == 1 ? "" : "s");
   out.data = std::move(choices);

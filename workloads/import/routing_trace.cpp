@@ -38,8 +38,9 @@ std::string to_protobuf_trace(const Recording& recording) {
 }
 
 std::map<std::string, NpyArray> read_trace(const std::shared_ptr<const SourceText>& file) {
-  if (!file->text.starts_with(kFirstBytes)) return read_npz(file);
   const auto fail = [&](const std::string& message) { throw InputError({file, 0, 0}, message); };
+  if (file->text.starts_with("\x93NUMPY")) fail(fmt::format("is a bare .npy array, expected an .npz: `epsim import {} --from vllm --out trace.npz` makes one of it", file->name));
+  if (!file->text.starts_with(kFirstBytes)) return read_npz(file);
   RoutingTrace trace;
   if (!trace.ParseFromString(file->text)) fail("is a routing trace that ends early or is damaged");
   const std::int64_t rows = trace.rows(), k = trace.top_k(), count = trace.expert_ids_size();

@@ -264,6 +264,7 @@ class Settler {
         doubled += mine.end() - std::unique(mine.begin(), mine.end());
       }
     }
+    if (!o_.model && r_.layers.empty()) warn("the file numbers its layers among those that have experts: they are 0 to {} here; --model gives them the model's numbers", r_.rows - 1);
     fact("{} layers, {} experts in {} slots on {} ranks", r_.rows, r_.experts, s.expert_of_slot.front().size(), s.first_slot.front().size() - 1);
     if (doubled > 0) warn("{} slots hold a second replica of an expert that their rank has already", doubled);
   }

@@ -27,6 +27,12 @@ std::string shape_of(const NpyArray& a) {
   return "[" + out + "]";
 }
 
+std::string names_of(const std::map<std::string, NpyArray>& arrays) {
+  std::string out;
+  for (const auto& [name, array] : arrays) out += fmt::format("{}`{}` {}", out.empty() ? "" : ", ", name, shape_of(array));
+  return out.empty() ? "none" : out;
+}
+
 std::string place(const Trace& t, std::size_t i) {
   const auto at = static_cast<std::int64_t>(i);
   return fmt::format("[{}, {}, {}]", at / (t.layers * t.top_k), at / t.top_k % t.layers, at % t.top_k);
@@ -62,7 +68,7 @@ void read(Trace& trace, const std::string& file, const SourceContext& context, P
   }
   const auto ids = arrays.find("expert_ids");
   const auto weights = arrays.find("expert_weights");
-  if (ids == arrays.end()) return p.error("file", fmt::format("{} has no array `expert_ids`", file));
+  if (ids == arrays.end()) return p.error("file", fmt::format("{} has no array `expert_ids`, but {}: `epsim import` makes a trace of other programs' recordings", file, names_of(arrays)));
   const NpyArray& a = ids->second;
   if (a.is_float) return p.error("file", fmt::format("{}: expert_ids holds floats, expected integers", file));
   if (a.shape.size() != 3 || a.size() == 0)
