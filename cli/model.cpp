@@ -73,7 +73,7 @@ void model(CLI::App& app, const Catalogs&, int& result) {
   };
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("model", "Print the sizes of a model: a preset by name, or a Hugging Face config.json");
-  verb->add_option("model", options->name, "a preset, or a path (it has a slash or ends in .json)")->required();
+  verb->add_option("model", options->name, "a preset, or the path of a config.json or its folder (it has a slash or ends in .json)")->required();
   verb->add_option("--format", options->format, "text or json")->check(CLI::IsMember({"text", "json"}));
   verb->callback([options, &result] {
     const auto typed = std::make_shared<SourceText>(SourceText{"model", options->name});

@@ -47,7 +47,7 @@ std::optional<Model> model_preset(const std::string& name);
 /// The dense model that does the same FLOPs for a token: in place of a layer's experts it has one FFN as wide as those a token goes to and the shared ones together, and no gate. On ranks it is one expert that all tokens choose.
 Model dense_twin(const Model& model);
 
-/// A preset by name, or a config file by path (anything that has a slash or ends in .json), or of either, as `dense:NAME`, the dense twin. An unknown name is an InputError at `at`.
+/// A preset by name, or a config file or the folder of a config.json by path (anything that has a slash or ends in .json), or of either, as `dense:NAME`, the dense twin. An unknown name is an InputError at `at`.
 Model load_model(const std::string& name_or_path, const Location& at);
 
 }  // namespace epsim

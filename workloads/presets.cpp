@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/params.h"
 #include "workloads/import/parameters.h"
@@ -149,6 +150,15 @@ std::string switch_base(int experts) {
       experts);
 }
 
+/// The preset that a name on Hugging Face's hub, such as "deepseek-ai/DeepSeek-V3", is likely to mean.
+std::string hint(std::string name) {
+  name.erase(0, name.find_last_not_of('/') == std::string::npos ? 0 : name.find_last_of('/', name.find_last_not_of('/')) + 1);
+  std::ranges::transform(name, name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  const std::vector<std::string> known = model_presets();
+  const std::string* preset = nearest(name, known);
+  return preset ? fmt::format(", did you mean the preset `{}`?", *preset) : "; `epsim list model` names the presets";
+}
+
 }  // namespace
 
 std::vector<std::string> model_presets() {
@@ -192,8 +202,11 @@ Model dense_twin(const Model& model) {
 
 Model load_model(const std::string& name_or_path, const Location& at) {
   if (name_or_path.starts_with(kDense)) return dense_twin(load_model(name_or_path.substr(kDense.size()), at));
-  if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json"))
-    return import_hf_config(read_text(resolve_path(name_or_path, at), std::size_t{1} << 24));
+  if (name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) {
+    const std::filesystem::path path = resolve_path(name_or_path, at);
+    if (!name_or_path.ends_with(".json") && !std::filesystem::exists(path)) throw InputError(at, fmt::format("there is no file or folder `{}`{}", name_or_path, hint(name_or_path)));
+    return import_hf_config(read_text(std::filesystem::is_directory(path) ? path / "config.json" : path, std::size_t{1} << 24));
+  }
   if (std::optional<Model> preset = model_preset(name_or_path)) return *std::move(preset);
   throw InputError(at, fmt::format("there is no model `{}`{} (a path has a slash or ends in .json)", name_or_path, suggest(name_or_path, model_presets())));
 }
