@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <boost/version.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "base/parallel.h"
@@ -31,25 +32,35 @@ void print_version(bool verbose) {
   fmt::print("threads       {}\n", thread_count());
 }
 
+/// The words that no verb took, in the order they were typed.
+std::string words_left(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> left = app.remaining(true), words;
+  for (int i = 1; i < argc; ++i)
+    if (const auto word = std::ranges::find(left, argv[i]); word != left.end()) words.emplace_back(argv[i]), left.erase(word);
+  return fmt::format("{}", fmt::join(words, " "));
+}
+
 /// A command-line error in our own words: what was not understood and the nearest thing that is.
 int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const CLI::App* used = &app;
-  while (!used->get_subcommands().empty()) used = used->get_subcommands().front();
+  std::string verb;
+  int depth = 0;
+  for (; !used->get_subcommands().empty(); ++depth) used = used->get_subcommands().front(), verb += " " + used->get_name();
   std::vector<std::string> known;
   std::string unknown;
-  if (used == &app) {
-    for (const CLI::App* sub : app.get_subcommands({})) known.push_back(sub->get_name());
-    if (argc > 1 && argv[1][0] != '-') unknown = argv[1];
-  }
+  for (const CLI::App* sub : used->get_subcommands([](const CLI::App*) { return true; })) known.push_back(sub->get_name());
+  const bool no_verb = !known.empty() && argc > depth + 1 && argv[depth + 1][0] != '-';
+  if (no_verb) unknown = argv[depth + 1];
   for (const CLI::Option* option : used->get_options())
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
   for (int i = 1; i < argc && unknown.empty(); ++i) {
     const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
     if (word.starts_with("--") && std::find(known.begin(), known.end(), word) == known.end()) unknown = word;
   }
-  const std::string hint = unknown.empty() || std::find(known.begin(), known.end(), unknown) != known.end() ? "" : fmt::format("\n`{}` is not known{}", unknown, suggest(unknown, known));
-  const std::string verb = used == &app ? "" : " " + used->get_name();
-  fmt::print(stderr, "epsim{}: error: {}{}\nSee `epsim{} --help`.\n", verb, error.what(), hint, verb);
+  const std::string hint = unknown.empty() || std::find(known.begin(), known.end(), unknown) != known.end() ? "" : fmt::format("`{}` is not known{}", unknown, suggest(unknown, known));
+  const std::string what = dynamic_cast<const CLI::ExtrasError*>(&error) ? "not expected: " + words_left(app, argc, argv) : error.what();
+  const bool hint_alone = no_verb && !hint.empty();  // what follows an unknown verb was for that verb
+  fmt::print(stderr, "epsim{}: error: {}{}{}\nSee `epsim{} --help`.\n", verb, hint_alone ? "" : what, hint.empty() || hint_alone ? "" : "\n", hint, verb);
   return kBadInput;
 }
 

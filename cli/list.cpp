@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cli/cli.h"
 #include "topology/device.h"
@@ -65,7 +66,11 @@ void print_list(const std::string& wanted, const Catalogs& c) {
     if (all) fmt::print("{}\n", kind);
     print(!all);
   };
-  const auto parts = [&](const auto& catalog) { section(catalog.kind(), [&](bool settings) { print_kind(catalog, settings); }); };
+  std::vector<std::string> kinds_of;  // kinds that have one of this name
+  const auto parts = [&](const auto& catalog) {
+    if (catalog.find(wanted)) kinds_of.push_back(catalog.kind());
+    section(catalog.kind(), [&](bool settings) { print_kind(catalog, settings); });
+  };
   section("experiment", [](bool settings) {
     fmt::print("  {:<14} {}\n", "(the file)", "the settings that belong to no part; one key for each kind below comes beside them");
     if (settings) print_settings(experiment_settings());
@@ -73,7 +78,11 @@ void print_list(const std::string& wanted, const Catalogs& c) {
   section("model", print_models);
   section("device", print_devices);
   parts(c.cluster), parts(c.source), parts(c.router), parts(c.capacity), parts(c.loss), parts(c.compression), parts(c.placement), parts(c.replica), parts(c.shared_expert), parts(c.exchange), parts(c.network), parts(c.compute);
-  if (!found) throw InputError({std::make_shared<SourceText>(SourceText{"epsim list", wanted}), 1, 1}, fmt::format("there is no kind `{}`{}", wanted, suggest(wanted, known)));
+  const Location typed{std::make_shared<SourceText>(SourceText{"epsim list", wanted}), 1, 1};
+  if (!found && model_preset(wanted)) kinds_of.emplace_back("model");
+  if (!found && find_device(wanted)) kinds_of.emplace_back("device");
+  if (!found && !kinds_of.empty()) throw InputError(typed, fmt::format("there is no kind `{}`, but there is one of that name in `epsim list {}`", wanted, fmt::join(kinds_of, "`, `epsim list ")));
+  if (!found) throw InputError(typed, fmt::format("there is no kind `{}`{}", wanted, suggest(wanted, known)));
   if (all) fmt::print("\n`epsim list KIND` shows what can be set on each part.\n");
 }
 

@@ -88,7 +88,7 @@ void verb::run(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("--set", options->set, "Override a setting: key=value, such as placement=eplb or placement.slots=320 (repeatable)");
   CLI::Option* out = sub->add_option("--out", options->out, "Folder for metrics.json, metrics.csv, matrices.npz, trace.pftrace and summary.txt")->check(names_a_folder);
   sub->add_option("--format", options->format, "What to print: text, json or csv")->check(CLI::IsMember({"text", "json", "csv"}));
-  sub->add_option("--trace-layers", options->trace_layers, "Layers to write to the trace")->check(CLI::Range(0, 100'000));
+  sub->add_option("--trace-layers", options->trace_layers, "Layers to write to the trace")->check(CLI::Range(0, 100'000))->needs(out);
   sub->add_option("--bins", options->bins, "Equal parts of each exchange's time for which matrices.npz tells the bytes on each link, of the layers in the trace")->check(CLI::Range(1, 10'000))->needs(out);
   sub->callback([options, &catalogs, &result] {
     run_experiment(*options, catalogs);

@@ -46,6 +46,16 @@ std::vector<int> chosen_layers(const Model& model, const std::optional<std::vect
   return *wish;
 }
 
+/// Files that are no experiments, but something else that is known.
+void refuse_other_kinds(const Setting& root) {
+  if (root.find("cluster") || root.find("source")) return;
+  const auto refuse = [&](const char* key, const char* message) {
+    if (const Setting* value = root.find(key)) throw InputError(value->at, message);
+  };
+  refuse("model_type", "this is a model's config.json, no experiment: name it there as `model: FILE`, or see `epsim model FILE`");
+  refuse("text", "this is a training, no experiment: use `epsim train FILE`");
+}
+
 /// Reads the settings that belong to no part into `e`; gives the documentation of all of them. `model` is null while listing and when the model itself is broken.
 std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, std::optional<std::vector<int>>& layers) {
   e.seed = static_cast<std::uint64_t>(top.integer("seed", "random seed: same seed, same bytes out", 42, 0, INT64_MAX));
@@ -181,6 +191,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   Setting root = parse_yaml(file);
   if (!root.is_map()) throw InputError({file, root.at.line, root.at.column}, "expected an experiment: a map of key: value");
 
+  refuse_other_kinds(root);
   Experiment e;
   e.name = std::filesystem::path(file->name).stem().string();
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "sim/train/record.h"
 #include "workloads/import/recording.h"
@@ -40,6 +41,11 @@ std::string read_texts(Params& p, const std::vector<std::string>& given, Diagnos
       problems.add(e);
     }
   return all;
+}
+
+/// Where the text was named: on the command line, or in the file.
+Location text_at(const Params& p, const std::vector<std::string>& given) {
+  return given.empty() ? p.at("text") : Location{std::make_shared<SourceText>(SourceText{"--text", fmt::format("{}", fmt::join(given, " "))}), 1, 1};
 }
 
 std::vector<Loss> read_losses(const Setting* wish, const LossCatalog& catalog, const Shape* shape, Diagnostics& problems) {
@@ -127,7 +133,7 @@ Training read_run(const Setting& root, const std::vector<std::string>& texts, st
   t.model.moe.shape = t.model.shape.moe;
   t.text = split_text(bytes, held_out);
   if (static_cast<std::int64_t>(t.text.train.size()) <= t.sequence || held_out_sequences(t.text, t.sequence) < t.batch)
-    p.error("text", fmt::format("the text has {} bytes, of which {} are held out: too few for a batch of {} sequences of {} bytes", bytes.size(), t.text.held_out.size(), t.batch, t.sequence));
+    problems.add(text_at(p, texts), fmt::format("the text has {} bytes, of which {} are held out: too few for a batch of {} sequences of {} bytes", bytes.size(), t.text.held_out.size(), t.batch, t.sequence));
   t.resolved = settings;
   if (seed) t.resolved.get_or_add("seed", settings.at) = named_part(std::to_string(*seed), settings.at);
   return t;

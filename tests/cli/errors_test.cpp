@@ -87,6 +87,52 @@ TEST_F(BadInput, AMisspeltVerbOrOptionIsNamed) {
   EXPECT_THAT(refusal({"run"}), HasSubstr("file is required"));
 }
 
+TEST_F(BadInput, WhatAVerbDoesNotTakeIsNamedInTheOrderTyped) {
+  EXPECT_THAT(refusal({"runn", "exp.yaml"}), AllOf(HasSubstr("epsim: error: `runn` is not known, did you mean `run`?"), Not(HasSubstr("exp.yaml"))));
+  EXPECT_THAT(refusal({"run", experiment(), "b", "c"}), HasSubstr("epsim run: error: not expected: b c"));
+  EXPECT_THAT(refusal({"topo", "show"}), AllOf(HasSubstr("epsim topo show: error: cluster is required"), HasSubstr("See `epsim topo show --help`")));
+  EXPECT_THAT(refusal({"topo", "shw", "x"}), HasSubstr("epsim topo: error: `shw` is not known, did you mean `show`?"));
+  EXPECT_THAT(refusal({"list", "eplb"}), HasSubstr("there is no kind `eplb`, but there is one of that name in `epsim list placement`"));
+  EXPECT_THAT(refusal({"list", "h100"}), HasSubstr("`epsim list device`"));
+}
+
+TEST_F(BadInput, AnOptionWithoutEffectIsRefused) {
+  EXPECT_THAT(refusal({"run", experiment(), "--trace-layers", "2"}), HasSubstr("--trace-layers requires --out"));
+  const std::string lost = refusal({"run", experiment(), "--set", "placement.slots=17", "--set", "placement=contiguous"});
+  EXPECT_THAT(lost, AllOf(HasSubstr("--set:1:1: error: has no effect: `placement` is set after it"), HasSubstr("  placement.slots=17\n")));
+  const std::string over = refusal({"compare", experiment(), "--over", "placement.slots=8,16", "--set", "placement.slots=24"});
+  EXPECT_THAT(over, AllOf(HasSubstr("has no effect: `placement.slots` is set after it"), HasSubstr("  placement.slots=24\n"), Not(HasSubstr("problems"))));
+  EXPECT_EQ(testing::run_program({"compare", experiment(), "--over", "placement=contiguous,random", "--set", "seed=3", "--seeds", "2"}).status, 0);
+}
+
+// I11
+TEST_F(BadInput, ASettingOfAnotherPartNamesThePartsThatHaveIt) {
+  const std::string said = refusal({"compare", experiment(), "--over", "capacity.factor=1,2"});
+  EXPECT_THAT(said, AllOf(HasSubstr("capacity `dropless` has no setting `factor`; choose another capacity first, one that has it: "), HasSubstr("megatron")));
+  EXPECT_THAT(refusal({"run", experiment(), "--set", "capacity.nothing=1"}), HasSubstr("capacity `dropless` has no setting `nothing`; nothing can be set here"));
+}
+
+TEST_F(BadInput, AFileOfAnotherKindIsRecognised) {
+  const std::string config = write("config.json", R"({"model_type": "mixtral", "hidden_size": 8})"), training = std::string(EPSIM_SOURCE_DIR) + "/examples/train/trace.yaml";
+  EXPECT_THAT(run_refusal(config), AllOf(HasSubstr("config.json:1:16: error: this is a model's config.json"), Not(HasSubstr("problems"))));
+  EXPECT_THAT(run_refusal(training), AllOf(HasSubstr("this is a training, no experiment: use `epsim train FILE`"), Not(HasSubstr("problems"))));
+}
+
+TEST_F(BadInput, AModelOfTheHubNamesItsPreset) {
+  EXPECT_THAT(refusal({"model", "deepseek-ai/DeepSeek-V3"}), HasSubstr("there is no file or folder `deepseek-ai/DeepSeek-V3`, did you mean the preset `deepseek-v3`?"));
+  EXPECT_THAT(refusal({"model", "a/zzzzzzzzzzzz/"}), HasSubstr("`epsim list model` names the presets"));
+  write("config.json", R"({"model_type": "mixtral", "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+ "num_local_experts": 4, "num_experts_per_tok": 2, "vocab_size": 100, "tie_word_embeddings": false})");
+  const Outcome folder = testing::run_program({"model", work_.root.string() + "/"});
+  EXPECT_EQ(folder.status, 0) << folder.err;
+  EXPECT_THAT(folder.out, HasSubstr("4 a layer, 2 a token"));
+}
+
+TEST_F(BadInput, ANumberOverALimitNamesTheLimit) {
+  EXPECT_THAT(refusal({"run", experiment(), "--set", "replica={random: {seed: 2000000000000}}"}), HasSubstr("`seed` must be an integer from 0 to 1099511627776, got `2000000000000`"));
+  EXPECT_THAT(refusal({"run", experiment(), "--set", "replica={random: {seed: -1}}"}), HasSubstr("`seed` must be an integer of at least 0, got `-1`"));
+}
+
 TEST_F(BadInput, BrokenYamlPointsAtItsPlace) {
   const std::string file = write("broken.yaml", "model: mixtral-8x7b\ncluster: {single_switch: {ranks: 2\n");
   EXPECT_THAT(run_refusal(file), HasSubstr(file + ":"));
@@ -117,6 +163,19 @@ TEST_F(BadInput, APlacementThatCannotBeNamesItsOptions) {
               AllOf(HasSubstr("none.json: error: no such file"), HasSubstr("did you mean `eplb`?")));
 }
 
+TEST_F(BadInput, LoadsThatNothingCanBePlacedByAreRefused) {
+  const auto said = [&](const std::string& loads, const std::string& nodes) { return refusal({"place", "--loads", loads, "--ranks", "8", "--nodes", nodes, "--policy", "contiguous"}); };
+  const std::string counts = write("loads.json", R"({"logical_count": [[1, 2, 3, 4, 5, 6, 7, 8]]})");
+  EXPECT_THAT(said(counts, "3"), HasSubstr("--nodes:1:1: error: 8 ranks do not divide into 3 nodes of equal size"));
+  EXPECT_THAT(said(write("zero.json", R"({"logical_count": [[0, 0, 0, 0, 0, 0, 0, 0]]})"), "1"), HasSubstr("zero.json: error: all counts are 0"));
+  EXPECT_THAT(said(write("dump.json", R"({"logical_count": [[[1, 2], [3, 4]]]})"), "1"), HasSubstr("`epsim import FILE --out loads.json` does"));
+  NpzWriter npz;
+  const std::vector<std::int32_t> ids = {0, 1};
+  npz.add("expert_ids", {1, 1, 2}, std::span<const std::int32_t>(ids));
+  const std::string trace = write("trace.npz", npz.bytes());
+  EXPECT_THAT(said(trace, "1"), AllOf(HasSubstr("is an .npz, expected JSON with `logical_count`: `epsim import " + trace), Not(HasSubstr("PK"))));
+}
+
 TEST_F(BadInput, ATruncatedTraceIsNamed) {
   NpzWriter npz;
   const std::vector<std::int32_t> ids = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -125,6 +184,12 @@ TEST_F(BadInput, ATruncatedTraceIsNamed) {
   const std::string file = experiment("mixtral-8x7b", "{single_switch: {ranks: 2, device: h100}}", "{trace: {file: trace.npz}}");
   write("trace.npz", whole);
   EXPECT_EQ(testing::run_program({"run", file}).status, 0);
+  write("trace.npz", std::string("\x93NUMPY\x01\0", 8));
+  EXPECT_THAT(run_refusal(file), AllOf(HasSubstr("is a bare .npy array"), HasSubstr("trace.npz --from vllm --out trace.npz` makes one of it")));
+  NpzWriter other;
+  other.add("routed", {4, 1, 2}, std::span<const std::int32_t>(ids));
+  write("trace.npz", other.bytes());
+  EXPECT_THAT(run_refusal(file), AllOf(HasSubstr("has no array `expert_ids`, but `routed` [4, 1, 2]"), HasSubstr("`epsim import`")));
   for (std::size_t length = 0; length < whole.size(); length += 1 + whole.size() / 16) {
     write("trace.npz", whole.substr(0, length));
     EXPECT_THAT(run_refusal(file), AllOf(HasSubstr(file + ":4:24: error: "), HasSubstr("trace.npz"))) << length << " bytes";

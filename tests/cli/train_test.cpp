@@ -80,6 +80,7 @@ TEST(TrainVerb, EndsWithTwoWhereTheInputIsWrong) {
     EXPECT_FALSE(std::filesystem::exists(space.root / "wrong"));
   }
   EXPECT_EQ(run_program({"train", space.file, "--text", space.out("none.txt")}).status, 2);
+  EXPECT_THAT(run_program({"train", space.file, "--text", space.write("empty.txt", "")}).err, HasSubstr("--text:1:1: error: the text has 0 bytes"));
   EXPECT_EQ(run_program({"train", space.file, "--resume"}).status, 2);
 }
 
