@@ -166,6 +166,7 @@ int run_route(const Options& o, const Catalogs& catalogs) {
   if (router.idle.count() > 0) fmt::print(", {} of experts that compute nothing", idle);
   if (!routed.capacity.empty()) fmt::print("\ncapacity of an expert: {}{}", routed.capacity.front(), routed.capacity.size() > 1 ? fmt::format(" in the first of {} blocks", routed.capacity.size()) : "");
   fmt::print("\n{}", said);
+  if (!o.out.empty()) fmt::print("wrote {}\n", o.out);
   return kOk;
 }
 

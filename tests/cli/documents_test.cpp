@@ -1,7 +1,8 @@
 // The documents are true: every key that a verb prints is on docs/output.md and no other, and every experiment in a document can be read.
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <fstream>
+#include <iomanip>
 #include <sstream>
 #include <nlohmann/json.hpp>
 
@@ -113,6 +114,21 @@ TEST(Documents, HaveOnlyExperimentsThatCanBeRead) {
     }
   }
   EXPECT_GE(read, 1);
+}
+
+TEST(Documents, RoutesLogitsAsTheReadmeSays) {
+  const Workspace space("epsim_documents");
+  NpzWriter npz;
+  const std::vector<float> logits = {1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1};
+  npz.add("logits", {2, 8}, std::span<const float>(logits));
+  const std::string page = read_text(kRoot + "/README.md")->text, verb = "\nepsim route ";
+  const std::size_t begin = page.find(verb) + verb.size();
+  std::istringstream words(page.substr(begin, page.find('\n', begin) - begin));
+  std::vector<std::string> command = {"route"};
+  for (std::string word; words >> std::quoted(word);) command.push_back(word == "FILE.npz" ? space.write(command.back() == "--logits" ? "logits.npz" : "routed.npz", npz.bytes()) : word);
+  const Outcome o = run_program(command);
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_THAT(o.out, ::testing::HasSubstr("2 tokens, 8 experts"));
 }
 
 // Every `epsim VERB --option` that a document shows is one that the program knows.
