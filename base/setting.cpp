@@ -107,6 +107,19 @@ void limit_brackets(const std::shared_ptr<const SourceText>& source) {
   }
 }
 
+/// Where the text ends that a quote begins at `i`: single quotes are doubled inside, double ones follow a backslash.
+std::size_t end_of_quoted(const std::string& text, std::size_t i) {
+  const char quote = text[i];
+  while (++i < text.size()) {
+    const bool escaped = quote == '"' ? text[i] == '\\' : text[i] == quote && i + 1 < text.size() && text[i + 1] == quote;
+    if (escaped)
+      ++i;
+    else if (text[i] == quote)
+      break;
+  }
+  return i;
+}
+
 /// Where the innermost bracket opens that is never closed, quotes and comments left aside; no source where there is none.
 Location unclosed_bracket(const std::shared_ptr<const SourceText>& source) {
   const std::string& text = source->text;
@@ -115,7 +128,7 @@ Location unclosed_bracket(const std::shared_ptr<const SourceText>& source) {
     const char c = text[i], before = i == 0 ? '\n' : text[i - 1];
     const bool begins = std::string_view(" \t\n[{,:").find(before) != std::string_view::npos;
     if (begins && (c == '\'' || c == '"'))
-      i = std::min(text.find(c, i + 1), text.size());
+      i = end_of_quoted(text, i);
     else if (begins && c == '#')
       i = std::min(text.find('\n', i), text.size());
     else if (c == '[' || c == '{')

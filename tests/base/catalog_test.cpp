@@ -21,7 +21,10 @@ Toy toy(Params& p, const int* scale) {
   return t;
 }
 
-Toy broken(Params&, const int*) { throw InputError({}, "the toy's file is broken"); }
+Toy broken(Params& p, const int*) {
+  if (p.usable()) throw InputError({}, "the toy's file is broken");
+  return {};
+}
 
 ToyCatalog toys() {
   ToyCatalog c("toy");

@@ -128,7 +128,7 @@ TEST(Documents, RoutesLogitsAsTheReadmeSays) {
   for (std::string word; words >> std::quoted(word);) command.push_back(word == "FILE.npz" ? space.write(command.back() == "--logits" ? "logits.npz" : "routed.npz", npz.bytes()) : word);
   const Outcome o = run_program(command);
   EXPECT_EQ(o.status, 0) << o.err;
-  EXPECT_THAT(o.out, ::testing::HasSubstr("2 tokens, 8 experts"));
+  EXPECT_THAT(o.out, ::testing::AllOf(::testing::HasSubstr("2 tokens, 8 experts"), ::testing::HasSubstr("wrote ")));
 }
 
 // Every `epsim VERB --option` that a document shows is one that the program knows.
