@@ -306,7 +306,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
   parallel_for(ranks, [&](std::int64_t r) {
     const HomeBlock block = block_of(plan, Rank(r));
     const bool overflows = !std::ranges::equal(kept.row(r), plan.choices.row(r));
-    const CapacityDraw draw{0, layer, 0};
+    const CapacityDraw draw{plan.routing.seed, layer, plan.routing.number};
     std::vector<std::int32_t> fate;
     if (plan.routing.may_choose_fewer)
       for (std::size_t i = 0; i < block.expert.size(); ++i) block.slot[i] = -static_cast<std::int32_t>(block.expert[i] >= plan.routing.experts);

@@ -101,6 +101,7 @@ Routing make_routing(const Source& source, int experts, int top_k, const Router&
 void route(const Source& source, const Router& router, int batch, int layer, int begin, int end, Routing& routing, std::uint64_t seed) {
   const std::int64_t first = routing.first_token[static_cast<std::size_t>(begin)], last = routing.first_token[static_cast<std::size_t>(end)];
   const std::int64_t k = routing.top_k, experts = routing.experts, number = batch * source.tokens();
+  routing.seed = seed, routing.number = number;
   const bool scores = source.yields == Source::Yields::scores;
   if (scores && router.scope == Router::Scope::batch) return route_generally(source, router, number, layer, 0, routing.tokens(), seed, routing);
   if (scores && router.scope == Router::Scope::rank) {

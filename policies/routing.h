@@ -67,6 +67,8 @@ struct Routing {
   std::vector<std::uint16_t> expert;      ///< [T][k]
   std::vector<float> weight;              ///< [T][k]
   std::vector<float> priority;            ///< [T] what batch-prioritised capacities rank tokens by; empty: their largest weights
+  std::uint64_t seed = 0;                 ///< that capacities draw by,
+  std::int64_t number = 0;                ///< and the number of the first token among those of all batches
 
   int ranks() const { return static_cast<int>(first_token.size()) - 1; }
   std::int64_t tokens() const { return first_token.back(); }

@@ -136,12 +136,13 @@ Routing rehomed(const Routing& whole, const Survivors& s, Changes::Tokens tokens
     }
   }
   Routing out;
-  out.experts = whole.experts, out.top_k = whole.top_k, out.may_choose_fewer = whole.may_choose_fewer, out.first_token = {0};
+  out.experts = whole.experts, out.top_k = whole.top_k, out.may_choose_fewer = whole.may_choose_fewer, out.first_token = {0}, out.seed = whole.seed, out.number = whole.number;
   out.expert.reserve(whole.expert.size()), out.weight.reserve(whole.weight.size());
   for (const std::vector<Block>& of_rank : blocks) {
     for (const Block& b : of_rank) {
       out.expert.insert(out.expert.end(), whole.expert.begin() + b.first * whole.top_k, whole.expert.begin() + b.last * whole.top_k);
       out.weight.insert(out.weight.end(), whole.weight.begin() + b.first * whole.top_k, whole.weight.begin() + b.last * whole.top_k);
+      if (!whole.priority.empty()) out.priority.insert(out.priority.end(), whole.priority.begin() + b.first, whole.priority.begin() + b.last);
     }
     out.first_token.push_back(static_cast<std::int64_t>(out.expert.size()) / out.top_k);
   }

@@ -82,6 +82,24 @@ TEST(WithBatches, KeepsTokensAndCountsOfThose) {
   EXPECT_EQ(part.batches[0].cells, (Loads{10, 0, 0, 0, 0, 10}));
 }
 
+TEST(Mixed, TokensKeepTheirPriorities) {
+  Problem problem = problem_of_batches({kA, kB, kC});
+  for (auto& batch : problem.tokens[0]) {
+    Routing r = *batch;
+    for (const std::uint16_t e : r.expert) r.priority.push_back(static_cast<float>(e));
+    r.seed = 7, r.number = 10 * static_cast<std::int64_t>(r.expert[0]);
+    batch = std::make_shared<const Routing>(std::move(r));
+  }
+  const Problem made = mixed(problem, 1);
+  for (std::size_t b = 0; b < 3; ++b) {
+    const Routing& r = *made.tokens[0][b];
+    ASSERT_EQ(r.priority.size(), 10U);
+    for (std::size_t t = 0; t < 10; ++t) EXPECT_EQ(r.priority[t], static_cast<float>(r.expert[t]));
+    EXPECT_EQ(r.seed, 7U);
+    EXPECT_EQ(r.number, problem.tokens[0][b]->number);
+  }
+}
+
 TEST(EpsimOpt, GoesByTheLastBatchesWherePopularityMoves) {
   // Experts 0 and 1 together: 280 copies on the fullest rank at first, 168 at last; apart: 392, then 112. Over all batches together is quicker, and not from now on.
   const auto together = [](const Placement& p) { return p.rank_of(p.slots_of_expert[0][0]) == p.rank_of(p.slots_of_expert[1][0]); };

@@ -87,14 +87,20 @@ TEST(Eras, NameTheRanksThatARefusalIsAbout) {
 TEST(Rehomed, TokensGoToTheRanksThatAreUpInEqualPieces) {
   Routing whole;
   whole.experts = 64, whole.top_k = 2, whole.first_token = {0, 2, 5, 6, 8};
-  for (std::uint16_t t = 0; t < 8; ++t)
+  whole.seed = 5, whole.number = 80;
+  for (std::uint16_t t = 0; t < 8; ++t) {
+    whole.priority.push_back(static_cast<float>(10 * t));
     for (const std::uint16_t c : {0, 1}) whole.expert.push_back(static_cast<std::uint16_t>(2 * t + c)), whole.weight.push_back(static_cast<float>(t) + 0.5F * c);
+  }
   const Survivors s = survivors(4, {0, 3});
   const Routing spread = rehomed(whole, s, Changes::Tokens::spread);
   EXPECT_THAT(spread.first_token, ElementsAre(0, 3, 8));
   // Rank 0: its own 0 and 1, of 2-4 the first piece (3 / 2 tokens, rounded down: 2), of 5 none. Rank 3: its own 6 and 7, then 3, 4 and 5.
   EXPECT_THAT(spread.expert, ElementsAre(0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 6, 7, 8, 9, 10, 11));
   EXPECT_THAT(spread.weight, ElementsAre(0, 0.5, 1, 1.5, 2, 2.5, 6, 6.5, 7, 7.5, 3, 3.5, 4, 4.5, 5, 5.5));
+  EXPECT_THAT(spread.priority, ElementsAre(0, 10, 20, 60, 70, 30, 40, 50));
+  EXPECT_EQ(spread.seed, 5U);
+  EXPECT_EQ(spread.number, 80);
   const Routing left = rehomed(whole, s, Changes::Tokens::lost);
   EXPECT_THAT(left.first_token, ElementsAre(0, 2, 4));
   EXPECT_THAT(left.expert, ElementsAre(0, 1, 2, 3, 12, 13, 14, 15));
@@ -227,6 +233,17 @@ TEST(Failure, ShowsAPolicyTheRanksThatAreUpAndWhatTheirTokensAre) {
   EXPECT_EQ(five.ranks, 5);
   EXPECT_EQ(five.nodes, 2);
   EXPECT_THAT(five.speed, ElementsAre(1, 1, 0.5, 1, 0.5));  // of ranks 0, 4, 5, 6, 7
+}
+
+TEST(Failure, LeavesPrioritiesToTokens) {
+  // Scores sum to 1 over 2 choices, so that by weights alone a token would stand elsewhere in the order.
+  const std::string capacity = "router: {topk: {score: softmax_before, renormalise: true}}\ncapacity: {tutel: {factor: 0.5, order: priority}}\n", machine = "cluster: {single_switch: {ranks: 4, device: h800}}\n";
+  const std::vector<LayerRun> failed = play(experiment(kFive + capacity + "events: [{batch: 0, fail: 4}]\nfailure: {tokens: lost}\n")), fewer = play(experiment(machine + capacity));
+  for (const std::size_t l : {0U, 1U}) {
+    EXPECT_EQ(failed[l].plan.routing.priority, fewer[l].plan.routing.priority);
+    EXPECT_EQ(failed[l].plan.slot, fewer[l].plan.slot);
+    EXPECT_GT(failed[l].plan.drops.choices, 0);
+  }
 }
 
 TEST(Failure, IsSomethingThatEveryPlacementAndReplicaRuleCanDoWith) {

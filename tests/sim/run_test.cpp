@@ -131,6 +131,35 @@ TEST(Run, WindowsAndLagsShowTheBatchesTheyName) {
   }
 }
 
+/// A source in which every token of every batch chooses experts 0 and 1, with the same weights.
+Source all_alike(Source source) {
+  source.yields = Source::Yields::choices;
+  source.choices = [](int, std::int64_t, std::int64_t, std::span<std::uint16_t> experts, std::span<float> weights) {
+    for (std::size_t i = 0; i < experts.size(); ++i) experts[i] = static_cast<std::uint16_t>(i % 2), weights[i] = 0.5F;
+  };
+  return source;
+}
+
+// What capacity drops by draw is the same that `epsim route` drops: numbers are keyed by seed, layer and the token's number among those of all batches.
+TEST(Run, CapacitiesDrawAnewForEachBatchAndSeed) {
+  std::vector<std::vector<std::int32_t>> dropped;
+  for (const std::string seed : {"1", "2"}) {
+    Experiment e = experiment("seed: " + seed + "\nbatches: 2\nlayers: [3]\ncapacity: {deepspeed: {factor: 1, order: random}}\n");
+    e.source = all_alike(e.source);
+    for (const LayerRun& run : play(e)) {
+      const Plan& plan = run.plan;
+      std::vector<std::int32_t> expected(plan.slot.size());
+      for (const Rank r : ids<Rank>(4))
+        mark_overflow(e.capacity, plan.routing, r, plan.choices.row(r.value), plan.limits.row(r.value), {e.seed, 3, run.batch * e.source.tokens()}, std::span(expected).subspan(static_cast<std::size_t>(r) * 128, 128));
+      std::vector<std::int32_t>& marks = dropped.emplace_back();
+      for (const std::int32_t s : plan.slot) marks.push_back(std::min(s, 0));
+      EXPECT_EQ(marks, expected) << "seed " << seed << ", batch " << run.batch;
+      EXPECT_EQ(std::ranges::count(marks, -1), 4 * 2 * (64 - 16));
+    }
+  }
+  for (const std::size_t other : {1U, 2U, 3U}) EXPECT_NE(dropped[0], dropped[other]);
+}
+
 TEST(Run, ADecisionKeepsItsTimeItsThresholdAndItsLayers) {
   Experiment e = experiment("batches: 5\nrebalance: {statistics: lagged, every: 2, layers_per_batch: 1}\n");
   const Spy spy;

@@ -37,6 +37,7 @@ Batches deal(const Batches& batches, int times, Rng& rng) {
     for (const auto& b : batches) {
       Routing& empty = made.emplace_back();
       empty.experts = first.experts, empty.top_k = first.top_k, empty.first_token = b->first_token;
+      empty.seed = b->seed, empty.number = b->number;
     }
     for (std::size_t r = 0; r + 1 < first.first_token.size(); ++r) {
       std::vector<std::pair<const Routing*, std::int64_t>> pool;  // tokens of this home rank
@@ -51,6 +52,7 @@ Batches deal(const Batches& batches, int times, Rng& rng) {
           const auto at = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(token) * k), end = at + static_cast<std::ptrdiff_t>(k);
           b.expert.insert(b.expert.end(), from->expert.begin() + at, from->expert.begin() + end);
           b.weight.insert(b.weight.end(), from->weight.begin() + at, from->weight.begin() + end);
+          if (!from->priority.empty()) b.priority.push_back(from->priority[static_cast<std::size_t>(token)]);
         }
     }
     for (Routing& b : made) dealt.push_back(std::make_shared<const Routing>(std::move(b)));
