@@ -41,7 +41,7 @@ CapacityCatalog builtin_capacities();
 /// Limits by size and scope; call it when both are set.
 void limit_by_size(Capacity& capacity);
 
-/// What a layer's choices keep, by home rank and expert [R][E]: it follows from counts alone, those of a rank or of its groups.
+/// What a layer's choices keep, by home rank and expert [R][E]: it follows from counts alone, those of a rank or of its groups. All of them, where more replicas of an expert keep more.
 Matrix<std::int64_t> kept_choices(const Capacity& capacity, const Routing& routing, Matrix<std::int64_t> choices);
 
 /// The stream of random numbers that `Order::random` draws from.

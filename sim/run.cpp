@@ -13,7 +13,7 @@ namespace {
 
 using Statistics = Rebalance::Statistics;
 
-/// Copies that experts compute: what capacity keeps, for that is what a placement balances. Limits are per source and expert: no placement changes them.
+/// Copies that experts compute: what capacity keeps, for that is what a placement balances.
 Matrix<std::int64_t> kept_copies(const Experiment& e, const Routing& routing, Matrix<std::int64_t> counts) {
   return kept_choices(e.capacity, routing, std::move(counts));
 }

@@ -71,6 +71,18 @@ TEST(Megatron, OrdersByProbabilityByDefault) {
   EXPECT_EQ(capacity("megatron: {factor: 1, order: position}").order, Capacity::Order::position);
 }
 
+TEST(KeptChoices, AreAllThatSomeReplicaMayTake) {
+  Routing routing;
+  routing.experts = 4, routing.top_k = 2, routing.first_token = {0, 10};
+  Matrix<std::int64_t> choices(1, 4);
+  choices.cells = {10, 6, 4, 0};  // 5 fit
+  const auto kept = [&](const std::string& overflow) { return kept_choices(capacity("megatron: {factor: 1, overflow: " + overflow + "}"), routing, choices).cells; };
+  EXPECT_EQ(kept("drop"), (std::vector<std::int64_t>{5, 5, 4, 0}));
+  EXPECT_EQ(kept("pad"), (std::vector<std::int64_t>{5, 5, 4, 0}));
+  EXPECT_EQ(kept("none"), choices.cells);
+  EXPECT_EQ(kept("other_replica"), choices.cells);
+}
+
 // I11
 TEST(Megatron, RefusesWhatItCannotUse) {
   Shape shape{.experts = 8, .top_k = 2, .ranks = 4, .nodes = 1, .source_has_choices = true, .source_has_weights = false};

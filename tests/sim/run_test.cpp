@@ -160,6 +160,15 @@ TEST(Run, CapacitiesDrawAnewForEachBatchAndSeed) {
   for (const std::size_t other : {1U, 2U, 3U}) EXPECT_NE(dropped[0], dropped[other]);
 }
 
+TEST(Run, PlacementsSeeTheChoicesThatReplicasTakeOver) {
+  const Experiment dropless = experiment("layers: [0]\n");
+  Experiment e = experiment("layers: [0]\ncapacity: {megatron: {factor: 1, overflow: other_replica}}\n");
+  const Spy spy;
+  e.placement = spy.policy();
+  play(e);
+  EXPECT_EQ(spy.seen->front().loads(0), loads_of(dropless, 0, 0));
+}
+
 TEST(Run, ADecisionKeepsItsTimeItsThresholdAndItsLayers) {
   Experiment e = experiment("batches: 5\nrebalance: {statistics: lagged, every: 2, layers_per_batch: 1}\n");
   const Spy spy;
