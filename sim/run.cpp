@@ -171,12 +171,12 @@ void Run::change(std::size_t layer, Placement placement) {
   const Experiment& e = experiment_;
   InForce& of_layer = placements_[layer];
   Relocation& what = relocations_[layer];
+  const bool other_ranks = std::exchange(of_layer.other_ranks, false);
   if (of_layer.now.slots() == 0) {  // the first: nothing moves
     of_layer.now = std::move(placement);
     return;
   }
   what.decided = true;
-  const bool other_ranks = std::exchange(of_layer.other_ranks, false);
   if (other_ranks && era_.survivors) of_layer.now = what_is_left(of_layer.now, *era_.survivors);
   const Migration moved = migration(of_layer.now, placement, e.topology);
   what.changed_slots = moved.changed_slots, what.moved_experts = static_cast<std::int64_t>(moved.moves.size()), what.peers = moved.peers;

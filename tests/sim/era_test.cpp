@@ -235,6 +235,12 @@ TEST(Failure, ShowsAPolicyTheRanksThatAreUpAndWhatTheirTokensAre) {
   EXPECT_THAT(five.speed, ElementsAre(1, 1, 0.5, 1, 0.5));  // of ranks 0, 4, 5, 6, 7
 }
 
+TEST(Failure, BeforeTheFirstBatchAsksForOnePlacement) {
+  Experiment e = experiment(kFive + "batches: 4\nplacement: {eplb: {slots: 20}}\nrebalance: {statistics: window, every: 8, threshold: 2}\nevents: [{batch: 0, fail: [3]}]\n");
+  const std::vector<LayerRun> runs = play(e);
+  for (const LayerRun& r : runs) EXPECT_FALSE(r.relocation.decided) << "batch " << r.batch;
+}
+
 TEST(Failure, LeavesPrioritiesToTokens) {
   // Scores sum to 1 over 2 choices, so that by weights alone a token would stand elsewhere in the order.
   const std::string capacity = "router: {topk: {score: softmax_before, renormalise: true}}\ncapacity: {tutel: {factor: 0.5, order: priority}}\n", machine = "cluster: {single_switch: {ranks: 4, device: h800}}\n";
