@@ -133,6 +133,7 @@ PlacementPolicy exflow(Params& p, const Shape*) {
   policy.summary =
       "ExFlow: experts of all layers placed at once, so that few tokens change ranks between layers; swaps on counts of choices in consecutive layers.";
   policy.sees = PlacementPolicy::Sees::tokens;
+  policy.all_layers = true;
   const Rational node_cost = p.rational("node_cost", "cost of a move between nodes, in moves between ranks of a node; 1 or more", Rational{2, 1});
   if (node_cost.num < node_cost.den || node_cost.num > 1'000'000)
     p.error("node_cost", "`node_cost` must be from 1 to 1,000,000: a move between nodes costs no less than one inside");

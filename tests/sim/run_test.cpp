@@ -4,21 +4,28 @@
 
 #include <numeric>
 
+#include <fmt/format.h>
+
 #include "policies/migration.h"
 #include "tests/support/part_from_yaml.h"
 
 namespace epsim {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
 
-Experiment experiment(const std::string& more) {
+Experiment experiment(const std::string& more, const std::vector<std::string>& set = {}) {
   const std::string yaml =
       "model: mixtral-8x7b\ncluster: {single_switch: {ranks: 4, device: h800}}\nsource: {zipf: {tokens_per_rank: 64, exponent: 1}}\n"
       "network: ideal\nexchange: direct\n" +
       std::string(more.find("layers: [") == std::string::npos ? "layers: 0-1\n" : "") + more;
-  return read_experiment(std::make_shared<SourceText>(SourceText{"test.yaml", yaml}), {}, builtin_catalogs());
+  return read_experiment(std::make_shared<SourceText>(SourceText{"test.yaml", yaml}), set, builtin_catalogs());
 }
 
 /// A policy that notes what it is shown, and deals experts to ranks in an order that turns by one with each call.
@@ -258,6 +265,17 @@ TEST(Run, WhatNoRankHeldIsRestored) {
   EXPECT_EQ(m.restores[0].expert, 1);
 }
 
+/// What is wrong with an experiment, a problem a line.
+std::vector<std::string> problems_of(const std::string& more, const std::vector<std::string>& set = {}) {
+  std::vector<std::string> said;
+  try {
+    experiment(more, set);
+  } catch (const InputError& error) {
+    for (const Diagnostic& d : error.problems()) said.push_back(fmt::format("{}:{}: {}", d.at.line, d.at.column, d.message));
+  }
+  return said;
+}
+
 TEST(Rebalance, RefusesWhatHasNoEffect) {
   EXPECT_THROW(experiment("rebalance: {statistics: window, decay: 0.5}\n"), InputError);
   EXPECT_THROW(experiment("batches: 2\nfit: 0:1\nrebalance: {every: 2}\n"), InputError);
@@ -268,6 +286,49 @@ TEST(Rebalance, RefusesWhatHasNoEffect) {
   EXPECT_THROW(experiment("batches: 8\neval: half\n"), InputError);
   EXPECT_EQ(experiment("eval: '50%:'\n").eval.first, 4);
   EXPECT_EQ(experiment("fit: :25%\n").eval.first, 2);
+  // Exact statistics place each layer of each batch from itself: nothing is compared with a threshold, and no layer waits for its turn.
+  EXPECT_THAT(problems_of("batches: 2\nrebalance: {threshold: 1.2, moving: blocking}\n"), ElementsAre(AllOf(HasSubstr("8:"), HasSubstr("`threshold` has no effect with statistics: exact"))));
+  EXPECT_THAT(problems_of("batches: 2\nrebalance: {statistics: exact, threshold: 1, layers_per_batch: 1}\n"), ElementsAre(HasSubstr("`threshold` has no effect"), HasSubstr("`layers_per_batch` has no effect")));
+  EXPECT_THAT(problems_of("batches: 2\nrebalance: {statistics: window, threshold: 1.2, layers_per_batch: 1}\n"), IsEmpty());
+}
+
+TEST(Rebalance, SaysThatExactStatisticsLeaveFitUnused) {
+  const auto notes = [](const std::string& more) { return experiment(more).notes; };
+  EXPECT_THAT(notes("batches: 2\nfit: 0:1\nrebalance: {statistics: exact}\n"), Contains(HasSubstr("`fit` is not used")));
+  for (const char* used : {"batches: 2\nfit: 0:1\n", "batches: 2\nfit: 0:1\nrebalance: {statistics: window}\n", "batches: 2\nfit: 0:1\nrebalance: {statistics: exact}\ncompression: {frequency_prune: {keep: 4}}\n"})
+    EXPECT_THAT(notes(used), Not(Contains(HasSubstr("`fit` is not used")))) << used;
+}
+
+TEST(Batches, ARefusalSaysWhichWouldBePlayed) {
+  EXPECT_THAT(problems_of("fit: 50%:100%\n"), ElementsAre(AllOf(HasSubstr("7:6: without `eval` the batches behind `fit` are played, and it ends with the last of 8"), HasSubstr("`eval: 0:4`"))));
+  EXPECT_THAT(problems_of("batches: 2\nfit: 0:2\n"), ElementsAre(AllOf(HasSubstr("`fit` takes all 2 batches"), HasSubstr("give `eval` as well, or more `batches`"))));
+  EXPECT_THAT(problems_of("batches: 2\nfit: 0:2\neval: 3:4\n"), ElementsAre(HasSubstr("`3:4` is no range of batches"))) << "and nothing of `fit`, which is right";
+}
+
+TEST(Layers, AreOneOrMore) { EXPECT_THAT(problems_of("", {"layers=[]"}), ElementsAre(HasSubstr("`layers` is empty"))); }
+
+TEST(Sources, AreSaidToHaveNoWeightsOnlyWhereTheyAreWhole) {
+  const std::vector<std::string> broken = problems_of("capacity: {megatron: {factor: 1.25}}\n", {"source={trace: {file: nope.npz}}"});
+  ASSERT_EQ(broken.size(), 1U) << broken.back();
+  EXPECT_THAT(broken.front(), HasSubstr("nope.npz"));
+}
+
+TEST(Placements, OfAllLayersAtOnceAreRefusedWhereTheyAreShownOne) {
+  EXPECT_THAT(problems_of("placement: exflow\n"), ElementsAre(AllOf(HasSubstr("7:12: this placement is made for all layers at once"), HasSubstr("give `fit`"))));
+  EXPECT_THAT(problems_of("batches: 2\nfit: 0:1\nplacement: exflow\nrebalance: {statistics: exact}\n"), ElementsAre(HasSubstr("all layers at once")));
+  EXPECT_THAT(problems_of("batches: 4\nfit: 0:1\nplacement: exflow\nrebalance: {statistics: window, layers_per_batch: 1}\n"), ElementsAre(HasSubstr("all layers at once")));
+  EXPECT_THAT(problems_of("batches: 4\nfit: 0:1\nplacement: exflow\nrebalance: {statistics: window}\n"), IsEmpty());
+  EXPECT_THAT(problems_of("batches: 2\nfit: 0:1\nplacement: exflow\n"), IsEmpty());
+}
+
+// What forgets keeps counts: were the last batch's tokens shown beside them, a policy that simulates would go by that batch alone.
+TEST(Placements, SeeNoTokensOfStatisticsThatForget) {
+  Experiment e = experiment("batches: 3\nplacement: {epsim_opt: {moves: 20, refined: 1}}\nrebalance: {statistics: ema}\n");
+  const Spy spy;
+  e.placement = spy.policy(e.placement.sees);
+  play(e);
+  ASSERT_EQ(spy.seen->size(), 3U);
+  for (const Problem& problem : *spy.seen) EXPECT_THAT(problem.tokens, IsEmpty());
 }
 
 }  // namespace
