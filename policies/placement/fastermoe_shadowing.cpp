@@ -34,7 +34,7 @@ std::size_t shadows(std::span<const std::int64_t> falling, const Costs& c) {
 PlacementPolicy fastermoe_shadowing(Params& p, const Shape*) {
   PlacementPolicy policy;
   policy.summary =
-      "FasterMoE's shadowing: copies the hottest experts to every rank, so that their tokens stay at home, while the modelled time of a layer falls.";
+      "FasterMoE's shadowing: copies the hottest experts to every rank, so that their tokens stay at home, while the modelled time of a layer falls; plans shares, which the replica rule `quota` follows.";
   const double bandwidth = p.bandwidth("bandwidth", "rate of the network that the time model counts with", 6.25e9);
   const double flops = p.number("flops", "FLOP/s of a rank that the time model counts with", 11.5e12, 1);
   const double alpha = p.number("alpha", "inner width of an expert in parts of the hidden size", 0, 1e-6, 1e6, "the model's, or 2");

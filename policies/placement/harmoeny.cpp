@@ -50,7 +50,7 @@ struct Hosts {
 PlacementPolicy harmoeny(Params& p, const Shape*) {
   PlacementPolicy policy;
   policy.summary =
-      "HarMoEny: moves copies of the heaviest rank's largest expert to the lightest rank, again and again, until loads are near the mean; plans quotas.";
+      "HarMoEny: moves copies of the heaviest rank's largest expert to the lightest rank, again and again, until loads are near the mean; plans shares, which the replica rule `quota` follows.";
   const std::int64_t least = p.integer("eq_tokens", "fewest copies that are worth an expert's move", 150, 0);
   if (!p.usable()) return policy;
   policy.place = [=](const Problem& problem) {

@@ -58,7 +58,7 @@ std::vector<Quota> spill(std::span<const Rank> home, std::span<const std::int64_
 /// below `adaptive_ratio`. `int(f x floor(total / R))` is taken exactly, for a factor that is a fraction.
 PlacementPolicy llep(Params& p, const Shape*) {
   PlacementPolicy policy;
-  policy.summary = "Least-loaded expert parallelism: what a rank has above a cap is spilled, expert weights and all, to the least loaded ranks; plans quotas.";
+  policy.summary = "Least-loaded expert parallelism: what a rank has above a cap is spilled, expert weights and all, to the least loaded ranks; plans shares, which the replica rule `quota` follows.";
   Settings s;
   s.factor = p.rational("max_tokens_factor", "cap on a rank's tokens, in parts of the mean", Rational{11, 10});
   s.least = p.integer("min_tokens_per_gemm", "no fewer tokens of an expert are given to a helper, unless they are its last", 1024, 0);

@@ -110,7 +110,7 @@ class Domain {
 /// use for do not exist.
 PlacementPolicy ultraep(Params& p, const Shape*) {
   PlacementPolicy policy;
-  policy.summary = "UltraEP's quota planner: replicas inside a node and the copies each takes, for the smallest cap on a rank's copies that bisection finds.";
+  policy.summary = "UltraEP's quota planner: replicas inside a node and the copies each takes, for the smallest cap on a rank's copies that bisection finds; the replica rule `quota` follows them.";
   Settings s;
   s.redundant = p.integer("redundant_slots", "replicas of other ranks' experts that a rank has room for", 2, 0, 65'536);
   s.threshold = p.number("threshold", "no smaller cap than this many times the mean is sought", 1, 1);

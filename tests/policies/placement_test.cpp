@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tests/support/part_from_yaml.h"
+#include "tests/support/random_problem.h"
 
 namespace epsim {
 namespace {
@@ -137,6 +138,25 @@ TEST(StaticPlacements, RefuseBadSettings) {
     EXPECT_THAT(input_error([&] { place(name + ": {slot: 9}", problem_of(8, 4)); }), HasSubstr("no setting `slot`, did you mean `slots`?"));
   }
   EXPECT_THAT(input_error([&] { place("contigous", problem_of(8, 4)); }), HasSubstr("there is no placement `contigous`, did you mean `contiguous`?"));
+}
+
+TEST(Placements, ThatPlanSharesNameTheRuleThatFollowsThem) {
+  int plan = 0;
+  for (const std::string& name : builtin_placements().names()) {
+    if (name == "given" || name == "epsim_opt") continue;
+    testing::RandomProblem problem(3);
+    const Shape shape{.experts = problem.problem.experts, .top_k = problem.top_k, .ranks = problem.problem.ranks, .nodes = problem.problem.nodes, .expert_groups = problem.problem.expert_groups};
+    PlacementPolicy policy;
+    try {
+      policy = part_from_yaml(builtin_placements(), name, &shape);
+    } catch (const InputError&) {
+      continue;  // needs settings, or another machine
+    }
+    if (policy.place(problem.problem).front().share.empty()) continue;
+    ++plan;
+    EXPECT_THAT(policy.summary, HasSubstr("`quota`")) << name;
+  }
+  EXPECT_GE(plan, 4);
 }
 
 TEST(Placements, AllSayWhatTheyAreWhenListed) {
