@@ -364,7 +364,7 @@ std::string NpzWriter::bytes() const {
   constexpr std::uint16_t kVersion = 20, kTime = 0, kDate = 0x21;  // 1980-01-01, zip's first day
   std::string out, directory;
   const auto limit = [&] {
-    if (out.size() + directory.size() + kEndSize >= 0xffffffff) throw InputError(Location{}, "the arrays do not fit in an .npz: over 4 GiB");
+    if (out.size() + directory.size() + kEndSize >= static_cast<std::size_t>(kMostBytes)) throw InputError(Location{}, "the arrays do not fit in an .npz: over 4 GiB");
   };
   for (const auto& [name, npy] : members_) {
     const std::size_t local = out.size();

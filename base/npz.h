@@ -28,6 +28,7 @@ NpyArray read_npy(std::shared_ptr<const SourceText> file);
 /// Collects arrays and writes them as a stored `.npz` with fixed dates: same arrays, same bytes.
 class NpzWriter {
  public:
+  static constexpr double kMostBytes = 0xffffffff;  ///< that a file stays below
   void add(const std::string& name, std::vector<std::int64_t> shape, std::span<const float> values);
   void add(const std::string& name, std::vector<std::int64_t> shape, std::span<const double> values);
   void add(const std::string& name, std::vector<std::int64_t> shape, std::span<const std::int64_t> values);

@@ -14,10 +14,17 @@ MatrixCollector::MatrixCollector(const Experiment& experiment)
       nodes_(experiment.topology.nodes()),
       links_(static_cast<std::int64_t>(experiment.topology.links().size())),
       experts_(experiment.model.num_experts),
-      keeps_rank_pairs_(static_cast<std::int64_t>(experiment.layers.size()) * experiment.eval.count() * ranks_ * ranks_ <= kMaxCells),
+      layers_of_run_(static_cast<std::int64_t>(experiment.layers.size()) * experiment.eval.count()),
+      keeps_rank_pairs_(layers_of_run_ * ranks_ * ranks_ <= kMaxCells),
       dispatch_sum_(static_cast<std::size_t>(ranks_ * ranks_)),
       combine_sum_(static_cast<std::size_t>(ranks_ * ranks_)) {
   for (const Link& link : experiment.topology.links()) bandwidth_.push_back(link.bandwidth);
+}
+
+double MatrixCollector::least_bytes(std::int64_t layers_over_time, std::int64_t bins) const {
+  const std::int64_t ranks_of_layer = 5 * ranks_ + 1, pairs_of_layer = 2 * nodes_ * nodes_ + (keeps_rank_pairs_ ? 2 * ranks_ * ranks_ : 0), of_layer = 2 + ranks_of_layer + pairs_of_layer + 2 * links_ + experts_;
+  const double over_time = 2.0 * static_cast<double>(layers_over_time) * (static_cast<double>(links_) * static_cast<double>(bins) + 2);
+  return 8 * (over_time + static_cast<double>(layers_of_run_) * static_cast<double>(of_layer) + static_cast<double>(2 * ranks_ * ranks_ + links_));
 }
 
 void MatrixCollector::add_sum(std::vector<std::int64_t>& sum, const Matrix<std::int64_t>& m) const {

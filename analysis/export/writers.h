@@ -23,6 +23,8 @@ class MatrixCollector {
   void add(const LayerMetrics& metrics, const Placement& placement);
   /// Adds how the two exchanges of a layer use the links over time; each time as many bins.
   void add_over_time(const LinkUse& dispatch, const LinkUse& combine);
+  /// Bytes that the file takes at the least once it has every layer of the run, and `layers_over_time` of them over time in `bins` parts: slots are not known before.
+  double least_bytes(std::int64_t layers_over_time, std::int64_t bins) const;
   /// The bytes of the file.
   std::string bytes() const;
 
@@ -33,7 +35,7 @@ class MatrixCollector {
   };
   void add_sum(std::vector<std::int64_t>& sum, const Matrix<std::int64_t>& m) const;
 
-  std::int64_t ranks_, nodes_, links_, experts_;
+  std::int64_t ranks_, nodes_, links_, experts_, layers_of_run_;
   bool keeps_rank_pairs_;
   std::vector<double> bandwidth_;
   std::vector<std::int64_t> batches_, layers_, dispatch_sum_, combine_sum_;

@@ -75,6 +75,22 @@ TEST(OutputPage, HasEveryArrayOfTheMatrices) {
   EXPECT_EQ(names, documented("matrices.npz"));
 }
 
+TEST(Matrices, SayBeforehandHowLargeTheyGet) {
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const MeasuredCase c(seed);
+    constexpr int kBins = 100;
+    MatrixCollector matrices(c.experiment);
+    const double without = matrices.least_bytes(0, 0), least = matrices.least_bytes(1, kBins);
+    matrices.add(c.metrics(), c.run.plan.placement);
+    const double headers = 30 * 400, slots = 4.0 * c.run.plan.placement.slots();
+    EXPECT_LE(without, static_cast<double>(matrices.bytes().size()));
+    EXPECT_GE(without + slots + headers, static_cast<double>(matrices.bytes().size()));
+    matrices.add_over_time(link_use({}, {}, Stage::dispatch, c.experiment.topology, kBins), link_use({}, {}, Stage::combine, c.experiment.topology, kBins));
+    EXPECT_LE(least, static_cast<double>(matrices.bytes().size()));
+    EXPECT_GE(least + slots + headers, static_cast<double>(matrices.bytes().size()));
+  }
+}
+
 TEST(OutputPage, HasEveryKeyOfAComparison) {
   const MeasuredCase c(1);
   Comparison comparison{"a", "b", "c", 1, 1, 1, 1, {parse_axis("placement=a,b")}, {compared_point({"a"}, {run_of(c, 1)}), compared_point({"b"}, {run_of(c, 1)})}};

@@ -227,6 +227,17 @@ TEST_F(BadInput, AnOutputThatCannotBeWrittenIsRefused) {
   EXPECT_EQ(std::distance(fs::directory_iterator(path("made/out")), {}), 6);
 }
 
+TEST_F(BadInput, MatricesThatNoFileTakesAreRefusedBeforeAnythingIsSimulated) {
+  // 32 layers x 1,000 batches, 2 links a rank or more, 10,000 parts of 16 bytes: 20 GB or more.
+  const std::string file = experiment();
+  const std::vector<std::string> many = {"run", file, "--set", "layers=0-31", "--set", "batches=1000", "--out", path("made/out")};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), many.begin(), many.end());
+    return refusal(more);
+  };
+  EXPECT_THAT(with({"--bins", "10000", "--trace-layers", "100000"}), AllOf(HasSubstr("--bins 10000: error: "), HasSubstr("matrices.npz would take"), HasSubstr("at most 4 GiB"), HasSubstr("fewer --bins or --trace-layers")));
+}
+
 // What `execute` does not play forwards as the framework does has no gradients either.
 TEST_F(BadInput, BackwardOfWhatIsNotExecuted) {
   const std::string file = std::string(EPSIM_SOURCE_DIR) + "/examples/execute.yaml";
