@@ -157,10 +157,8 @@ void RunMetrics::add(LayerMetrics layer) {
   layer.dispatch_rank_bytes = layer.combine_rank_bytes = layer.dispatch_node_bytes = layer.combine_node_bytes = {};
   total_s += layer.layer_s + layer.relocation.waited_s;
   break_even.add(layer.relocation);
-  double longest_s = -1;
-  for (const LayerMetrics& l : layers) longest_s = std::max(longest_s, l.layer_s);
-  if (layer.layer_s > longest_s) {
-    bottleneck = layer.bottleneck;
+  if (layer.layer_s > slowest_s) {
+    slowest_s = layer.layer_s, bottleneck = layer.bottleneck;
     slowest_batch = layer.batch, slowest_layer = layer.layer;
   }
   layers.push_back(std::move(layer));

@@ -98,6 +98,7 @@ struct RunMetrics {
   double total_s = 0;      ///< layers one after another, with the time that they waited for weights
   double placing_s = 0;    ///< clock seconds that the placement policy took: not for outputs that must be the same every time
   int slowest_batch = -1, slowest_layer = -1;  ///< the layer that takes longest (ties: the first) and its batch; -1 when there is none
+  double slowest_s = -1;   ///< time of that layer
   std::string bottleneck;  ///< of that layer
   BreakEven break_even;
 
