@@ -25,12 +25,14 @@ struct Options {
 
 /// Refuses what no .npz takes before anything is simulated.
 void check_size(const MatrixCollector& matrices, const Experiment& experiment, const Options& options) {
-  const std::int64_t layers = static_cast<std::int64_t>(experiment.layers.size()) * experiment.eval.count(), over_time = options.bins > 0 ? std::min<std::int64_t>(layers, options.trace_layers) : 0;
+  const std::int64_t layers = static_cast<std::int64_t>(experiment.layers.size()) * experiment.eval.count(),
+                     over_time = options.bins > 0 ? std::min<std::int64_t>(layers, options.trace_layers) : 0;
   const double least = matrices.least_bytes(over_time, options.bins);
   if (least < NpzWriter::kMostBytes) return;
   const bool by_bins = matrices.least_bytes(0, 0) < NpzWriter::kMostBytes;
   throw InputError({std::make_shared<SourceText>(SourceText{by_bins ? fmt::format("--bins {}", options.bins) : "--out " + options.out, ""}), 0, 0},
-                   fmt::format("matrices.npz would take {} or more, and an .npz takes at most 4 GiB: {}", format_bytes(least), by_bins ? "take fewer --bins or --trace-layers" : "play fewer layers or batches at a time"));
+                   fmt::format("matrices.npz would take {} or more, and an .npz takes at most 4 GiB: {}", format_bytes(least),
+                               by_bins ? "take fewer --bins or --trace-layers" : "play fewer layers or batches at a time"));
 }
 
 void run_experiment(const Options& options, const Catalogs& catalogs) {

@@ -136,7 +136,8 @@ Routing rehomed(const Routing& whole, const Survivors& s, Changes::Tokens tokens
     }
   }
   Routing out;
-  out.experts = whole.experts, out.top_k = whole.top_k, out.may_choose_fewer = whole.may_choose_fewer, out.first_token = {0}, out.seed = whole.seed, out.number = whole.number;
+  out.experts = whole.experts, out.top_k = whole.top_k, out.may_choose_fewer = whole.may_choose_fewer, out.first_token = {0};
+  out.seed = whole.seed, out.number = whole.number;
   out.expert.reserve(whole.expert.size()), out.weight.reserve(whole.weight.size());
   for (const std::vector<Block>& of_rank : blocks) {
     for (const Block& b : of_rank) {

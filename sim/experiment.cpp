@@ -37,7 +37,8 @@ Precision computing_precision(Precision weights) { return weights == Precision::
 
 std::vector<int> chosen_layers(const Model& model, const std::optional<std::vector<int>>& wish, Params& top) {
   if (!wish) return model.moe_layers;
-  if (wish->empty()) top.error("layers", fmt::format("`layers` is empty: give one or more, or leave it out for all {} MoE layers of {}", model.moe_layers.size(), model.name));
+  if (wish->empty())
+    top.error("layers", fmt::format("`layers` is empty: give one or more, or leave it out for all {} MoE layers of {}", model.moe_layers.size(), model.name));
   for (const int layer : *wish)
     if (!std::binary_search(model.moe_layers.begin(), model.moe_layers.end(), layer)) {
       const int first = model.moe_layers.empty() ? 0 : model.moe_layers.front(), last = model.moe_layers.empty() ? 0 : model.moe_layers.back();
@@ -71,8 +72,13 @@ std::vector<ParamDoc> read_top(Params& top, const Model* model, Experiment& e, s
   e.eval = read_batches(top, "eval", eval, e.batches);
   if (eval.empty()) e.eval = {e.fit.last, e.batches};
   if (eval.empty() && e.eval.count() <= 0)
-    top.error("fit", e.fit.first == 0 ? fmt::format("`fit` takes all {} batches: none is left to be played; give `eval` as well, or more `batches`", e.batches)
-                                      : fmt::format("without `eval` the batches behind `fit` are played, and it ends with the last of {}: give those before it, `eval: 0:{}`, or more `batches`", e.batches, e.fit.first));
+    top.error(
+        "fit",
+        e.fit.first == 0
+            ? fmt::format("`fit` takes all {} batches: none is left to be played; give `eval` as well, or more `batches`", e.batches)
+            : fmt::format(
+                  "without `eval` the batches behind `fit` are played, and it ends with the last of {}: give those before it, `eval: 0:{}`, or more `batches`",
+                  e.batches, e.fit.first));
   std::vector<ParamDoc> of_failures;
   e.changes = read_changes(top, of_failures);
   const bool other_ranks = std::ranges::any_of(e.changes.events, [](const Event& event) { return !event.fail.empty() || !event.join.empty(); });
@@ -319,8 +325,10 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   }
   const bool exact = e.rebalance.statistics == Rebalance::Statistics::exact;
   if (e.placement.all_layers && (exact || e.rebalance.threshold > 0 || e.rebalance.layers_per_batch > 0)) {
-    problems.add(settings.find("placement")->at, fmt::format("this placement is made for all layers at once, and {}", exact ? "exact statistics show it one at a time: give `fit`, such as 0:50%, or `fit` and `rebalance.statistics`: window or lagged"
-                                                                                                                            : "`rebalance` lets a decision change some of them: leave out `threshold` and `layers_per_batch`"));
+    problems.add(settings.find("placement")->at,
+                 fmt::format("this placement is made for all layers at once, and {}",
+                             exact ? "exact statistics show it one at a time: give `fit`, such as 0:50%, or `fit` and `rebalance.statistics`: window or lagged"
+                                   : "`rebalance` lets a decision change some of them: leave out `threshold` and `layers_per_batch`"));
     problems.check();
   }
   if (exact && e.fit.count() > 0 && !e.compressed) e.notes.push_back("`fit` is not used: exact statistics place each batch from itself");
@@ -335,7 +343,8 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     if (e.rebalance.statistics != Rebalance::Statistics::exact && e.fit.count() == 0) problems.add(at, "this placement is made from the choices of single tokens, and before the first batch there are none: give `fit`");
     problems.check();
   }
-  if (e.placement.or_less && e.rebalance.statistics == Rebalance::Statistics::ema) e.placement.sees = PlacementPolicy::Sees::machine;  // counts of all batches, not tokens of the last alone
+  if (e.placement.or_less && e.rebalance.statistics == Rebalance::Statistics::ema)
+    e.placement.sees = PlacementPolicy::Sees::machine;  // counts of all batches, not tokens of the last alone
 
   e.notes.insert(e.notes.begin(), e.model.warnings.begin(), e.model.warnings.end());
   if (e.compute_precision == Precision::fp8 && e.topology.device().flops_fp8.value == 0)

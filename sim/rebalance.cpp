@@ -29,7 +29,10 @@ Rebalance read_rebalance(Params& p, bool fits, bool events) {
     p.error("moving", "exact statistics place a batch before it runs: weights that travel beside it come too late");
   if (r.statistics == Statistics::exact)
     for (const char* key : {"threshold", "layers_per_batch"})
-      if (p.has(key)) p.error(key, fmt::format("`{}` has no effect with statistics: exact, which places each layer from the very batch; give `statistics`: window, ema or lagged", key));
+      if (p.has(key))
+        p.error(key,
+                fmt::format("`{}` has no effect with statistics: exact, which places each layer from the very batch; give `statistics`: window, ema or lagged",
+                            key));
   if (r.statistics == Statistics::fit)
     for (const char* key : {"every", "threshold", "layers_per_batch", "moving"})
       if (p.has(key) && !(events && std::string_view(key) == "moving")) p.error(key, "placements are made from `fit`, once; give `statistics` to make them anew while batches pass");

@@ -22,7 +22,8 @@ MatrixCollector::MatrixCollector(const Experiment& experiment)
 }
 
 double MatrixCollector::least_bytes(std::int64_t layers_over_time, std::int64_t bins) const {
-  const std::int64_t ranks_of_layer = 5 * ranks_ + 1, pairs_of_layer = 2 * nodes_ * nodes_ + (keeps_rank_pairs_ ? 2 * ranks_ * ranks_ : 0), of_layer = 2 + ranks_of_layer + pairs_of_layer + 2 * links_ + experts_;
+  const std::int64_t ranks_of_layer = 5 * ranks_ + 1, pairs_of_layer = 2 * nodes_ * nodes_ + (keeps_rank_pairs_ ? 2 * ranks_ * ranks_ : 0),
+                     of_layer = 2 + ranks_of_layer + pairs_of_layer + 2 * links_ + experts_;
   const double over_time = 2.0 * static_cast<double>(layers_over_time) * (static_cast<double>(links_) * static_cast<double>(bins) + 2);
   return 8 * (over_time + static_cast<double>(layers_of_run_) * static_cast<double>(of_layer) + static_cast<double>(2 * ranks_ * ranks_ + links_));
 }
