@@ -184,14 +184,17 @@ LayerTimeFigure figure(const Comparison& c) {
   f.subtitle = c.subject();
   if (c.seed) f.subtitle += fmt::format("{}seed {}", f.subtitle.empty() ? "" : ", ", *c.seed);
   f.axis_title = c.layers == 1 ? "layer time" : c.layers == 0 ? "time of all layers" : fmt::format("time of {} layers", c.layers);
-  if (c.axes.empty()) return f;
+  if (c.axes.empty() || c.points.empty()) return f;
+  const ComparedPoint& best = c.best();
+  f.interval = "95 % interval of the difference to the best";
   f.group_title = c.axes.front().key;
   for (std::size_t a = 1; a < c.axes.size(); ++a) f.bar_title += (a > 1 ? ", " : "") + c.axes[a].key;
   for (const ComparedPoint& p : c.points) {
     if (f.groups.empty() || f.groups.back().label != label_of(p.values.front())) f.groups.push_back({label_of(p.values.front()), {}});
     std::string label;
     for (std::size_t a = 1; a < p.values.size(); ++a) label += (a > 1 ? ", " : "") + label_of(p.values[a]);
-    f.groups.back().bars.push_back({label, p.dispatch_s, p.compute_s, p.combine_s, p.lower_bound_s, p.drop_rate(), p.waited_s});
+    const double half_width = difference(p, best).half_width;
+    f.groups.back().bars.push_back({label, p.dispatch_s, p.compute_s, p.combine_s, p.lower_bound_s, p.drop_rate(), p.waited_s, std::isfinite(half_width) ? half_width * best.total_s : 0});
   }
   return f;
 }

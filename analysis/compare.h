@@ -75,7 +75,7 @@ const std::vector<PointField>& point_fields();
 void write_text(std::ostream& out, const Comparison& comparison);
 void write_json(std::ostream& out, const Comparison& comparison);
 void write_csv(std::ostream& out, const Comparison& comparison);
-/// The figure of a comparison: a group of bars for each value of the first axis, a bar for each combination of the others.
+/// The figure of a comparison: a group of bars for each value of the first axis, a bar for each combination of the others; whiskers are those of `difference` to the best.
 LayerTimeFigure figure(const Comparison& comparison);
 
 }  // namespace epsim

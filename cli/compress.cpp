@@ -156,19 +156,22 @@ std::string to_csv(const std::vector<Result>& results) {
   return out;
 }
 
-/// Loss and error over the experts that are left; every curve ends at the whole model, the first result.
+/// Loss and error over the experts that are left; every curve ends at the whole model, the first result. A method that keeps as many as it finds is a point.
 std::string figure(const std::vector<Result>& results, const std::string& name) {
   LinesFigure f;
   f.title = fmt::format("{}: experts merged and pruned", name);
-  f.subtitle = "held-out text; error: change of an MoE layer's output over its length, mean over layers";
+  f.subtitle = "held-out text; error: length of the change of an MoE layer's output, mean over layers";
   f.x_title = "experts of a layer that are left";
-  f.panels = {{"held-out loss (nats a byte)", {}, false}, {"error of a layer's output", {}, true}};
+  f.panels = {{"held-out loss (nats a byte)", {}, false}, {"error of a layer's output (share of its length)", {}, true}};
   std::map<std::string, std::vector<const Result*>> curves;
   for (const Result& r : results) {
-    if (!r.keeps) continue;
-    if (!curves.contains(r.method)) f.series.push_back(r.method), curves[r.method] = {&results.front()};
+    f.x_ticks.push_back(r.experts);
+    if (&r == &results.front()) continue;
+    if (!curves.contains(r.method)) f.series.push_back(r.method), curves[r.method] = r.keeps ? std::vector{&results.front()} : std::vector<const Result*>();
     curves[r.method].push_back(&r);
   }
+  std::ranges::sort(f.x_ticks);
+  f.x_ticks.erase(std::unique(f.x_ticks.begin(), f.x_ticks.end()), f.x_ticks.end());
   for (std::size_t s = 0; s < f.series.size(); ++s) {
     std::vector<const Result*>& points = curves[f.series[s]];
     std::ranges::stable_sort(points, {}, &Result::experts);

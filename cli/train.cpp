@@ -140,14 +140,14 @@ std::string figure(const TrainingFile& file, const std::vector<Trained>& runs) {
   const Training& one = file.runs.front();
   LinesFigure f;
   f.title = file.title;
-  f.subtitle = fmt::format("{} layers, {} steps of {} bytes; a curve a seed; imbalance and drop rate are means of {} steps", one.model.shape.layers, one.steps, one.batch * one.sequence, one.evaluate_every);
+  f.subtitle = fmt::format("{} layers, {} steps of {} bytes; a curve a seed; imbalance and drops: means of {} steps", one.model.shape.layers, one.steps, one.batch * one.sequence,
+                           std::min(one.steps, one.evaluate_every));
   f.x_title = "step", f.series = file.variants;
   if (f.series.front().empty()) f.series.front() = file.name;
   for (const std::string& name : file.panels) {
     const auto column = std::ranges::find_if(record_columns(), [&](const RecordColumn& c) { return name == c.name; });
     LinesFigure::Panel panel;
-    panel.axis_title = name == "held_out_loss" ? "held-out loss (nats a byte)" : name == "drop_rate" ? "dropped choices (share)" : name == "imbalance" ? "imbalance (most / mean)" : name;
-    std::ranges::replace(panel.axis_title, '_', ' ');
+    panel.axis_title = column->title;
     panel.from_zero = name != "held_out_loss" && name != "loss" && name != "cross_entropy";
     for (const Trained& run : runs) {
       LinesFigure::Line line;

@@ -4,7 +4,7 @@
 
 namespace epsim {
 
-/// Curves over one horizontal axis, in panels one below another.
+/// Curves over one horizontal axis, in panels one below another. A curve of a single point is a mark.
 struct LinesFigure {
   struct Line {
     std::vector<double> x, y;  ///< of equal length; points whose y is NaN are left out
@@ -18,6 +18,7 @@ struct LinesFigure {
   std::string title, subtitle, x_title;
   std::vector<std::string> series;  ///< names, for the legend
   std::vector<Panel> panels;
+  std::vector<double> x_ticks;  ///< where measured: the axis has ticks there, and curves have marks at their points; empty: round ticks
 };
 
 /// The figure as an SVG document of its own: same figure, same bytes. Up to eight series have colours of their own (Okabe and Ito's palette), further ones take them again, dashed.

@@ -18,6 +18,7 @@ struct StepRecord {
 /// A column of steps.csv.
 struct RecordColumn {
   const char* name;
+  const char* title;  ///< what an axis says, with its unit
   double StepRecord::*value;
 };
 std::span<const RecordColumn> record_columns();

@@ -144,6 +144,16 @@ TEST(Compare, FigureGroupsByTheFirstAxis) {
   EXPECT_EQ(f.group_title, "placement");
   EXPECT_EQ(f.bar_title, "capacity.factor");
   EXPECT_DOUBLE_EQ(f.groups[0].bars[0].drop_rate, 0.05);
+  EXPECT_EQ(f.groups[0].bars[0].half_width_s, 0);  // of one sample there is none
+}
+
+TEST(Compare, FigureHasTheIntervalsOfTheTable) {
+  Comparison c{"x", "m", "r", 1, 1, 3, 1, {parse_axis("placement=a,b")}, {compared_point({"a"}, {batches_of({2, 3, 4})}), compared_point({"b"}, {batches_of({2.5, 3.6, 4.4})})}};
+  const LayerTimeFigure f = figure(c);
+  EXPECT_EQ(f.groups[0].bars[0].half_width_s, 0);
+  EXPECT_DOUBLE_EQ(f.groups[1].bars[0].half_width_s, difference(c.points[1], c.points[0]).half_width * c.points[0].total_s);
+  EXPECT_GT(f.groups[1].bars[0].half_width_s, 0);
+  EXPECT_EQ(f.interval, "95 % interval of the difference to the best");
 }
 
 }  // namespace

@@ -81,5 +81,28 @@ TEST(Lines, TakesManySeriesOnePointAndNone) {
   EXPECT_TRUE(curves(to_svg(none)).empty());
 }
 
+// Marks are closed outlines on white.
+std::vector<std::string> marks(const std::string& svg) { return matches(svg, "<path d=\"M([0-9.]+ [0-9.]+)[^\"]*z\" fill=\"#ffffff\""); }
+
+TEST(Lines, ShowsACurveOfOnePoint) {
+  LinesFigure f = sample();
+  EXPECT_TRUE(marks(to_svg(f)).empty());
+  f.panels = {{"p", {{{10}, {2}, 0}, {{5, 10}, {NAN, 2}, 1}}, true}};
+  const std::vector<std::string> drawn = marks(to_svg(f));
+  ASSERT_EQ(drawn.size(), 4U);  // two in the legend
+  EXPECT_EQ(drawn[2], drawn[3]);
+}
+
+TEST(Lines, HasTicksAndMarksWhereItWasMeasured) {
+  LinesFigure f = sample();
+  f.panels = {{"p", {{{4, 8, 16}, {3, 2, 1}, 0}, {{16}, {1}, 1}}, true}};
+  EXPECT_THAT(to_svg(f), HasSubstr(">5<"));
+  f.x_ticks = {4, 8, 16};
+  const std::string svg = to_svg(f);
+  for (const char* tick : {">4<", ">8<", ">16<"}) EXPECT_THAT(svg, HasSubstr(tick));
+  for (const char* tick : {">5<", ">10<", ">20<"}) EXPECT_THAT(svg, Not(HasSubstr(tick)));
+  EXPECT_EQ(marks(svg).size(), 2U + 4U);
+}
+
 }  // namespace
 }  // namespace epsim

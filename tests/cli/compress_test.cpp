@@ -71,6 +71,13 @@ TEST(CompressVerb, GivesTheSameBytesForAnyNumberOfThreads) {
   EXPECT_EQ(files, 2 + 2 * (1 + 4 * 2 + 1));  // a table and a figure; a map and a trace of the model as it is, of four methods that keep 3 and 2, and of skipping
 }
 
+TEST(CompressVerb, FigureShowsEveryMethodWhereItWasMeasured) {
+  const Trained& t = trained();
+  ASSERT_EQ(t.compress({"--method", "reap", "--method", "skip_second", "--keep", "3,2", "--out", t.out("figure")}).status, 0);
+  const std::string svg = bytes_of(t.root / "figure/figure.svg");
+  for (const char* text : {">reap<", ">skip_second<", ">2<", ">3<", ">4<", "(nats a byte)", "(share of its length)"}) EXPECT_THAT(svg, HasSubstr(text));
+}
+
 TEST(CompressVerb, ClosesTheCycleWithTheSimulation) {
   const Trained& t = trained();
   ASSERT_EQ(t.compress({"--method", "reap", "--method", "frequency_merge", "--keep", "2", "--out", t.out("cycle")}).status, 0);

@@ -57,6 +57,13 @@ TEST(TrainVerb, GivesTheSameBytesForAnyNumberOfThreads) {
   EXPECT_THAT(one.err, HasSubstr("step 6/6"));
 }
 
+TEST(TrainVerb, FigureSaysTheStepsThereWere) {
+  const Space space;
+  ASSERT_EQ(space.train("out", {"--set", "steps=2", "--set", "panels=[unused_experts, cross_entropy]"}).status, 0);
+  const std::string svg = bytes_of(space.root / "out" / "figure.svg");
+  for (const char* text : {"means of 2 steps", "unused experts (share)", "training loss (nats a byte)"}) EXPECT_THAT(svg, HasSubstr(text));
+}
+
 TEST(TrainVerb, DoesNotBeginAnewOverACheckpoint) {
   const Space space;
   ASSERT_EQ(space.train("out").status, 0);
