@@ -37,11 +37,37 @@ extern "C" void clean_up(int signal) {
   std::raise(signal);
 }
 
+/// A file's buffer that remembers why bytes could not be written: by the time somebody asks, `errno` says something else.
+class NotingBuffer : public std::filebuf {
+ public:
+  int reason = 0;
+
+ protected:
+  int_type overflow(int_type c) override { return note(std::filebuf::overflow(c), traits_type::eof()); }
+  std::streamsize xsputn(const char* bytes, std::streamsize count) override {
+    const std::streamsize put = std::filebuf::xsputn(bytes, count);
+    note(put == count, false);
+    return put;
+  }
+  int sync() override { return note(std::filebuf::sync(), -1); }
+
+ private:
+  template <class T>
+  T note(T result, T failure) {
+    if (result == failure && reason == 0) reason = errno;
+    return result;
+  }
+};
+
 }  // namespace
 
 struct OutputFolder::File {
+  File(std::string of_file, const fs::path& path) : name(std::move(of_file)) {
+    if (!buffer.open(path, std::ios::out | std::ios::binary)) stream.setstate(std::ios::badbit);
+  }
   std::string name;
-  std::ofstream stream;
+  NotingBuffer buffer;
+  std::ostream stream{&buffer};
 };
 
 struct OutputFolder::Interrupted {
@@ -106,15 +132,15 @@ OutputFolder::~OutputFolder() {
 std::ostream& OutputFolder::file(const std::string& name) {
   if (existed_ && fs::is_directory(final_ / name)) refuse(option_, final_ / name, "is a folder, but a file of this name is to be written");
   publish(name);
-  files_.push_back(std::make_unique<File>(File{name, std::ofstream(pending_ / name, std::ios::binary)}));
+  files_.push_back(std::make_unique<File>(name, pending_ / name));
   if (!files_.back()->stream) throw std::runtime_error(fmt::format("{}: cannot be written: {}", (pending_ / name).string(), std::strerror(errno)));
   return files_.back()->stream;
 }
 
 void OutputFolder::commit() {
   for (const auto& file : files_) {
-    file->stream.close();
-    if (!file->stream) throw std::runtime_error(fmt::format("{} could not be written whole (is the disk full?)", (final_ / file->name).string()));
+    const bool closed = file->buffer.close();
+    if (!closed || !file->stream) throw std::runtime_error(fmt::format("{} cannot be written: {}", (final_ / file->name).string(), std::strerror(file->buffer.reason ? file->buffer.reason : errno)));
   }
   if (existed_) {
     for (const auto& file : files_) fs::rename(pending_ / file->name, final_ / file->name);

@@ -24,7 +24,7 @@ class OutputFolder {
   std::ostream& file(const std::string& name);
   /// A whole file.
   void write(const std::string& name, const std::string& bytes) { file(name).write(bytes.data(), static_cast<std::streamsize>(bytes.size())); }
-  /// Closes the files and moves them into place. Throws std::runtime_error, leaving nothing half-written, when a file could not be written whole.
+  /// Closes the files and moves them into place. Throws std::runtime_error that names the file and the reason, leaving nothing half-written, when one could not be written whole.
   void commit();
 
  private:

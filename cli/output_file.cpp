@@ -1,8 +1,12 @@
 #include "cli/output_file.h"
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <system_error>
+
+#include <fmt/format.h>
 
 #include "base/check.h"
 
@@ -15,13 +19,15 @@ void write_file(const std::string& path, const std::string& option, const std::s
   // A device or a pipe cannot be replaced.
   const bool special = std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error);
   const std::string pending = special ? path : path + ".part";
+  errno = 0;
   std::ofstream file(pending, std::ios::binary);
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   file.close();
-  if (file && !special) std::filesystem::rename(pending, path, error);
-  if (file && (special || !error)) return;
+  std::error_code reason(file ? 0 : errno, std::generic_category());
+  if (file && !special) std::filesystem::rename(pending, path, reason);
+  if (file && !reason) return;
   if (!special) std::filesystem::remove(pending, error);
-  fail("the file cannot be written");
+  fail(fmt::format("the file cannot be written{}{}", reason ? ": " : "", reason ? reason.message() : ""));
 }
 
 }  // namespace epsim

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "analysis/export/writers.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "cli/saved_settings.h"
 
 namespace epsim {
 namespace {
@@ -69,21 +71,28 @@ void run_experiment(const Options& options, const Catalogs& catalogs) {
   });
   if (progress) fmt::print(stderr, "\r\033[K");
 
-  if (out) {
-    write_json(out->file("metrics.json"), experiment, metrics);
-    write_csv(out->file("metrics.csv"), metrics);
-    write_text(out->file("summary.txt"), experiment, metrics);
-    out->write("matrices.npz", matrices->bytes());
-    out->write("experiment.yaml", to_yaml(experiment.resolved) + "\n");
-    trace->finish();
-    out->commit();
-  }
+  std::exception_ptr unwritten;  // what was computed is printed even so
+  if (out) try {
+      write_json(out->file("metrics.json"), experiment, metrics);
+      write_csv(out->file("metrics.csv"), metrics);
+      write_text(out->file("summary.txt"), experiment, metrics);
+      out->write("matrices.npz", matrices->bytes());
+      out->write("experiment.yaml", saved_settings(experiment.resolved, options.out, catalogs));
+      try {
+        trace->finish();
+      } catch (const std::runtime_error&) {  // its stream is bad: `commit` says which file that is, and why
+      }
+      out->commit();
+    } catch (const std::exception&) {
+      unwritten = std::current_exception();
+    }
   if (options.format == "json")
     write_json(std::cout, experiment, metrics);
   else if (options.format == "csv")
     write_csv(std::cout, metrics);
   else
     write_text(std::cout, experiment, metrics);
+  if (unwritten) std::rethrow_exception(unwritten);
   if (out) {
     fmt::print(stderr, "wrote {}: summary.txt, metrics.json, metrics.csv, matrices.npz, experiment.yaml, trace.pftrace", options.out);
     if (static_cast<int>(metrics.layers.size()) > options.trace_layers)

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "cli/output_file.h"
+#include "cli/saved_settings.h"
 #include "cli/together.h"
 #include "sim/train/checkpoint.h"
 #include "workloads/import/ours.h"
@@ -168,12 +170,13 @@ std::string figure(const TrainingFile& file, const std::vector<Trained>& runs) {
   return to_svg(f);
 }
 
-void write_all(const Options& o, const TrainingFile& file, const std::vector<Trained>& runs) {
+void write_all(const Options& o, const TrainingFile& file, const std::vector<Trained>& runs, const Catalogs& catalogs) {
   for (const Trained& run : runs) {
-    OutputFolder out(folder_of(o, file, *run.training).string(), "--out");
+    const std::string folder = folder_of(o, file, *run.training).string();
+    OutputFolder out(folder, "--out");
     out.write("steps.csv", steps_csv(run.state));
     out.write("experts.csv", experts_csv(*run.training, run.state));
-    out.write("experiment.yaml", to_yaml(run.training->resolved) + "\n");
+    out.write("experiment.yaml", saved_settings(run.training->resolved, folder, catalogs, o.text));
     if (run.choices) out.write("trace.npz", to_trace(*run.choices)), out.write("trace.pb", to_protobuf_trace(*run.choices)), out.write("model.json", model_json(*run.training));
     out.commit();
   }
@@ -207,9 +210,15 @@ std::vector<Trained> train_all(const Options& o, const TrainingFile& file, std::
   return runs;
 }
 
-void say_and_write(const Options& o, const TrainingFile& file, const std::vector<Trained>& runs) {
-  if (!o.out.empty()) write_all(o, file, runs);
+void say_and_write(const Options& o, const TrainingFile& file, const std::vector<Trained>& runs, const Catalogs& catalogs) {
+  std::exception_ptr unwritten;  // what was computed is printed even so
+  if (!o.out.empty()) try {
+      write_all(o, file, runs, catalogs);
+    } catch (const std::exception&) {
+      unwritten = std::current_exception();
+    }
   print_table(runs);
+  if (unwritten) std::rethrow_exception(unwritten);
   for (const Trained& run : runs)
     if (!o.out.empty() && !run.choices && run.training->trace_tokens > 0)
       fmt::print(stderr, "note: {}: no trace: the router leaves choices open or chooses experts that compute nothing, or the held-out text has too few bytes for a batch\n", run.training->name);
@@ -219,7 +228,7 @@ void run_alone(const Options& o, const Catalogs& catalogs) {
   const TrainingFile file = read_training(read_text(o.file), o.set, o.text, catalogs);
   std::vector<TrainState> states = beginnings(o, file);
   if (!o.out.empty()) make_folders(o, file);
-  say_and_write(o, file, train_all(o, file, std::move(states), true));
+  say_and_write(o, file, train_all(o, file, std::move(states), true), catalogs);
 }
 
 /// On the processes of a launcher, each with a block of every layer's experts.
@@ -240,7 +249,7 @@ int run_distributed(const Options& o, const Catalogs& catalogs) {
         if (!world.all_equal(begun)) throw std::runtime_error("processes see different checkpoints: --out must be a folder that all of them share");
         for (Training& run : file.runs) run.model.moe.block = block_of(world, run.model.shape.moe.experts);
         const std::vector<Trained> runs = train_all(o, file, std::move(states), world.root());
-        if (world.root()) say_and_write(o, file, runs);
+        if (world.root()) say_and_write(o, file, runs, catalogs);
         world.barrier();
         return kOk;
       },

@@ -69,8 +69,8 @@ struct TraceWriter::State {
     packet.set_trusted_packet_sequence_id(kSequence);
     chunk.Clear();
     chunk.add_packet()->Swap(&packet);
-    // A trace is nothing but packets: parts written one after another are one trace.
-    if (!chunk.SerializeToZeroCopyStream(&gzip)) throw std::runtime_error("the trace cannot be written");
+    // A trace is nothing but packets: parts written one after another are one trace. What cannot be written is said at the end: what is measured meanwhile is worth having.
+    broken = broken || !chunk.SerializeToZeroCopyStream(&gzip);
     packet.Clear();
   }
 
@@ -84,6 +84,7 @@ struct TraceWriter::State {
   const Topology& topology;
   int flows_per_phase;
   google::protobuf::io::OstreamOutputStream file;
+  bool broken = false;  ///< the stream takes no more
   google::protobuf::io::GzipOutputStream gzip;
   perfetto::Trace chunk;
   std::vector<std::array<std::size_t, kStages>> lanes;  ///< [R] lanes described so far
@@ -243,7 +244,7 @@ void TraceWriter::add(const LayerRun& run, Time offset) {
 }
 
 void TraceWriter::finish() {
-  if (!state_->gzip.Close()) throw std::runtime_error("the trace cannot be written");
+  if (!state_->gzip.Close() || state_->broken) throw std::runtime_error("the trace cannot be written");
   // OstreamOutputStream keeps a buffer of its own; a copy of the stream's end is only sure after it has gone.
   State& s = *state_;
   std::ostream& out = s.out;

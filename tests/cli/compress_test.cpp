@@ -78,6 +78,12 @@ TEST(CompressVerb, FigureShowsEveryMethodWhereItWasMeasured) {
   for (const char* text : {">reap<", ">skip_second<", ">2<", ">3<", ">4<", "(nats a byte)", "(share of its length)"}) EXPECT_THAT(svg, HasSubstr(text));
 }
 
+TEST(CompressVerb, TakesAFolderOfTrainAsItIs) {
+  const Trained& t = trained();
+  const Outcome r = run_program({"compress", t.out("trained"), "--method", "reap", "--keep", "2", "--batches", "2"});
+  EXPECT_EQ(r.status, 0) << r.err;
+}
+
 TEST(CompressVerb, ClosesTheCycleWithTheSimulation) {
   const Trained& t = trained();
   ASSERT_EQ(t.compress({"--method", "reap", "--method", "frequency_merge", "--keep", "2", "--out", t.out("cycle")}).status, 0);

@@ -99,7 +99,7 @@ TEST(ImportVerb, WritesNothingWhereSomethingIsWrong) {
   EXPECT_THAT(said({"--out", out, "--ranks", "3"}), HasSubstr("does not need to be told its ranks"));
   EXPECT_THAT(said({"--out", out, "--exchange", "0"}), HasSubstr("only a recording of exchanges has them"));
   EXPECT_THAT(said({"--out", out, "--model", "mixtrale"}), HasSubstr("mixtral"));
-  EXPECT_THAT(said({"--out", space.root.string() + "/none/out.json"}), HasSubstr("the file cannot be written"));
+  EXPECT_THAT(said({"--out", space.root.string() + "/none/out.json"}), HasSubstr("the file cannot be written: No such file or directory"));
   const std::string loads = space.write("loads.json", R"({"logical_count": [[1, 2, 3]]})");
   const Outcome form = run_program({"place", "--loads", loads, "--ranks", "2", "--nodes", "1", "--policy", "contiguous", "--export", "sglang", "--out", out});
   EXPECT_EQ(form.status, 2);
