@@ -198,11 +198,13 @@ void read_decoder(ConfigReader& c, Family family, Model& m, DenseSizes& d) {
   d.shared_gate = family == Family::qwen2;
 }
 
+/// The file's name, or its folder's where all such files have one name: that of the folder itself, whatever folder the program works in.
 std::string name_of_file(const std::string& path) {
-  const std::filesystem::path p(path);
+  std::error_code error;
+  const std::filesystem::path p = std::filesystem::absolute(path, error).lexically_normal();
   const std::string stem = p.stem().string();
   const std::string folder = p.parent_path().filename().string();
-  return stem == "config" && !folder.empty() && folder != "." && folder != ".." ? folder : stem;
+  return stem == "config" && !folder.empty() ? folder : stem;
 }
 
 }  // namespace
