@@ -148,8 +148,10 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
                percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.total_tokens, drops.weight);
   else
     fmt::print(out, "  dropped none of {} choices\n", choices);
-  fmt::print(out, "  memory of the fullest rank: weights {} ({} {}), activations {}\n\n  how far to trust these figures\n", format_bytes(weights / batches), run.layers.size() / static_cast<std::size_t>(batches),
-             run.layers.size() == static_cast<std::size_t>(batches) ? "layer" : "layers", format_bytes(activations));
+  const double memory = topology.device().memory_bytes.value, needed = weights / batches + activations;
+  fmt::print(out, "  memory of the fullest rank: weights {} ({} {}), activations {}{}\n\n  how far to trust these figures\n", format_bytes(weights / batches), run.layers.size() / static_cast<std::size_t>(batches),
+             run.layers.size() == static_cast<std::size_t>(batches) ? "layer" : "layers", format_bytes(activations),
+             memory > 0 && needed > memory ? fmt::format(", of {} that {} has: does not fit", format_bytes(memory), topology.device().name) : "");
   TextTable labels({true, true});
   for (const auto& [group, label] : trust(experiment)) labels.add({group, label});
   labels.write(out, 4);
