@@ -15,6 +15,7 @@
 #include "cli/output.h"
 #include "cli/output_file.h"
 #include "cli/play_all.h"
+#include "cli/saved_settings.h"
 #include "cli/spec.h"
 
 namespace epsim {
@@ -63,16 +64,6 @@ std::string quoted(const std::string& text) {
   Setting scalar;
   scalar.kind = Setting::Kind::scalar, scalar.text = text;
   return to_yaml(scalar);
-}
-
-/// Files that settings name, by their absolute paths: a file that is written elsewhere names the same.
-void name_files_absolutely(Setting& s) {
-  for (Setting::Entry& e : s.entries) {
-    const bool may_be = e.key == "file" || e.key == "table" || e.key == "bias" || (e.key == "model" && (e.value.text.find('/') != std::string::npos || e.value.text.ends_with(".json")));
-    const std::string path = may_be && e.value.is_scalar() ? resolve_path(e.value.text, e.value.at) : "";
-    if (!path.empty() && std::filesystem::is_regular_file(path)) e.value.text = std::filesystem::absolute(path).lexically_normal().string();
-    name_files_absolutely(e.value);
-  }
 }
 
 /// Makes and plays options; the same one is played once.
@@ -143,14 +134,13 @@ class Trials {
     if (tokens_per_rank_ == 0) tokens_per_rank_ = std::max<std::int64_t>(1, all.source.tokens() / ranks_);
   }
 
-  /// An option as an experiment file of all the model's MoE layers, one key a line; it names files by absolute paths, so that it can lie anywhere.
+  /// An option as an experiment file of all the model's MoE layers, to lie at `--out`.
   std::string file_of(const Option& option) const {
     Setting settings = experiment(option).resolved;
     std::erase_if(settings.entries, [](const Setting::Entry& e) { return e.key == "layers"; });
-    name_files_absolutely(settings);
-    std::string yaml = fmt::format("# Recommended by epsim advise: {}.\n# Of {} choices tried. All MoE layers are here; `--set layers={}` plays those that it was chosen by.\n", about(), played.size(), fmt::join(layers_, ","));
-    for (const Setting::Entry& e : settings.entries) yaml += fmt::format("{}: {}\n", e.key, to_yaml(e.value));
-    return yaml;
+    const std::string folder = std::filesystem::path(o_.out).parent_path().string();
+    return fmt::format("# Recommended by epsim advise: {}.\n# Of {} choices tried. All MoE layers are here; `--set layers={}` plays those that it was chosen by.\n", about(), played.size(), fmt::join(layers_, ",")) +
+           saved_settings(std::move(settings), folder.empty() ? "." : folder, catalogs_);
   }
 
   /// Plays those options that are new and can be; gives the quickest of all that were asked for.

@@ -43,7 +43,7 @@ TEST(CompareVerb, CountsNoSeedTwiceWhereNothingIsDrawn) {
   EXPECT_EQ(five.at("repeated_seeds"), 4);
   EXPECT_EQ(one.at("points"), five.at("points"));
   EXPECT_THAT(with({"--seeds", "5"}).out, HasSubstr("seeds: 4 of 5 gave the same times"));
-  const Outcome drawn = compare("deepseek-v3.yaml", {"--set", "layers=3", "--set", "source.tokens_per_rank=16", "--seeds", "2", "--over", "placement=contiguous,eplb", "--format", "json"});
+  const Outcome drawn = run_program({"compare", kExamples + "deepseek-v3.yaml", "--set", "layers=3", "--set", "network=ideal", "--set", "source.tokens_per_rank=16", "--seeds", "2", "--over", "placement=contiguous,eplb", "--format", "json"});
   ASSERT_EQ(drawn.status, 0) << drawn.err;
   EXPECT_EQ(Json::parse(drawn.out).at("seeds"), 2);
 }
