@@ -82,6 +82,43 @@ TEST(WithBatches, KeepsTokensAndCountsOfThose) {
   EXPECT_EQ(part.batches[0].cells, (Loads{10, 0, 0, 0, 0, 10}));
 }
 
+/// The mean over experts of the variance of what share of the mean load they have in a batch.
+double spread_of(const Matrix<std::int64_t>& loads) {
+  double spread = 0;
+  for (std::int64_t e = 0; e < loads.columns; ++e) {
+    double sum = 0, squares = 0;
+    for (std::int64_t b = 0; b < loads.rows; ++b) sum += static_cast<double>(loads(b, e)), squares += static_cast<double>(loads(b, e) * loads(b, e));
+    const double mean = sum / static_cast<double>(loads.rows);
+    spread += (squares / static_cast<double>(loads.rows) / (mean * mean) - 1) / static_cast<double>(loads.columns);
+  }
+  return spread;
+}
+
+TEST(Mixed, BatchesDifferAsThoseShownDo) {
+  // An eighth of the experts is three times as popular as the rest, in each batch another.
+  std::vector<Loads> batches(8, Loads(32, 400));
+  for (std::size_t b = 0; b < batches.size(); ++b)
+    for (std::size_t e = b; e < 32; e += 8) batches[b][e] = 1'200;
+  const Problem shown = problem_of_batches(batches), made = mixed(shown, 8);
+  ASSERT_EQ(made.batches[0].rows, 64);
+  EXPECT_GT(spread_of(shown.batches[0]), 0.25);
+  EXPECT_NEAR(spread_of(made.batches[0]) / spread_of(shown.batches[0]), 1 + 1.0 / 8, 0.4) << "a variance from 64 batches";
+  EXPECT_NE(made.counts[0].cells, Loads(32, 8 * (7 * 400 + 1'200))) << "drawn, not dealt";
+}
+
+TEST(Mixed, AlikeOrFewBatchesAreDealt) {
+  std::vector<Loads> batches(7, Loads(32, 10));
+  for (std::size_t b = 0; b < batches.size(); ++b) batches[b][b] = 100;  // seven do not say how much the next differs
+  Loads sums(32, 2 * 70);
+  for (std::size_t b = 0; b < batches.size(); ++b) sums[b] = 2 * 160;
+  EXPECT_EQ(mixed(problem_of_batches(batches), 2).counts[0].cells, sums);
+  std::vector<Loads> alike(8, Loads(32, 100));
+  for (std::size_t b = 0; b < alike.size(); ++b) alike[b][b] += 10, alike[b][b + 8] -= 10;  // as chance does
+  Loads all(32, 2 * 800);
+  for (std::size_t b = 0; b < alike.size(); ++b) all[b] += 20, all[b + 8] -= 20;
+  EXPECT_EQ(mixed(problem_of_batches(alike), 2).counts[0].cells, all);
+}
+
 TEST(Mixed, TokensKeepTheirPriorities) {
   Problem problem = problem_of_batches({kA, kB, kC});
   for (auto& batch : problem.tokens[0]) {
