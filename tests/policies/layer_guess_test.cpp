@@ -1,6 +1,8 @@
 // The guess that epsim_opt searches with: rows of each exchange, and changes that are brought up to date and taken back.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "base/rng.h"
 #include "policies/placement/shared/layer_guess.h"
 #include "tests/support/machines.h"
@@ -95,6 +97,32 @@ TEST(LayerGuess, AnExpertMayBeInABatchToComeOrNot) {
   // Three copies in the mean: none in one batch of four; one: none in every other.
   constexpr double kHot = 0.75e-9, kCold = 0.5e-9;
   EXPECT_NEAR(seconds(LayerGuess::Batches::to_come), 0.5e-9 + 0.5 * kHot + kSpread * (kHot * kHot + kCold * kCold) / (kHot + kCold), 1e-15);
+}
+
+// Of many tokens some are looked at. Where each batch is the same, these must tell as much as one batch does.
+TEST(LayerGuess, LooksAtAllHomesOfManyBatches) {
+  constexpr int kNodes = 8, kRanks = 2 * kNodes;
+  std::vector<std::int64_t> one_each(kRanks + 1);
+  std::iota(one_each.begin(), one_each.end(), 0);
+  std::vector<std::int32_t> first(kRanks + 1, 1);
+  first[0] = 0;
+  const auto seconds = [&](int batches) {
+    Layer layer(kNodes, 1);
+    layer.problem.expert_seconds = [](std::int64_t rows) { return 1e-9 * static_cast<double>(rows); };
+    for (int b = 0; b < batches; ++b) layer.add(1, std::vector<std::uint16_t>(kRanks, 0), one_each);
+    return layer.guess(Rows::copy, first, {0}).seconds();
+  };
+  EXPECT_NEAR(seconds(1024), seconds(1), 1e-15);
+}
+
+TEST(LayerGuess, LooksAtAllExpertsOfManyBatches) {
+  const auto seconds = [](int batches) {
+    Layer layer(2, 4);
+    layer.problem.expert_seconds = [](std::int64_t rows) { return 1e-9 * static_cast<double>(rows); };
+    for (int b = 0; b < batches; ++b) layer.add(1, {0, 1, 2, 3, 0, 1, 2, 3}, {0, 2, 4, 6, 8});
+    return layer.guess(Rows::copy, {0, 1, 2, 3, 4}, {0, 1, 2, 3}).seconds();
+  };
+  EXPECT_NEAR(seconds(1024), seconds(1), 1e-15);
 }
 
 TEST(LayerGuess, IsAfterChangesWhatItIsAnewAndBeforeThemWhenTakenBack) {

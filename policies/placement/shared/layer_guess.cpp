@@ -10,6 +10,7 @@ namespace epsim {
 namespace {
 
 constexpr std::int64_t kTokens = 1 << 11;      // looked at for where rows go; of more, every n-th
+constexpr std::int64_t kLooks = 4;             // at an expert in a batch, in the mean, or more: one that is not seen there counts nothing
 constexpr std::size_t kCostTable = 1 << 14;
 constexpr int kByChance = 64;                  // copies of an expert in a batch, in the mean, up to which chance matters
 constexpr int kMeans = 4;                      // looked up for each of them
@@ -65,15 +66,16 @@ LayerGuess::LayerGuess(const Problem& problem, std::size_t layer, std::vector<st
   top_k_ = batches.front()->top_k;
   std::int64_t tokens = 0;
   for (const auto& batch : batches) tokens += batch->tokens();
-  const std::int64_t step = (tokens + kTokens - 1) / kTokens;
+  const std::int64_t looked_at = std::max(kTokens, kLooks * problem.experts * batches_ / top_k_), step = (tokens + looked_at - 1) / looked_at;
   std::vector<std::uint16_t> experts;
   weight_ = Matrix<double>(problem.experts, batches_);
   for (int b = 0; b < batches_; ++b) {
     const Routing& routing = *batches[static_cast<std::size_t>(b)];
     for (const std::uint16_t e : routing.expert) ++weight_(e, b);
+    const std::int64_t start = step > 0 ? b * (routing.tokens() / problem.ranks) % step : 0;  // a home further than in the batch before, as homes of few tokens are skipped
     for (int r = 0; r < routing.ranks(); ++r)
       for (std::int64_t t = routing.first_token[static_cast<std::size_t>(r)]; t < routing.first_token[static_cast<std::size_t>(r) + 1]; ++t) {
-        if (t % step != 0) continue;
+        if (t % step != start) continue;
         batch_of_.push_back(static_cast<std::uint16_t>(b)), home_.push_back(static_cast<std::uint16_t>(r));
         experts.insert(experts.end(), routing.expert.begin() + t * top_k_, routing.expert.begin() + (t + 1) * top_k_);
       }
