@@ -75,9 +75,9 @@ int forget_repeated_seeds(std::vector<std::vector<RunMetrics>>& runs) {
   return forgotten;
 }
 
-ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs) {
+ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs, double memory_bytes) {
   ComparedPoint p;
-  p.values = std::move(values);
+  p.values = std::move(values), p.memory_bytes = memory_bytes;
   const RunMetrics* slowest = nullptr;
   double layers = 0, longest_s = -1;
   for (const RunMetrics& run : runs) {

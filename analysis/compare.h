@@ -27,6 +27,7 @@ struct ComparedPoint {
   double bytes = 0, cross_node_bytes = 0;  ///< of dispatch and combine
   double busiest_link_bytes = 0;           ///< of the busiest link of each exchange
   double max_rank_weights_bytes = 0, max_rank_activations_bytes = 0;  ///< of the fullest rank of each layer: summed over layers; largest of all layers
+  double memory_bytes = 0;                                            ///< of a rank's device; 0: not known
   double max_rank_copies = 0, optimum_max_rank_copies = 0;  ///< sums over the layers
   double busiest_links_s = 0, optimum_links_s = 0, layers_s = 0, optimum_s = 0;
   double moved_experts = 0, moved_bytes = 0, restored_bytes = 0;  ///< by placing anew
@@ -37,9 +38,10 @@ struct ComparedPoint {
   std::string bottleneck;  ///< of the slowest layer
 
   double drop_rate() const { return choices > 0 ? static_cast<double>(dropped_choices) / static_cast<double>(choices) : 0; }
+  bool fits() const { return memory_bytes == 0 || max_rank_weights_bytes + max_rank_activations_bytes <= memory_bytes; }
 };
-/// `runs`: one a seed, all of as many batches.
-ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs);
+/// `runs`: one a seed, all of as many batches. `memory_bytes`: as in ComparedPoint.
+ComparedPoint compared_point(std::vector<std::string> values, const std::vector<RunMetrics>& runs, double memory_bytes = 0);
 
 /// Total of each batch of a run, with the time that its layers waited for weights.
 std::vector<double> samples_of(const RunMetrics& run);

@@ -185,7 +185,7 @@ int compare_points(const Options& options, const Catalogs& catalogs) {
   std::vector<std::vector<RunMetrics>> runs;  // [points][seeds]
   for (auto of_point = played.begin(); of_point != played.end(); of_point += options.seeds) runs.emplace_back(std::make_move_iterator(of_point), std::make_move_iterator(of_point + options.seeds));
   comparison.repeated_seeds = forget_repeated_seeds(runs), comparison.seeds = options.seeds - comparison.repeated_seeds;
-  for (std::size_t p = 0; p < points.size(); ++p) comparison.points.push_back(compared_point(points[p], runs[p]));
+  for (std::size_t p = 0; p < points.size(); ++p) comparison.points.push_back(compared_point(points[p], runs[p], experiments[p * static_cast<std::size_t>(options.seeds)].topology.device().memory_bytes.value));
 
   if (folder) {
     write(folder->file("compare.csv"), comparison, "csv");

@@ -85,6 +85,13 @@ void write_text(std::ostream& out, const Comparison& c) {
   if (pays) fmt::print(out, "  pays after: batches in which the time gained by a move adds up to what it cost (waiting, and slowing the layer)\n");
   if (std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return p.drop_rate() != best.drop_rate(); }))
     fmt::print(out, "  dropped: points drop different shares of choices: a quicker one may only do less work\n");
+  const auto too_large = std::count_if(c.points.begin(), c.points.end(), [](const ComparedPoint& p) { return !p.fits(); });
+  if (too_large > 0) {
+    std::vector<std::string> names;
+    for (const ComparedPoint& p : c.points)
+      if (!p.fits()) names.push_back(fmt::format("{}", fmt::join(p.values, ", ")));
+    fmt::print(out, "  weights: with the activations of a layer they do not fit into the memory of a rank's device at {}\n", names.size() == c.points.size() ? "any point" : fmt::format("{}", fmt::join(names, "; ")));
+  }
   if (c.repeated_seeds > 0)
     fmt::print(out, "  seeds: {} of {} gave the same times as the first at every point, since nothing in them is drawn: they count as no more data\n", c.repeated_seeds, c.repeated_seeds + c.seeds);
 }

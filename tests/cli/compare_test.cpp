@@ -56,5 +56,15 @@ TEST(CompareVerb, SaysOfThePointsOnlyWhatHoldsForAll) {
   EXPECT_EQ(first_line(compare("shared_expert.yaml", {"--set", "source.tokens_per_rank=16", "--over", "model=" + kExamples + "models/shared-1.json," + kExamples + "models/shared-2.json", "--over", "seed=1,2"})), "shared_expert: 8 ranks in 1 node of h200, 1 layer, means of 4 batches");
 }
 
+TEST(CompareVerb, SaysWhichPointsDoNotFit) {
+  const testing::Workspace space("epsim_compare_verb");
+  const std::string file = space.write("large.yaml", "model: deepseek-v3\nlayers: 3-60\ncluster: {single_switch: {ranks: 8, device: h800}}\nsource: {zipf: {tokens_per_rank: 1}}\nnetwork: ideal\n");
+  const Outcome some = run_program({"compare", file, "--over", "cluster.ranks=8,16"}), all = run_program({"compare", file, "--over", "cluster.ranks=4,8"}), none = run_program({"compare", file, "--over", "cluster.ranks=16,32"});
+  EXPECT_THAT(some.out, HasSubstr("do not fit into the memory of a rank's device at 8\n"));
+  EXPECT_THAT(all.out, HasSubstr("do not fit into the memory of a rank's device at any point\n"));
+  EXPECT_EQ(none.status, 0) << none.err;
+  EXPECT_THAT(none.out, Not(HasSubstr("do not fit")));
+}
+
 }  // namespace
 }  // namespace epsim
