@@ -270,12 +270,13 @@ void search(Trials& trials, const Options& o, const Catalogs& catalogs) {
   }
 }
 
-/// Marks the options that no other beats in both time and memory; sorts by time.
+/// Marks the options that take less memory than all quicker ones, by more than some activations; sorts by time.
 void find_front(std::vector<Option>& options) {
   std::stable_sort(options.begin(), options.end(), [](const Option& a, const Option& b) { return a.token_s != b.token_s ? a.token_s < b.token_s : a.memory_bytes < b.memory_bytes; });
+  constexpr double kLess = 0.995;
   double least = std::numeric_limits<double>::infinity();
   for (Option& option : options)
-    if (option.memory_bytes < least) option.on_front = true, least = option.memory_bytes;
+    if (option.memory_bytes < kLess * least) option.on_front = true, least = option.memory_bytes;
 }
 
 std::string plain(const std::string& part) {

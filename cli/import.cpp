@@ -58,6 +58,12 @@ void run_import(const Options& o) {
     } catch (const InputError& e) {
       problems.add(e);
     }
+  for (std::size_t i = 0; i < files.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (files[i]->text == files[j]->text) {
+        problems.add(Location{files[i]}, fmt::format("holds what {} before it holds: its tokens would count twice", files[j]->name));
+        break;
+      }
   std::optional<Model> model;
   if (!o.model.empty()) try {
       model = load_model(o.model, typed("--model", o.model));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "base/check.h"
@@ -10,7 +11,8 @@
 namespace epsim {
 namespace {
 
-constexpr std::size_t kMostPatterns = 200'000;
+constexpr std::size_t kMostPatterns = 50'000;  // programs of more take minutes
+constexpr std::int64_t kMostLooks = 50'000'000;  // at replicas that may belong to a pattern
 constexpr double kSlack = 1 + 1e-12;  // loads are sums of quotients
 
 /// Experts rank by rank.
@@ -39,7 +41,31 @@ double fullest_of(const Ranks& ranks, std::span<const std::int64_t> loads) {
   return most;
 }
 
-/// A good placement to begin from: replicas for the heaviest, then the heaviest replica to the lightest rank with room.
+/// Exchanges replicas of the fullest rank with others while that makes the fuller of both ranks less full.
+void exchange_replicas(Ranks& ranks, const std::function<double(int)>& weight) {
+  const auto load = [&](std::size_t r) {
+    double sum = 0;
+    for (const int e : ranks[r]) sum += weight(e);
+    return sum;
+  };
+  for (bool changed = true; changed;) {
+    changed = false;
+    std::vector<double> loads;
+    for (std::size_t r = 0; r < ranks.size(); ++r) loads.push_back(load(r));
+    const auto fullest = static_cast<std::size_t>(std::ranges::max_element(loads) - loads.begin());
+    double least = loads[fullest] / kSlack;
+    int *from = nullptr, *to = nullptr;
+    for (int& mine : ranks[fullest])
+      for (std::size_t r = 0; r < ranks.size(); ++r)
+        for (int& other : ranks[r]) {
+          const double less = weight(mine) - weight(other), fuller = std::max(loads[fullest] - less, loads[r] + less);
+          if (r != fullest && fuller < least) least = fuller, from = &mine, to = &other;
+        }
+    if (from) std::swap(*from, *to), changed = true;
+  }
+}
+
+/// A good placement to begin from: replicas for the heaviest, then the heaviest replica to the lightest rank with room, then exchanges.
 Ranks begin(std::span<const std::int64_t> loads, std::span<const std::int32_t> slots) {
   const std::int64_t all = std::accumulate(slots.begin(), slots.end(), std::int64_t{0});
   std::vector<int> count(loads.size(), 1), items;
@@ -58,13 +84,14 @@ Ranks begin(std::span<const std::int64_t> loads, std::span<const std::int32_t> s
     ranks[best].push_back(e);
     filled[best] += weight(e);
   }
+  exchange_replicas(ranks, weight);
   return ranks;
 }
 
 /// Even splits: what ranks may hold, and which of it they do.
 class Patterns {
  public:
-  /// Patterns of load up to `most`, which some placement has.
+  /// Patterns of load up to `most`, which some placement has, and no less than what is left where all other ranks have as much.
   Patterns(std::span<const std::int64_t> loads, std::span<const std::int32_t> slots, double most) : loads_(loads), slots_(slots), most_(most * kSlack) {
     // Of each expert the replica counts that leave enough slots to the others, whose needs `most` says.
     const std::int64_t all = std::accumulate(slots.begin(), slots.end(), std::int64_t{0});
@@ -82,11 +109,14 @@ class Patterns {
       else
         ++found->ranks;
     }
+    double ranks = 0;
+    for (const Class& c : classes_) ranks += c.ranks;
+    least_ = (static_cast<double>(std::accumulate(loads.begin(), loads.end(), std::int64_t{0})) - (ranks - 1) * most_) / kSlack;
     std::vector<int> chosen;
     for (std::size_t c = 0; c < classes_.size() && !too_many(); ++c) extend(static_cast<int>(c), chosen, 0, 0);
     std::ranges::stable_sort(patterns_, {}, &Pattern::load);
   }
-  bool too_many() const { return patterns_.size() > kMostPatterns; }
+  bool too_many() const { return patterns_.size() > kMostPatterns || looks_ > kMostLooks; }
   /// Loads that the fullest rank may have, rising.
   std::vector<double> levels() const {
     std::vector<double> out;
@@ -161,8 +191,10 @@ class Patterns {
       patterns_.push_back({of_class, load, chosen});
       return;
     }
-    // The lightest come first, and later ones are no lighter.
-    for (std::size_t i = from; i < items_.size() && load + left * items_[i].weight <= most_ && !too_many(); ++i) {
+    // The lightest come first, and later ones are no lighter: the last must bring what is missing, and those before it must leave no more than the heaviest can.
+    const double missing = least_ - load - (left - 1) * items_.back().weight;
+    for (std::size_t i = std::max(from, static_cast<std::size_t>(std::ranges::lower_bound(items_, missing, {}, &Item::weight) - items_.begin())); i < items_.size() && load + left * items_[i].weight <= most_ && !too_many(); ++i) {
+      ++looks_;
       const auto other_count = [&](int j) { return items_[static_cast<std::size_t>(j)].expert == items_[i].expert && items_[static_cast<std::size_t>(j)].count != items_[i].count; };
       if (std::ranges::any_of(chosen, other_count)) continue;
       chosen.push_back(static_cast<int>(i));
@@ -173,7 +205,8 @@ class Patterns {
 
   std::span<const std::int64_t> loads_;
   std::span<const std::int32_t> slots_;
-  double most_;
+  double most_, least_ = 0;
+  std::int64_t looks_ = 0;
   std::vector<Item> items_;
   std::vector<Class> classes_;
   std::vector<Pattern> patterns_;
@@ -183,9 +216,11 @@ LeastLoad least_even(std::span<const std::int64_t> loads, std::span<const std::i
   const int experts = static_cast<int>(loads.size());
   Ranks best = begin(loads, slots);
   double least = load_bound(loads, slots, false).value, most = fullest_of(best, loads);
+  bool searched = true;
   if (least * kSlack < most) {
     const Patterns patterns(loads, slots, most);
-    const std::vector<double> levels = patterns.too_many() ? std::vector<double>() : patterns.levels();
+    searched = !patterns.too_many();
+    const std::vector<double> levels = searched ? patterns.levels() : std::vector<double>();
     // Below levels[low] nothing is possible; at levels[high] something is, if not what the search found.
     std::size_t low = static_cast<std::size_t>(std::ranges::lower_bound(levels, least / kSlack) - levels.begin());
     std::size_t high = static_cast<std::size_t>(std::ranges::lower_bound(levels, most / kSlack) - levels.begin());
@@ -213,7 +248,7 @@ LeastLoad least_even(std::span<const std::int64_t> loads, std::span<const std::i
     }
     if (!levels.empty()) least = low < levels.size() ? std::min(most, std::max(least, levels[low])) : most;
   }
-  return {most, least, placement_of(best, experts)};
+  return {most, least, searched, placement_of(best, experts)};
 }
 
 LeastLoad least_free(std::span<const std::int64_t> loads, std::span<const std::int32_t> slots, const SolveLimits& limits) {
@@ -275,7 +310,7 @@ LeastLoad least_free(std::span<const std::int64_t> loads, std::span<const std::i
     // The bound of the search may stray from a whole number by rounding only.
     least = std::max(least, std::ceil(std::min(s.status == SolveStatus::optimal ? s.cost : s.bound, static_cast<double>(parts.fullest)) - 1e-6));
   }
-  LeastLoad out{static_cast<double>(parts.fullest), least, placement_of(best, static_cast<int>(experts))};
+  LeastLoad out{static_cast<double>(parts.fullest), least, true, placement_of(best, static_cast<int>(experts))};
   out.placement.share.assign(out.placement.expert_of_slot.size(), 0);
   for (std::size_t e = 0; e < experts; ++e)
     for (std::size_t j = 0; j < parts.amounts[e].size(); ++j)

@@ -297,7 +297,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
                                     : capacity.scope == Capacity::Scope::group ? kept_choices(capacity, plan.routing, plan.choices)
                                                                                : within(plan.choices, plan.limits);
   const Matrix<std::int64_t>& travelling = capacity.on_arrival ? plan.choices : kept;
-  const ReplicaRule::Deal deal = replica.decide({layer, plan.routing.top_k, travelling, plan.placement, topology});
+  const ReplicaRule::Deal deal = replica.decide({layer, plan.routing.top_k, travelling, plan.placement, topology, plan.routing.seed, plan.routing.number});
 
   plan.slot.assign(plan.routing.expert.size(), 0);
   plan.copies = Matrix<std::int64_t>(ranks, plan.placement.slots());

@@ -18,6 +18,8 @@ struct ReplicaRule {
     const Matrix<std::int64_t>& kept;  ///< [R][E] kept copies by home rank and expert
     const Placement& placement;
     const Topology& topology;
+    std::uint64_t seed = 0;        ///< of the experiment, for rules that draw
+    std::int64_t first_token = 0;  ///< number of the batch's first token among those of all batches
   };
   /// The kept copies of an expert with two or more replicas from one source rank, in token order.
   struct Copies {

@@ -33,8 +33,8 @@ PlacementPolicy least_load(Params& p, const Shape* shape) {
     for (std::size_t l = 0; l < problem.counts.size(); ++l) {
       LeastLoad found = epsim::least_load(problem.loads(l), slots, even, {.seconds = {}, .nodes = nodes});
       if (found.load > found.bound * (1 + 1e-9))
-        throw InputError(at, fmt::format("the least load of layer {} is not proven: the search found {:.6g} copies on the fullest rank, and none has fewer than {:.6g}; it is for a dozen experts and a few slots a rank, and more `nodes` search longer",
-                                         problem.layers[l], found.load, found.bound));
+        throw InputError(at, fmt::format("the least load of layer {} is not proven: the search found {:.6g} copies on the fullest rank, and none has fewer than {:.6g}; {}", problem.layers[l], found.load, found.bound,
+                                         found.searched ? "more `nodes` search longer" : "there are too many ways to fill a rank: it is for a dozen experts and a few slots a rank"));
       placements.push_back(std::move(found.placement));
     }
     return placements;

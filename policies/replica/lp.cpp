@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "base/rng.h"
+#include "policies/replica/shared/draws.h"
 #include "policies/replica/shared/quotas.h"
 #include "policies/solve/linear_program.h"
 
@@ -57,9 +57,9 @@ ReplicaRule::Deal deal_at_random(const ReplicaRule::Layer& layer, const std::vec
     double sum = 0;
     for (std::size_t j = 0; j + 1 < slots.size(); ++j) to.push_back(static_cast<std::uint64_t>((sum += shares[static_cast<std::size_t>(slots[j])]) * kRange));
   }
-  return [=, index = static_cast<std::uint32_t>(layer.index)](const ReplicaRule::Copies& copies, std::span<std::uint16_t> out) {
+  return [=](const ReplicaRule::Copies& copies, std::span<std::uint16_t> out) {
     const std::vector<std::uint64_t>& to = (*shares_to)[static_cast<std::size_t>(copies.expert)];
-    Rng rng(seed, Stream::replica, (static_cast<std::uint64_t>(copies.source) << 16) + static_cast<std::uint64_t>(copies.expert), index);
+    Rng rng = replicas::draws(layer, copies, seed);
     std::uint64_t bits = 0;
     for (std::size_t i = 0; i < out.size(); ++i, bits >>= 32) {
       if (i % 2 == 0) bits = rng.bits();
@@ -78,7 +78,7 @@ ReplicaRule lp(Params& p, const Shape*) {
   rule.summary = "A linear program for each batch splits replicated experts so that the fullest rank is lowest; copies follow its shares (SGLang's `lp`).";
   const bool exact = p.choice("deal", "copies follow the shares exactly (`exact`) or each by itself with the shares as probabilities (`random`)", {"exact", "random"}, "exact") == "exact";
   if (exact && p.has("seed")) p.error("seed", "`seed` has no use in `deal: exact`");
-  const auto seed = static_cast<std::uint64_t>(p.integer("seed", "of the random numbers of `deal: random`", 0));
+  const auto seed = static_cast<std::uint64_t>(p.integer("seed", "of the random numbers of `deal: random`, besides the experiment's", 0));
   if (!p.usable()) return rule;
   rule.decide = [=](const ReplicaRule::Layer& layer) -> ReplicaRule::Deal {
     const std::vector<double> shares = shares_of_program(layer);

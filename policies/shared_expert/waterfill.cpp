@@ -3,6 +3,7 @@
 
 #include "base/parallel.h"
 #include "base/rng.h"
+#include "base/seeds.h"
 #include "policies/shared_expert.h"
 
 namespace epsim::parts_shared_expert {
@@ -70,7 +71,7 @@ std::vector<Rank> waterfill_ranks(const Plan& plan, const Settings& settings) {
         std::ranges::sort(visited);
         visited.erase(std::ranges::unique(visited).begin(), visited.end());
       }
-      const Rng draw(settings.seed, Stream::shared_expert, static_cast<std::uint64_t>(t), static_cast<std::uint32_t>(plan.layer));
+      const Rng draw(seed_of(plan.routing.seed, settings.seed), Stream::shared_expert, static_cast<std::uint64_t>(plan.routing.number + t), static_cast<std::uint32_t>(plan.layer));
       mine = levels.pick(levels.everyone.empty() ? visited : levels.everyone, home, settings.preference, draw);
     }
   });
@@ -89,7 +90,7 @@ SharedExpertRule waterfill(Params& p, const Shape*) {
   settings.preference = p.rational("local_preference", "how much more the home rank's room counts, and how much less its load", Rational{11, 10});
   settings.min_tokens = p.integer("min_tokens", "a rank with fewer tokens keeps the shared expert of all of them", 64);
   settings.row = p.integer("row", "rows of a routed expert that a row of the shared one counts as: about how many times as wide it is", 1, 1, 1000);
-  settings.seed = static_cast<std::uint64_t>(p.integer("seed", "of the random numbers", 0));
+  settings.seed = static_cast<std::uint64_t>(p.integer("seed", "of the random numbers, besides the experiment's", 0));
   if (p.usable() && (settings.preference.num < settings.preference.den || settings.preference.num > 1'000'000))
     p.error("local_preference", "expected 1 or more, with up to six digits: it is how much the home rank is favoured");
   if (!p.usable()) return rule;

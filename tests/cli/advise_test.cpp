@@ -52,7 +52,10 @@ TEST(Advise, ListsAFrontAndRecommendsTheQuickestOnItThatFits) {
     }
     if (o.at("on_front").get<bool>()) EXPECT_FALSE(beaten) << o;
     if (!beaten && !o.at("on_front").get<bool>())
-      EXPECT_TRUE(std::ranges::any_of(options, [&](const Json& f) { return f.at("on_front").get<bool>() && number(f, "token_s") == number(o, "token_s") && number(f, "memory_bytes") == number(o, "memory_bytes"); })) << o;
+      EXPECT_TRUE(std::ranges::any_of(options, [&](const Json& f) { return f.at("on_front").get<bool>() && number(f, "token_s") <= number(o, "token_s") && 0.995 * number(f, "memory_bytes") <= number(o, "memory_bytes"); })) << o;
+    if (o.at("on_front").get<bool>())
+      for (const Json& other : options)
+        if (other.at("on_front").get<bool>() && number(other, "token_s") < number(o, "token_s")) EXPECT_LT(number(o, "memory_bytes"), 0.995 * number(other, "memory_bytes")) << "a few activations are no reason to be slower";
     on_front += o.at("on_front").get<bool>();
     if (!o.at("recommended").get<bool>()) continue;
     ++recommended;

@@ -73,6 +73,15 @@ TEST(ImportVerb, SaysWhatAFileIsNot) {
   EXPECT_THAT(run_program({"import", trace}).err, HasSubstr("the exchanges are over 2 ranks, but 1 file is given: give one file for each rank of a group"));
 }
 
+TEST(ImportVerb, TakesNoFileTwice) {
+  const Workspace space("epsim_import");
+  const std::string one = space.write("one.csv", "layer,expert\n0,1\n"), same = space.write("same.csv", "layer,expert\n0,1\n"), other = space.write("other.csv", "layer,expert\n0,2\n");
+  const Outcome twice = run_program({"import", one, other, same});
+  EXPECT_EQ(twice.status, 2);
+  EXPECT_THAT(twice.err, HasSubstr(same + ": error: holds what " + one + " before it holds: its tokens would count twice"));
+  EXPECT_EQ(run_program({"import", one, other}).status, 0);
+}
+
 TEST(ImportVerb, RefusesOptionsWithoutEffect) {
   const Workspace space("epsim_import");
   const std::string counts = space.write("counts.json", R"({"logical_count": [[1, 2]]})");

@@ -92,6 +92,16 @@ TEST(LeastLoad, KnownOptimaOfEvenSplits) {
   }
 }
 
+// A rank may be filled in a million ways here, but in few that leave no more to the others than these can have.
+TEST(LeastLoad, LooksOnlyAtRanksThatLeaveEnoughToNoOther) {
+  const LeastLoad found = least_load(kSkewed, Slots(4, 4), true);
+  EXPECT_TRUE(found.searched);
+  EXPECT_NEAR(found.load, 1090.0 / 3, 1e-9) << "EPLB comes to 364";
+  EXPECT_NEAR(found.bound, found.load, 1e-9) << "proven";
+  found.placement.check(8);
+  EXPECT_NEAR(fullest_evenly(found.placement, kSkewed), found.load, 1e-9);
+}
+
 TEST(LeastLoad, FreeSplitsMayReachTheMean) {
   const LeastLoad found = least_load(kSkewed, Slots(8, 2), false, {.seconds = {}, .nodes = 300});
   EXPECT_EQ(found.load, 182) << "1450 copies on 8 ranks";

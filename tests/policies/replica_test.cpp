@@ -28,13 +28,13 @@ struct Dealt {
   Topology topology;
 
   /// [kept] replica numbers of the copies of an expert from a source.
-  std::vector<std::uint16_t> deal(const std::string& yaml, int source, int expert, int top_k = 1) const {
+  std::vector<std::uint16_t> deal(const std::string& yaml, int source, int expert, int top_k = 1, std::uint64_t seed = 0, std::int64_t first_token = 0) const {
     const ReplicaRule rule = rule_of(yaml);
     std::vector<std::uint32_t> choice(static_cast<std::size_t>(kept(source, expert)));
     for (std::size_t i = 0; i < choice.size(); ++i) choice[i] = static_cast<std::uint32_t>(i) * static_cast<std::uint32_t>(top_k);
     std::vector<std::uint16_t> out(choice.size(), 0xffff);
     const std::span<const std::uint32_t> seen = rule.by_choice ? std::span<const std::uint32_t>(choice) : std::span<const std::uint32_t>();
-    rule.decide({0, top_k, kept, placement, topology})({Rank(source), Expert(expert), placement.slots_of_expert[static_cast<std::size_t>(expert)], seen}, out);
+    rule.decide({0, top_k, kept, placement, topology, seed, first_token})({Rank(source), Expert(expert), placement.slots_of_expert[static_cast<std::size_t>(expert)], seen}, out);
     return out;
   }
   /// [c] how many copies of an expert go from a source to each replica; from all sources where source is -1.
@@ -131,6 +131,17 @@ TEST(ReplicaRandom, IsUniformAndOfItsSeed) {
   for (const std::int64_t n : d.parts("random", 0, 0)) EXPECT_NEAR(n, 20'000, 5 * 127) << "five standard deviations of a binomial";
   EXPECT_EQ(d.deal("random", 0, 0), d.deal("random: {seed: 0}", 0, 0));
   EXPECT_NE(d.deal("random", 0, 0), d.deal("random: {seed: 1}", 0, 0));
+}
+
+TEST(ReplicaRules, DrawAnewForEachBatchAndSeedOfTheExperiment) {
+  const Dealt d = one_expert(2, 2, 1'000);
+  for (const char* rule : {"random", "lp: {deal: random}"}) {
+    const auto drawn = d.deal(rule, 0, 0);
+    EXPECT_EQ(drawn, d.deal(rule, 0, 0)) << rule;
+    EXPECT_NE(drawn, d.deal(rule, 0, 0, 1, 1)) << rule;
+    EXPECT_NE(drawn, d.deal(rule, 0, 0, 1, 0, 2'000)) << rule;
+  }
+  EXPECT_EQ(d.deal("nearest", 0, 0), d.deal("nearest", 0, 0, 1, 1, 2'000)) << "drawn once, for all batches";
 }
 
 TEST(ReplicaQuota, LowersTheFullestRankAsFarAsCanBe) {

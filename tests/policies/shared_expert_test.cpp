@@ -127,10 +127,16 @@ TEST(Waterfill, KeepsSmallBatchesAtHome) {
 
 TEST(Waterfill, DrawsByTokenLayerAndSeed) {
   const std::vector<std::vector<int>> tokens = {{2000, 0, 0}, {1000, 1000, 0}, {0, 500, 1500}};
-  const auto chosen = [&](int layer, const std::string& yaml) { return rule_of(yaml).choose(plan_of(tokens, layer)); };
+  const auto chosen = [&](int layer, const std::string& yaml, std::uint64_t seed = 0, std::int64_t first_token = 0) {
+    Plan plan = plan_of(tokens, layer);
+    plan.routing.seed = seed, plan.routing.number = first_token;
+    return rule_of(yaml).choose(plan);
+  };
   EXPECT_EQ(chosen(3, "waterfill"), chosen(3, "waterfill"));
   EXPECT_NE(chosen(3, "waterfill"), chosen(4, "waterfill"));
   EXPECT_NE(chosen(3, "waterfill"), chosen(3, "waterfill: {seed: 1}"));
+  EXPECT_NE(chosen(3, "waterfill"), chosen(3, "waterfill", 1)) << "of the experiment";
+  EXPECT_NE(chosen(3, "waterfill"), chosen(3, "waterfill", 0, 6000)) << "the next batch";
 }
 
 TEST(SharedExpert, ThePlanCountsItsRowsAndVisitsAndTellsThemApart) {

@@ -189,6 +189,7 @@ TEST(ImportCsv, CountsLines) {
   EXPECT_THAT(counts(steps).steps[1].cells, ElementsAre(20, 0));
   EXPECT_THAT(counts(read("csv", {"0,2\n0,0\n"})).steps[0].cells, ElementsAre(1, 0, 1)) << "without a header";
   EXPECT_THAT(refusal("csv", {"layer,expert\n0,x\n"}), HasSubstr("dump:2:3: error: `expert` must be a whole number"));
+  EXPECT_THAT(refusal("csv", {"layer,expert\n0,1,7\n"}), HasSubstr("dump:2:5: error: a line has 2 cells, this one 3"));
   EXPECT_THAT(refusal("csv", {"layer,experts\n"}), HasSubstr("column `experts` is not known, did you mean `expert`?"));
   EXPECT_THAT(refusal("csv", {"step,layer,expert\n0,0,65534\n1,1,0\n"}), "") << "two steps fit";
   std::string huge = "step,layer,expert\n0,0,65534\n";

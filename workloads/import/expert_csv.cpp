@@ -28,6 +28,7 @@ std::vector<std::string_view> cells_of(std::string_view line) {
 /// Where each known column stands; without a header the columns are layer and expert.
 struct Columns {
   std::size_t step = kNone, layer = kNone, expert = kNone, tokens = kNone;
+  std::size_t all = 2;
 };
 
 class Counter {
@@ -38,7 +39,7 @@ class Counter {
     const std::string_view first = rest.substr(0, rest.find('\n'));
     if (const std::size_t semicolon = first.find(';'); semicolon != kNone && first.find(',') == kNone)
       throw InputError({file, 1, static_cast<int>(semicolon) + 1}, "columns are separated by `;`, expected `,`");
-    Columns columns{kNone, 0, 1, kNone};
+    Columns columns{.layer = 0, .expert = 1};
     for (int line = 1; !rest.empty(); ++line) {
       const std::size_t end = std::min(rest.find('\n'), rest.size());
       const std::vector<std::string_view> cells = cells_of(rest.substr(0, end));
@@ -69,7 +70,7 @@ class Counter {
 
  private:
   static Columns header(const std::shared_ptr<const SourceText>& file, const std::vector<std::string_view>& cells) {
-    Columns columns;
+    Columns columns{.all = cells.size()};
     for (std::size_t i = 0; i < cells.size(); ++i) {
       std::string name(cells[i]);
       std::ranges::transform(name, name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
@@ -92,6 +93,8 @@ class Counter {
       }
       return *v;
     };
+    if (cells.size() > columns.all)
+      throw InputError({file, line, static_cast<int>(cells[columns.all].data() - cells[0].data()) + 1}, fmt::format("a line has {} cells, this one {}", columns.all, cells.size()));
     constexpr std::int64_t kMost = std::int64_t{1} << 40;
     const std::int64_t step = value(columns.step, "step", 0, kMost), layer = value(columns.layer, "layer", 0, 1'000'000);
     const std::int64_t expert = value(columns.expert, "expert", 0, kMostExperts - 1), tokens = value(columns.tokens, "tokens", 1, kMost);
