@@ -184,7 +184,7 @@ void limit_by_size(Capacity& capacity) {
 
 Matrix<std::int64_t> kept_choices(const Capacity& capacity, const Routing& routing, Matrix<std::int64_t> choices) {
   if (!capacity.limits || capacity.overflow == Capacity::Overflow::none) return choices;
-  if (capacity.overflow == Capacity::Overflow::other_replica) return choices;  // how many fit follows from the placement, which is made from them
+  if (capacity.by_replica()) return choices;  // how many fit follows from the placement, which is made from them
   if (capacity.scope == Capacity::Scope::group) {
     Matrix<std::int64_t> kept(choices.rows, choices.columns);
     parallel_for(kept.rows, [&](std::int64_t r) {

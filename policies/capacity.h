@@ -12,8 +12,8 @@ struct Capacity {
   enum class Order { position, choice, priority, probability, random };
   /// Tokens that share one capacity of an expert: those of a home rank, of a group inside it, or all.
   enum class Scope { rank, group, batch };
-  /// What becomes of a choice that does not fit: nothing; its token's best expert that has room takes it; another replica of the expert does. `none`: it is kept all the same.
-  enum class Overflow { drop, next_best, other_replica, none };
+  /// What becomes of a choice that does not fit: nothing; its token's best expert that has room takes it; another replica of the expert does; the one where no replica has room, or the other. `none`: it is kept all the same.
+  enum class Overflow { drop, next_best, other_replica, other_replica_or_next_best, none };
   /// A scope's tokens.
   struct Block {
     std::int64_t tokens = 0;
@@ -33,6 +33,11 @@ struct Capacity {
   bool pad = false;                 ///< experts compute as many rows as their capacity
   bool dense = false;               ///< and that many travel: each source rank sends its share of every capacity, full or not
   std::int64_t row_block = 1;       ///< experts compute a multiple of this many rows
+
+  /// Whether each replica of an expert has the expert's room.
+  bool by_replica() const { return overflow == Overflow::other_replica || overflow == Overflow::other_replica_or_next_best; }
+  /// Whether what does not fit becomes a choice of another expert.
+  bool chooses_again() const { return limits && (overflow == Overflow::next_best || overflow == Overflow::other_replica_or_next_best); }
 };
 
 using CapacityCatalog = Catalog<Capacity, const Shape*>;

@@ -289,7 +289,7 @@ Plan make_plan(int layer, Routing routing, Matrix<std::int64_t> choices, const C
 
   // How many are kept follows from the counts alone, before any choice is looked at: the replica rule may plan globally.
   const bool drops_any = limited && capacity.overflow != Capacity::Overflow::none;
-  const Matrix<std::int64_t> room = capacity.overflow == Capacity::Overflow::other_replica ? plan.limits : Matrix<std::int64_t>();
+  const Matrix<std::int64_t> room = capacity.by_replica() ? plan.limits : Matrix<std::int64_t>();
   for (std::int64_t r = 0; r < room.rows; ++r)
     for (std::int64_t e = 0; e < room.columns; ++e) plan.limits(r, e) *= static_cast<std::int64_t>(plan.placement.slots_of_expert[static_cast<std::size_t>(e)].size());
   for (const std::int64_t limit : plan.limits.cells) ensure(limit >= 0, "a capacity is not negative");

@@ -25,11 +25,14 @@ Routing routing_of(const Router& router, const Capacity& capacity, const GateBat
 }
 
 /// -1 where a choice is not made or does not fit, for all ranks.
-std::vector<std::int32_t> marks(const Capacity& capacity, const Routing& routing, const GateBatch& batch) {
+std::vector<std::int32_t> marks(const Capacity& capacity, const Routing& routing, const GateBatch& batch, std::span<const std::int64_t> replicas = {}) {
   std::vector<std::int32_t> mark(routing.expert.size());
   for (std::size_t i = 0; i < mark.size(); ++i) mark[i] = -static_cast<std::int32_t>(!routing.computes(i));
   if (!capacity.limits || capacity.overflow == Capacity::Overflow::none) return mark;
-  const Matrix<std::int64_t> choices = count_choices(routing), limits = capacity.limits(choices, routing);
+  const Matrix<std::int64_t> choices = count_choices(routing);
+  Matrix<std::int64_t> limits = capacity.limits(choices, routing);
+  for (std::int64_t r = 0; r < limits.rows && !replicas.empty(); ++r)
+    for (std::size_t e = 0; e < replicas.size(); ++e) limits.row(r)[e] *= replicas[e];
   const CapacityDraw draw{batch.seed, batch.layer, batch.first_token};
   for (const Rank r : ids<Rank>(routing.ranks())) {
     const auto k = static_cast<std::size_t>(routing.top_k), first = static_cast<std::size_t>(routing.first_token[r]) * k, last = static_cast<std::size_t>(routing.first_token[r + 1]) * k;
@@ -74,15 +77,16 @@ std::int64_t number_block(const Capacity& capacity, const Routing& routing, std:
 }
 
 /// Gives choices that do not fit to their token's best expert that it has not chosen and that has room, first choices first; those that find none are not made.
-void reassign(const Router& router, const Capacity& capacity, const GateBatch& batch, std::span<std::int32_t> expert, std::span<float> weight) {
+void reassign(const Router& router, const Capacity& capacity, std::span<const std::int64_t> replicas, const GateBatch& batch, std::span<std::int32_t> expert, std::span<float> weight) {
   const Routing routing = routing_of(router, capacity, batch, expert, weight);
-  const std::vector<std::int32_t> mark = marks(capacity, routing, batch);
+  const std::vector<std::int32_t> mark = marks(capacity, routing, batch, replicas);
   const std::int64_t k = routing.top_k;
   for (const auto& [first, last] : blocks_of(capacity, routing)) {
     std::vector<std::int64_t> counts(static_cast<std::size_t>(routing.experts)), room;
     for (std::int64_t i = first * k; i < last * k; ++i)
       if (const auto c = static_cast<std::size_t>(i); routing.computes(c)) ++counts[routing.expert[c]];
     room.assign(counts.size(), capacity.size({last - first, routing.top_k, routing.experts, counts.empty() ? 0 : std::ranges::max(counts)}));
+    for (std::size_t e = 0; e < replicas.size(); ++e) room[e] *= replicas[e];
     for (std::int64_t i = first * k; i < last * k; ++i)
       if (mark[static_cast<std::size_t>(i)] >= 0) --room[routing.expert[static_cast<std::size_t>(i)]];
     for (std::int64_t c = 0; c < k; ++c)
@@ -103,25 +107,25 @@ void reassign(const Router& router, const Capacity& capacity, const GateBatch& b
 
 }  // namespace
 
-Router next_best(Router router, Capacity capacity) {
+Router next_best(Router router, Capacity capacity, std::vector<std::int64_t> replicas) {
   ensure(router.weigh && capacity.size && capacity.limits, "a router whose choices can be weighed anew, and a capacity with a size");
   Router out = router;
   out.scope = capacity.scope == Capacity::Scope::batch || router.scope == Router::Scope::batch ? Router::Scope::batch : Router::Scope::rank;
   out.may_choose_fewer = true;
   out.select = nullptr;
-  out.choose = [router = std::move(router), capacity = std::move(capacity)](const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights) {
+  out.choose = [router = std::move(router), capacity = std::move(capacity), replicas = std::move(replicas)](const GateBatch& batch, std::span<std::int32_t> experts, std::span<float> weights) {
     choose(router, batch, experts, weights);
-    reassign(router, capacity, batch, experts, weights);
+    reassign(router, capacity, replicas, batch, experts, weights);
   };
   return out;
 }
 
 Routed route_batch(const Router& router, const Capacity& capacity, const GateBatch& batch) {
   ensure(batch.logits.size() == static_cast<std::size_t>(batch.tokens) * static_cast<std::size_t>(batch.experts), "a batch has a logit for each token and expert");
-  if (capacity.overflow == Capacity::Overflow::next_best && capacity.limits && !router.prune) {
+  if (capacity.chooses_again() && !router.prune) {
     Capacity then = capacity;
     then.overflow = Capacity::Overflow::drop;
-    if (!router.weigh) throw InputError(Location{}, "`overflow: next_best` needs a router whose weights follow from a token's logits and choices");
+    if (!router.weigh) throw InputError(Location{}, "an `overflow` to the next best expert needs a router whose weights follow from a token's logits and choices");
     return route_batch(next_best(router, then), then, batch);
   }
   Routed routed;

@@ -22,13 +22,13 @@ struct Routed {
   std::vector<std::int64_t> choices;   ///< [experts] before drops
 };
 
-/// Routes a batch: choices, weights, and what capacity keeps. Throws InputError where a capacity cannot be had of the router (`next_best` without scores to go by).
+/// Routes a batch: choices, weights, and what capacity keeps, where each expert has one replica. Throws InputError where a capacity cannot be had of the router (`next_best` without scores to go by).
 Routed route_batch(const Router& router, const Capacity& capacity, const GateBatch& batch);
 
 /// Adds dL/dlogits [T][E], given dL/dweight_after [T][k]: through renormalising after drops, normalising and the score; choices and drops are constant. A router without a gradient adds nothing.
 void route_backward(const Router& router, const Capacity& capacity, const GateBatch& batch, const Routed& routed, std::span<const float> d_weight_after, std::span<float> d_logits);
 
-/// The router that gives what a capacity with `overflow: next_best` makes of another's choices: it looks at a whole rank.
-Router next_best(Router router, Capacity capacity);
+/// The router that gives what a capacity with `overflow: next_best` makes of another's choices: it looks at a whole rank. `replicas` [E]: an expert has so many times the room; empty: one each.
+Router next_best(Router router, Capacity capacity, std::vector<std::int64_t> replicas = {});
 
 }  // namespace epsim

@@ -313,11 +313,13 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     if (!e.eras[i].other_ranks) e.eras[i].survivors = e.eras[i - 1].survivors;
   problems.check();
 
-  if (e.capacity.overflow == Capacity::Overflow::next_best && e.capacity.limits) {
-    if (!e.router.weigh || e.router.prune) problems.add(settings.find("capacity")->at, "`overflow: next_best` needs a router whose weights follow from a token's scores and choices alone");
-    if (e.compressed && e.compressed->columns() != e.model.num_experts) problems.add(settings.find("capacity")->at, "`overflow: next_best` chooses by the gate, which knows nothing of experts that were merged");
+  if (e.capacity.chooses_again()) {
+    const std::string_view overflow = e.capacity.by_replica() ? "other_replica_or_next_best" : "next_best";
+    if (!e.router.weigh || e.router.prune) problems.add(settings.find("capacity")->at, fmt::format("`overflow: {}` needs a router whose weights follow from a token's scores and choices alone", overflow));
+    if (e.compressed && e.compressed->columns() != e.model.num_experts)
+      problems.add(settings.find("capacity")->at, fmt::format("`overflow: {}` chooses by the gate, which knows nothing of experts that were merged", overflow));
     problems.check();
-    e.router = next_best(std::move(e.router), e.capacity);
+    if (!e.capacity.by_replica()) e.router = next_best(std::move(e.router), e.capacity);
   }
   if (e.capacity.dense && (e.exchange.dispatch_row_for != RowFor::copy || e.exchange.combine_row_for != RowFor::copy)) {
     problems.add(settings.find("capacity")->at, "`overflow: dense` fills buffers of one row for each place of an expert: take an exchange that sends every copy by itself: direct, pairwise, ring, spread_out or bruck with `dedup: none`, hierarchical_2d or low_latency");

@@ -5,6 +5,7 @@
 
 #include "policies/bound.h"
 #include "policies/migration.h"
+#include "policies/routed.h"
 #include "sim/compressed.h"
 #include "sim/engine.h"
 
@@ -85,6 +86,18 @@ Plan plan_of(const Experiment& e, const Era& era, int layer, Routing routing, Pl
   return plan;
 }
 
+bool chooses_again(const Experiment& e) { return e.capacity.chooses_again() && e.capacity.by_replica(); }
+
+void route_by(const Experiment& e, const Router& router, int batch, int layer, int begin, int end, Routing& routing) {
+  if (!e.compressed) return route(e.source, router, batch, layer, begin, end, routing, e.seed);
+  e.compressed->layer(layer);  // decided now, and by all threads: not within a part of the routing
+  routing.experts = e.compressed->columns();
+  route(e.source, router, batch, layer, begin, end, routing, e.seed);
+  routing.experts = e.model.num_experts;
+  const bool all = e.source.yields == Source::Yields::scores && router.scope == Router::Scope::batch;  // such a router settles the tokens of all ranks
+  compress(*e.compressed, layer, all ? 0 : begin, all ? routing.ranks() : end, routing);
+}
+
 /// Seconds in which every rank has read from its host what it restores.
 double restoring_seconds(const Migration& m, Bytes expert_bytes, const Changes& changes) {
   std::vector<std::int64_t> experts;
@@ -97,14 +110,15 @@ double restoring_seconds(const Migration& m, Bytes expert_bytes, const Changes& 
 
 }  // namespace
 
-void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) {
-  if (!e.compressed) return route(e.source, e.router, batch, layer, begin, end, routing, e.seed);
-  e.compressed->layer(layer);  // decided now, and by all threads: not within a part of the routing
-  routing.experts = e.compressed->columns();
-  route(e.source, e.router, batch, layer, begin, end, routing, e.seed);
-  routing.experts = e.model.num_experts;
-  const bool all = e.source.yields == Source::Yields::scores && e.router.scope == Router::Scope::batch;  // such a router settles the tokens of all ranks
-  compress(*e.compressed, layer, all ? 0 : begin, all ? routing.ranks() : end, routing);
+void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) { route_by(e, e.router, batch, layer, begin, end, routing); }
+
+Routing choose_again(const Experiment& e, int batch, int layer, const Placement& placement) {
+  std::vector<std::int64_t> replicas;
+  for (const std::vector<Slot>& slots : placement.slots_of_expert) replicas.push_back(static_cast<std::int64_t>(slots.size()));
+  const Router router = next_best(e.router, e.capacity, std::move(replicas));
+  Routing routing = make_routing(e.source, e.model.num_experts, e.model.top_k, router, e.capacity.order == Capacity::Order::priority);
+  route_by(e, router, batch, layer, 0, e.topology.ranks(), routing);
+  return routing;
 }
 
 LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail, const Era& era) {
@@ -265,6 +279,7 @@ Plan Run::plan(int batch, std::size_t layer, Routing routing) {
     if (begins) decide(batch);
     if (e.rebalance.statistics != Statistics::fit) remember(layer, kept_copies(e, routing, choices), tokens());
   }
+  if (chooses_again(e)) routing = choose_again(e, batch, e.layers[layer], of_layer.now), choices = count_choices(routing);
   if (era_.survivors) return plan_of(e, era_, e.layers[layer], rehomed(routing, *era_.survivors, e.changes.tokens), of_layer.now);
   Plan plan = make_plan(e.layers[layer], std::move(routing), std::move(choices), e.capacity, of_layer.now, e.replica, e.topology);
   settle_shared_expert(plan, e.shared_expert, e.topology);
@@ -278,7 +293,12 @@ LayerRun Run::play(int batch, std::size_t layer, Routing routing, Timeline::Deta
   InForce& of_layer = placements_[layer];
   Relocation& what = relocations_[layer];
   what.paid = of_layer.before.slots() > 0;
-  const double unmoved_s = what.paid ? simulated_seconds(e, era_, plan_of(e, era_, e.layers[layer], planned.routing, of_layer.before)) : 0;
+  double unmoved_s = 0;
+  if (what.paid) {
+    Routing unmoved = chooses_again(e) ? choose_again(e, batch, e.layers[layer], of_layer.before) : planned.routing;
+    if (chooses_again(e) && era_.survivors) unmoved = rehomed(unmoved, *era_.survivors, e.changes.tokens);
+    unmoved_s = simulated_seconds(e, era_, plan_of(e, era_, e.layers[layer], std::move(unmoved), of_layer.before));
+  }
   LayerRun run = run_plan(e, std::move(planned), detail, era_);
   run.batch = batch;
   if (what.paid) what.paid_s = of_layer.paid_s, what.gained_s = unmoved_s - run.timeline.end.seconds();
@@ -316,7 +336,7 @@ void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(
   Routing routing;
   for (int batch = e.eval.first; batch < e.eval.last; ++batch)
     for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      if (routing.expert.empty() || e.era(batch).survivors) routing = e.routing();
+      if (routing.expert.empty() || e.era(batch).survivors || chooses_again(e)) routing = e.routing();
       route_layer(e, batch, e.layers[l], 0, e.topology.ranks(), routing);
       LayerRun one = runs.play(batch, l, std::move(routing), detail);
       if (!each(one)) return;

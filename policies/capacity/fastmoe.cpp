@@ -15,7 +15,7 @@ Capacity fastmoe(Params& p, const Shape* shape) {
   read_overflow(capacity, p);
   if (!p.usable()) return capacity;
   check_order(capacity, p, shape);
-  if (gate != "gshard" && capacity.overflow == Capacity::Overflow::other_replica) p.error("overflow", "a capacity over all ranks says nothing about replicas");
+  if (gate != "gshard" && capacity.by_replica()) p.error("overflow", "a capacity over all ranks says nothing about replicas");
   if (gate != "gshard" && capacity.dense) p.error("overflow", "of a capacity over all ranks no rank has a share to send");
   if (!p.usable()) return capacity;
   capacity.order = Capacity::Order::position;

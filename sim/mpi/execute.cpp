@@ -61,8 +61,9 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
     for (std::int64_t& count : choice_counts) count /= routing.top_k;
     world.all_gather(std::span(routing.priority), choice_counts);
   }
-  const std::vector<float> weights = options.backward ? routing.weight : std::vector<float>();
+  std::vector<float> weights = options.backward ? routing.weight : std::vector<float>();
   const Plan plan = run.plan(e.eval.first, index, std::move(routing));
+  if (options.backward && e.capacity.chooses_again() && e.capacity.by_replica()) weights = choose_again(e, e.eval.first, layer, plan.placement).weight;
 
   LayerExecution done;
   done.layer = layer;

@@ -30,7 +30,7 @@ LayerRun play(const Experiment& e) {
 TEST(RouterParts, AllRoutersAndCapacitiesWorkInASimulation) {
   const std::vector<std::string> routers = {"topk", "topk: {jitter: 0.1, noise: 0.1}", "grouped_topk: {groups: 4, groups_kept: 2, masked: zero}", "noisy_topk", "gshard: {second: mesh}", "gshard: {second: fastmoe}", "sinkhorn", "hash", "top_p",
                                             "moge: {groups: 2}", "quantile", "phimoe", "mixture_of_depths", "early_exit: {rate: 0.1}", "expert_choice", "zero_experts: {zero: 2, identity: 2}"};
-  const std::vector<std::string> capacities = {"dropless", "megatron: {factor: 0.8}", "megatron: {factor: 0.8, overflow: next_best}", "megatron: {factor: 0.8, overflow: other_replica}", "megatron: {factor: 0.8, overflow: pad}",
+  const std::vector<std::string> capacities = {"dropless", "megatron: {factor: 0.8}", "megatron: {factor: 0.8, overflow: next_best}", "megatron: {factor: 0.8, overflow: other_replica}", "megatron: {factor: 0.8, overflow: other_replica_or_next_best}", "megatron: {factor: 0.8, overflow: pad}",
                                                "megatron: {factor: 0.8, overflow: none}", "deepspeed: {factor: 0.8}", "tutel: {factor: 0.8}", "fastmoe: {factor: 0.8, gate: switch}", "megablocks",
                                                "megablocks: {form: moe, factor: 0.8}", "mesh_tf: {factor: 0.8, group: 32}", "flaxformer: {factor: 0.8, group: 48}", "vmoe: {factor: 0.8, order: priority}", "maxtext: {factor: 0.8}", "nllb"};
   for (std::size_t i = 0; i < routers.size() * capacities.size(); i += 5) {

@@ -176,6 +176,28 @@ TEST(Run, PlacementsSeeTheChoicesThatReplicasTakeOver) {
   EXPECT_EQ(spy.seen->front().loads(0), loads_of(dropless, 0, 0));
 }
 
+TEST(Run, WhatFitsNoReplicaGoesToTheNextBestExpertWithRoom) {
+  const std::string common = "layers: [0]\nplacement: {eplb: {slots: 16}}\n";
+  const auto first = [&](const std::string& overflow) { return std::move(play(experiment(common + "capacity: {megatron: {factor: 0.6, overflow: " + overflow + "}}\n")).front().plan); };
+  const Plan again = first("other_replica_or_next_best"), drops = first("other_replica"), one_each = first("next_best");
+  ASSERT_EQ(again.placement.expert_of_slot, drops.placement.expert_of_slot);
+  ASSERT_GT(drops.drops.choices, 0);
+  EXPECT_EQ(again.drops.choices, 0);
+  std::int64_t others = 0, of_one_each = 0;
+  for (std::size_t i = 0; i < again.slot.size(); ++i) {
+    if (drops.slot[i] >= 0) {
+      EXPECT_EQ(again.routing.expert[i], drops.routing.expert[i]) << "choice " << i << " has room";
+    }
+    others += again.routing.expert[i] != kNoExpert && again.routing.expert[i] != drops.routing.expert[i];
+    of_one_each += one_each.routing.expert[i] != drops.routing.expert[i];
+  }
+  EXPECT_GT(others, drops.drops.choices * 9 / 10) << "there is room for all";
+  EXPECT_LT(others, of_one_each) << "replicas have taken some";
+  const std::int64_t room = drops.limits(0, 0) / static_cast<std::int64_t>(drops.placement.slots_of_expert[0].size());
+  for (const std::int64_t copies : again.copies.cells) EXPECT_LE(copies, room);
+  EXPECT_EQ(*std::ranges::max_element(again.copies.cells), room);
+}
+
 TEST(Run, ADecisionKeepsItsTimeItsThresholdAndItsLayers) {
   Experiment e = experiment("batches: 5\nrebalance: {statistics: lagged, every: 2, layers_per_batch: 1}\n");
   const Spy spy;

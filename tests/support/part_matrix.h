@@ -36,14 +36,16 @@ inline std::string refusal(const Combination& c) {
   if (c.router.part == "grouped_topk" && c.router["group_score"] == "share" && !divides(c.router["groups_kept"])) return "kept groups do not divide top_k";
   if (c.router.part == "quantile" && (c.router["jitter"] != "0" || c.router["noise"] != "0")) return "quantile balancing has no noise";
   const std::string group = c.capacity["group"];
-  if (c.capacity["overflow"] == "other_replica" && !group.empty() && group != "0") return "replicas of an expert hold for a source rank";
-  if (c.capacity["overflow"] == "other_replica" && c.capacity.part == "fastmoe" && c.capacity["gate"] != "gshard") return "a capacity over all ranks says nothing about replicas";
+  const std::string overflow = c.capacity["overflow"];
+  const bool by_replica = overflow == "other_replica" || overflow == "other_replica_or_next_best";
+  if (by_replica && !group.empty() && group != "0") return "replicas of an expert hold for a source rank";
+  if (by_replica && c.capacity.part == "fastmoe" && c.capacity["gate"] != "gshard") return "a capacity over all ranks says nothing about replicas";
   if (c.capacity["overflow"] == "dense" && c.capacity.part == "fastmoe" && c.capacity["gate"] != "gshard") return "of a capacity over all ranks no rank has a share to send";
   if (c.capacity["overflow"] == "dense" && (c.exchange.part == "hierarchical" || c.exchange.part == "allgather_reducescatter" || c.exchange.part == "one_sided_nvlink" || c.exchange["dedup"] == "rank"))
     return "take an exchange that sends every copy by itself";
   if (c.capacity.part == "megablocks" && c.capacity["form"] == "dmoe" && c.capacity.given.contains("arithmetic")) return "`dmoe` has no capacity";
   // Choices that are taken back after they have filled a place do not follow from scores and choices.
-  if (c.capacity["overflow"] == "next_best" && c.router.part == "gshard" && c.router["second"] == "fastmoe") return "needs a router whose weights follow from a token's scores and choices alone";
+  if ((overflow == "next_best" || overflow == "other_replica_or_next_best") && c.router.part == "gshard" && c.router["second"] == "fastmoe") return "needs a router whose weights follow from a token's scores and choices alone";
   if (c.exchange.part == "one_sided_nvlink" && c.nodes > 1) return "all ranks must share one scale-up domain";
   return "";
 }

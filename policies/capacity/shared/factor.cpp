@@ -55,11 +55,12 @@ Factor read_factor(Params& p, std::string_view help, const std::vector<std::stri
 
 void read_overflow(Capacity& capacity, Params& p) {
   const std::string name = p.choice("overflow",
-                                    "what becomes of a choice that does not fit: it is dropped; its token's next best expert with room takes it; another replica of its expert does; it is dropped, and experts "
+                                    "what becomes of a choice that does not fit: it is dropped; its token's next best expert with room takes it; another replica of its expert does, and else it is dropped, or the next best expert takes it; it is dropped, and experts "
                                     "with fewer compute empty rows up to their capacity (pad); so, and each rank sends empty rows up to its share of the capacity (dense); or it is kept all the same",
-                                    {"drop", "next_best", "other_replica", "pad", "dense", "none"}, "drop");
+                                    {"drop", "next_best", "other_replica", "other_replica_or_next_best", "pad", "dense", "none"}, "drop");
   capacity.overflow = name == "next_best"       ? Capacity::Overflow::next_best
                       : name == "other_replica" ? Capacity::Overflow::other_replica
+                      : name == "other_replica_or_next_best" ? Capacity::Overflow::other_replica_or_next_best
                       : name == "none"          ? Capacity::Overflow::none
                                                 : Capacity::Overflow::drop;
   capacity.dense = name == "dense";
@@ -70,14 +71,15 @@ void check_order(const Capacity& capacity, Params& p, const Shape* shape) {
   const bool by_weight = capacity.order == Capacity::Order::probability || capacity.order == Capacity::Order::priority;
   if (by_weight && shape && shape->source_has_choices && !shape->source_has_weights)
     p.error("order", "the source has no weights to order choices by; give `order: position` or a source with weights");
-  if (capacity.overflow == Capacity::Overflow::next_best && shape && shape->source_has_choices)
+  const bool other_expert = capacity.overflow == Capacity::Overflow::next_best || capacity.overflow == Capacity::Overflow::other_replica_or_next_best;
+  if (other_expert && shape && shape->source_has_choices)
     p.error("overflow", "the source brings ready choices and no scores: there is no next best expert");
 }
 
 void check_group(Capacity& capacity, Params& p) {
   if (capacity.group <= 0) return;
   capacity.scope = Capacity::Scope::group;
-  if (capacity.overflow == Capacity::Overflow::other_replica) p.error("overflow", "replicas of an expert hold for a source rank: take `group: 0`");
+  if (capacity.by_replica()) p.error("overflow", "replicas of an expert hold for a source rank: take `group: 0`");
 }
 
 }  // namespace epsim
