@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -17,6 +18,7 @@
 #include "cli/play_all.h"
 #include "cli/saved_settings.h"
 #include "cli/spec.h"
+#include "workloads/import/load_dump.h"
 
 namespace epsim {
 namespace {
@@ -36,6 +38,7 @@ struct Option {
   double weights_bytes = 0;           ///< of the fullest rank, all MoE layers
   double memory_bytes = 0;            ///< with the activations of one layer
   double drop_rate = 0, layer_gap = 0;
+  std::vector<double> token_samples_s = {};  ///< `token_s` of each batch
   std::string bottleneck = {};
   bool on_front = false;
 };
@@ -45,7 +48,7 @@ struct Made {
   std::string_view override_begins, typed_as;
   const std::string Options::*text;  ///< null: a number
 };
-constexpr Made kMade[] = {{"model=", "MODEL", &Options::model}, {"source=", "TRACE", &Options::trace}, {"source.tokens_per_rank=", "--tokens-per-rank", nullptr}, {"batches=", "--batches", nullptr}, {"capacity=", "--capacity", nullptr}};
+constexpr Made kMade[] = {{"model=", "MODEL", &Options::model}, {"source=", "TRACE", &Options::trace}, {"source.tokens_per_rank=", "--tokens-per-rank", nullptr}, {"layers=", "TRACE", &Options::trace}, {"batches=", "--batches", nullptr}, {"capacity=", "--capacity", nullptr}};
 
 /// Why a `--set` cannot be, or nothing: what advise makes or searches itself would be labelled with one value and played with another.
 std::string refusal(const std::string& assignment) {
@@ -106,6 +109,7 @@ class Trials {
     if (!folder.empty() && !std::filesystem::is_directory(folder)) problems.add(place("--out", o_.out), fmt::format("there is no folder {}", folder.string()));
     Experiment all;
     try {
+      if (o_.trace.ends_with(".json") && !repeats()) layers_ = read_load_dump(read_text(o_.trace)).layers;  // all that can be played
       all = experiment({});
     } catch (const InputError& error) {
       problems.add(error);
@@ -125,7 +129,9 @@ class Trials {
     moe_layers_ = static_cast<int>(all.model.moe_layers.size());
     experts_ = all.model.num_experts, ranks_ = all.topology.ranks();
     ranks_per_node_ = all.topology.nodes() > 0 ? ranks_ / all.topology.nodes() : ranks_;
+    if (all.layers.size() < all.model.moe_layers.size()) there_ = all.layers;
     const std::size_t there = all.layers.size(), n = std::min(there, static_cast<std::size_t>(o_.layers));
+    layers_.clear();
     for (std::size_t i = 0; i < n; ++i) layers_.push_back(all.layers[(2 * i + 1) * there / (2 * n)]);
     sizes_ = {ranks_};
     if (has_nodes())
@@ -138,8 +144,9 @@ class Trials {
   std::string file_of(const Option& option) const {
     Setting settings = experiment(option).resolved;
     std::erase_if(settings.entries, [](const Setting::Entry& e) { return e.key == "layers"; });
+    if (!there_.empty()) settings.entries.push_back({"layers", {}, parse_yaml(std::make_shared<const SourceText>(SourceText{"layers", fmt::format("[{}]", fmt::join(there_, ", "))}))});
     const std::string folder = std::filesystem::path(o_.out).parent_path().string();
-    return fmt::format("# Recommended by epsim advise: {}.\n# Of {} choices tried. All MoE layers are here; `--set layers={}` plays those that it was chosen by.\n", about(), played.size(), fmt::join(layers_, ",")) +
+    return fmt::format("# Recommended by epsim advise: {}.\n# Of {} choices tried. All MoE layers {}are here; `--set layers={}` plays those that it was chosen by.\n", about(), played.size(), there_.empty() ? "" : "that the trace has ", fmt::join(layers_, ",")) +
            saved_settings(std::move(settings), folder.empty() ? "." : folder, catalogs_);
   }
 
@@ -160,7 +167,10 @@ class Trials {
       const ComparedPoint p = compared_point({}, {std::move(runs[i])});
       const double all = moe_layers_ / static_cast<double>(experiments[i].layers.size());
       Option& option = fresh[i];
-      option.token_s = p.total_s * all * static_cast<double>(experiments[i].topology.ranks()) / static_cast<double>(std::max<std::int64_t>(1, experiments[i].source.tokens()));
+      const double of_token = all * static_cast<double>(experiments[i].topology.ranks()) / static_cast<double>(std::max<std::int64_t>(1, experiments[i].source.tokens()));
+      option.token_s = p.total_s * of_token;
+      option.token_samples_s.clear();  // an option begins as a copy of another
+      for (const double s : p.samples_s) option.token_samples_s.push_back(s * of_token);
       option.weights_bytes = p.max_rank_weights_bytes * all;
       option.memory_bytes = option.weights_bytes + p.max_rank_activations_bytes;
       option.drop_rate = p.drop_rate();
@@ -179,11 +189,16 @@ class Trials {
   const std::vector<std::int64_t>& sizes() const { return sizes_; }
   int experts() const { return experts_; }
   double memory_bytes() const { return memory_bytes_; }
+  int judged_batches() const { return played.empty() ? 0 : static_cast<int>(played.front().token_samples_s.size()); }
   std::string about() const {
     return fmt::format("{} on {} ranks of {}: {} of {} MoE layers played, placements made from the first half of {} batches and judged on the second", name_, ranks_, machine_, layers_.size(), moe_layers_, o_.batches);
   }
 
  private:
+  /// True where the layers of recorded counts are used again for others.
+  bool repeats() const {
+    return std::any_of(o_.set.begin(), o_.set.end(), [](const std::string& set) { return set.starts_with("source.repeat=") && set != "source.repeat=false"; });
+  }
   static std::string key(const Option& o) { return fmt::format("{}|{}|{}|{}|{}", o.ranks, o.placement, o.replica, o.exchange, o.capacity); }
   /// True where the cluster says how many nodes it has: then there can be fewer.
   bool has_nodes() const {
@@ -226,6 +241,7 @@ class Trials {
   std::int64_t tokens_per_rank_;  // the same for every EP size, or times could not be compared; 0: all of a trace
   std::string name_, machine_;
   std::vector<int> layers_;
+  std::vector<int> there_;  // all layers that counts are of, where these are fewer than the model's
   std::vector<std::int64_t> sizes_;
   std::set<std::string> asked_;
   int experts_ = 0, ranks_ = 0, ranks_per_node_ = 1, moe_layers_ = 1;
@@ -270,13 +286,31 @@ void search(Trials& trials, const Options& o, const Catalogs& catalogs) {
   }
 }
 
-/// Marks the options that take less memory than all quicker ones, by more than some activations; sorts by time.
+constexpr double kLess = 0.995;  ///< of another's memory, to be worth a mention
+
+/// Marks the options that take less memory than all quicker ones that drop no more, by more than some activations; sorts by time.
 void find_front(std::vector<Option>& options) {
   std::stable_sort(options.begin(), options.end(), [](const Option& a, const Option& b) { return a.token_s != b.token_s ? a.token_s < b.token_s : a.memory_bytes < b.memory_bytes; });
-  constexpr double kLess = 0.995;
+  for (auto option = options.begin(); option != options.end(); ++option)
+    option->on_front = std::none_of(options.begin(), option, [&](const Option& o) { return o.on_front && o.drop_rate <= option->drop_rate && option->memory_bytes >= kLess * o.memory_bytes; });
+}
+
+/// The quickest of those that fit and drop as little as can be had; null where none fits. A tighter capacity is always quicker, and what its drops cost a model no time says.
+const Option* recommended(const std::vector<Option>& options, double memory_bytes) {
+  constexpr double kAsLittle = 0.001;
   double least = std::numeric_limits<double>::infinity();
-  for (Option& option : options)
-    if (option.memory_bytes < kLess * least) option.on_front = true, least = option.memory_bytes;
+  for (const Option& o : options)
+    if (o.memory_bytes <= memory_bytes) least = std::min(least, o.drop_rate);
+  const auto first = std::find_if(options.begin(), options.end(), [&](const Option& o) { return o.memory_bytes <= memory_bytes && o.drop_rate <= least + kAsLittle; });
+  return first == options.end() ? nullptr : &*first;
+}
+
+/// How much longer an option takes than another.
+Difference longer(const Option& option, const Option& than) {
+  ComparedPoint a, b;
+  a.samples_s = option.token_samples_s, a.total_s = option.token_s;
+  b.samples_s = than.token_samples_s, b.total_s = than.token_s;
+  return difference(a, b);
 }
 
 std::string plain(const std::string& part) {
@@ -286,8 +320,29 @@ std::string plain(const std::string& part) {
   return text;
 }
 
+/// Says what is as quick for all that these batches tell: of it the leanest where it takes less memory, and the quickest with another placement otherwise.
+void print_equals(const Trials& trials, const Option& chosen) {
+  std::vector<const Option*> equals;
+  for (const Option& p : trials.played)
+    if (&p != &chosen && p.memory_bytes <= trials.memory_bytes() && p.drop_rate <= chosen.drop_rate)
+      if (const Difference d = longer(p, chosen); d.mean - d.half_width <= 0) equals.push_back(&p);
+  if (equals.empty()) return;
+  const Option* one = *std::min_element(equals.begin(), equals.end(), [](const Option* a, const Option* b) { return a->memory_bytes < b->memory_bytes; });
+  const bool leaner = one->memory_bytes < kLess * chosen.memory_bytes;
+  if (!leaner) {
+    const auto other = std::find_if(equals.begin(), equals.end(), [&](const Option* p) { return p->placement != chosen.placement; });
+    one = other == equals.end() ? nullptr : *other;
+  }
+  fmt::print("  {} other choices of {} are as quick within the 95 % interval of {} batches", equals.size(), trials.played.size(), trials.judged_batches());
+  if (!one) return fmt::print(", all with this placement.\n");
+  fmt::print("; {} is EP {} with {}, {} and {}", leaner ? fmt::format("the leanest, {} a rank,", format_bytes(one->memory_bytes)) : "the quickest with another placement", one->ranks, plain(one->placement), one->replica, plain(one->exchange));
+  const Difference d = longer(*one, chosen);
+  if (std::isfinite(d.half_width)) fmt::print(": {:+.1f} ±{:.1f} % time", 100 * d.mean, 100 * d.half_width);
+  fmt::print(".\n");
+}
+
 void print_text(const Trials& trials, const Option* chosen, const Option* plainest) {
-  fmt::print("{}\n\n  what no other choice beats in both time and memory (of {} that were tried)\n", trials.about(), trials.played.size());
+  fmt::print("{}\n\n  what no other choice beats in time, memory and drops (of {} that were tried)\n", trials.about(), trials.played.size());
   TextTable table({false, false, true, true, true, true, false, false, false, false, true});
   table.add({"EP", "slots", "placement", "replica", "exchange", "capacity", "time a token", "weights a rank", "dropped", "gap", "bottleneck"});
   for (const Option& p : trials.played)
@@ -303,15 +358,25 @@ void print_text(const Trials& trials, const Option* chosen, const Option* plaine
   if (!chosen->capacity.empty()) fmt::print("    capacity: {}\n", chosen->capacity);
   fmt::print("  because it is the quickest whose experts and activations fit a rank ({} of {}; attention and caches are not counted)", format_bytes(chosen->memory_bytes), format_bytes(trials.memory_bytes()));
   if (plainest && plainest->token_s > chosen->token_s) fmt::print(": {:.1f}% less time than contiguous experts over EP {} with {}", 100 * (1 - chosen->token_s / plainest->token_s), plainest->ranks, plain(plainest->exchange));
+  if (&trials.played.front() != chosen && trials.played.front().memory_bytes <= trials.memory_bytes()) {
+    const Option& quicker = trials.played.front();
+    fmt::print(". With capacity {} {:.1f}% less, by dropping {:.2f}% of choices instead of {:.2f}%", plain(quicker.capacity.empty() ? "dropless" : quicker.capacity), 100 * (1 - quicker.token_s / chosen->token_s), 100 * quicker.drop_rate, 100 * chosen->drop_rate);
+  }
   fmt::print(".\n  What limits it: {}.\n", chosen->bottleneck);
+  print_equals(trials, *chosen);
 }
 
 void print_json(const Trials& trials, const Option* chosen) {
   using Json = nlohmann::ordered_json;
   Json all = Json::array();
+  const auto against = [&](const Option& p, double Difference::*figure) {  // null where nothing is recommended, and an interval of one batch
+    const double value = chosen ? longer(p, *chosen).*figure + (figure == &Difference::mean) : std::numeric_limits<double>::infinity();
+    return std::isfinite(value) ? Json(value) : Json();
+  };
   for (const Option& p : trials.played)
     all.push_back({{"ranks", p.ranks}, {"slots", p.slots}, {"placement", p.placement}, {"replica", p.replica}, {"exchange", p.exchange}, {"capacity", p.capacity.empty() ? "dropless" : p.capacity},
                    {"token_s", p.token_s}, {"weights_bytes", p.weights_bytes}, {"memory_bytes", p.memory_bytes}, {"dropped_choice_rate", p.drop_rate}, {"layer_gap", p.layer_gap},
+                   {"relative_to_recommended", against(p, &Difference::mean)}, {"relative_to_recommended_half_width", against(p, &Difference::half_width)},
                    {"bottleneck", p.bottleneck}, {"on_front", p.on_front}, {"recommended", chosen == &p}});
   std::cout << Json{{"device_memory_bytes", trials.memory_bytes()}, {"options", all}}.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
 }
@@ -321,11 +386,9 @@ int advise_on(const Options& o, const Catalogs& catalogs) {
   trials.read();
   search(trials, o, catalogs);
   find_front(trials.played);
-  const Option *chosen = nullptr, *plainest = nullptr;
-  for (const Option& p : trials.played) {
-    if (!chosen && p.memory_bytes <= trials.memory_bytes()) chosen = &p;
-    if (!plainest && p.ranks == trials.sizes().front() && p.placement == with_slots("contiguous", trials.experts())) plainest = &p;
-  }
+  const Option *chosen = recommended(trials.played, trials.memory_bytes()), *plainest = nullptr;
+  for (const Option& p : trials.played)
+    if (!plainest && chosen && p.ranks == trials.sizes().front() && p.capacity == chosen->capacity && p.placement == with_slots("contiguous", trials.experts())) plainest = &p;
   if (!o.out.empty() && chosen) write_file(o.out, "--out", trials.file_of(*chosen));
   o.format == "json" ? print_json(trials, chosen) : print_text(trials, chosen, plainest);
   if (o.out.empty() || chosen) return kOk;

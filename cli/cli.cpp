@@ -1,4 +1,5 @@
 #include "cli/cli.h"
+#include "cli/spec.h"
 
 #include <dnnl_version.h>
 #include <google/protobuf/stubs/common.h>
@@ -71,7 +72,10 @@ void print_notes(const Experiment& experiment) {
 }
 
 void print_problems(const InputError& error) {
-  for (const Diagnostic& d : error.problems()) fmt::print(stderr, "{}\n", render(d));
+  for (Diagnostic d : error.problems()) {
+    d.at = as_typed(d.at);
+    fmt::print(stderr, "{}\n", render(d));
+  }
   if (error.problems().size() > 1) fmt::print(stderr, "{} problems; nothing was run\n", error.problems().size());
 }
 

@@ -11,6 +11,7 @@
 #include "analysis/compare.h"
 #include "cli/cli.h"
 #include "cli/play_all.h"
+#include "cli/spec.h"
 #include "cli/output.h"
 
 namespace epsim {
@@ -41,7 +42,9 @@ std::vector<Limit> read_limits(const std::vector<std::string>& texts) {
     const std::optional<double> most = equals < text.size() ? parse_number(text.substr(equals + 1)) : std::nullopt;
     if (std::find(names.begin(), names.end(), field) == names.end())
       problems.add({source, 1, 1}, fmt::format("there is no figure `{}`{}", field, suggest(field, names)));
-    else if (field == "bottleneck" || !most)
+    else if (field == "bottleneck")
+      problems.add({source, 1, 1}, "`bottleneck` is words: take a figure that is a number, such as rank_load_max_over_mean=1.3");
+    else if (!most)
       problems.add({source, 1, static_cast<int>(equals) + 2}, "expected field=number, such as rank_load_max_over_mean=1.3");
     else
       limits.push_back({field, *most});
@@ -124,6 +127,7 @@ std::vector<Experiment> read_points(const Options& options, const std::vector<Ax
       for (Diagnostic problem : error.problems()) {
         const bool typed_as_set = problem.at.source && problem.at.source->name == "--set" && std::find(overrides.begin(), varied, problem.at.source->text) != varied;
         const bool of_axis = problem.at.source && problem.at.source->name == "--set" && !typed_as_set;
+        if (of_axis && problem.message.starts_with("expected the name of a part") && problem.at.source->text.find("=[") != std::string::npos) problem.message += "; give several with commas between them, without brackets around all";
         if (of_axis) problem.at.source = std::make_shared<SourceText>(SourceText{"--over", problem.at.source->text});
         // What is wrong with an axis's key is wrong at each of its values: the message alone tells problems apart there.
         if (said.insert(of_axis ? problem.message : render(problem)).second) problems.push_back(problem);
@@ -205,8 +209,7 @@ void verb::compare(CLI::App& app, const Catalogs& catalogs, int& result) {
   sub->add_option("FILE", options->file, "experiment file (YAML)")->required();
   sub->add_option("--over", options->over, "a setting and the values to compare; give it again for a grid")->required()->allow_extra_args(false)->type_name("KEY=A,B,...");
   sub->add_option("--set", options->set, "override a setting at every point")->allow_extra_args(false)->type_name("KEY=VALUE");
-  sub->add_option_function<std::string>("--fit", [options](const std::string& range) { options->set.push_back("fit='" + range + "'"); }, "batches that placements are made from, such as 0:50%; short for --set fit=")->type_name("A:B");
-  sub->add_option_function<std::string>("--eval", [options](const std::string& range) { options->set.push_back("eval='" + range + "'"); }, "batches that are played, such as 50%:100%; short for --set eval=")->type_name("A:B");
+  add_batch_ranges(*sub, {options, &options->set});
   sub->add_option("--seeds", options->seeds, "play every point with this many seeds, from the experiment's own; samples are paired by seed and batch")->check(CLI::Range(1, 10'000))->capture_default_str();
   sub->add_option("--fail-above", options->fail_above, "exit with status 1 where this figure of compare.csv is above a number at any point, such as rank_load_max_over_mean=1.3")->allow_extra_args(false)->type_name("FIGURE=NUMBER");
   sub->add_option("--out", options->out, "write compare.csv, compare.json and compare.svg here")->type_name("DIR")->check(names_a_folder);

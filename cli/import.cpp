@@ -40,10 +40,8 @@ std::string to_ours(const Recording& recording, const Options& o) {
     if (!o.out.ends_with(".json")) throw InputError(typed("--out", o.out), "choices of tokens become an .npz or a .pb (for `source: trace`), or a .json of counts: give a name that ends so");
     return to_loads(recording);
   }
-  if (const auto* traffic = std::get_if<RecordedTraffic>(&recording.data)) {
+  if (std::holds_alternative<RecordedTraffic>(recording.data)) {
     ending(".csv");
-    const auto count = static_cast<std::int64_t>(traffic->exchanges.size());
-    if (o.exchange >= count) throw InputError(typed("--exchange", std::to_string(o.exchange)), fmt::format("there are {} exchanges, counted from 0", count));
     return to_matrix_csv(recording, o.exchange < 0 ? std::nullopt : std::optional(o.exchange));
   }
   ending(".json");
@@ -83,6 +81,8 @@ void run_import(const Options& o) {
   forbid(o.drop_bad_tokens && !choices, "--drop-bad-tokens", "", "only a recording of choices has tokens to leave out");
   problems.check();
   const ImportReport report = settle(recording, {files.front()}, {model ? &*model : nullptr, o.skip, o.drop_bad_tokens});
+  if (const auto* bytes = std::get_if<RecordedTraffic>(&recording.data); bytes && o.exchange >= static_cast<std::int64_t>(bytes->exchanges.size()))
+    throw InputError(typed("--exchange", std::to_string(o.exchange)), fmt::format("there are {} exchanges, counted from 0", bytes->exchanges.size()));
   if (!o.out.empty()) write_file(o.out, "--out", to_ours(recording, o));
   for (const std::string& fact : report.facts) std::cout << fact << "\n";
   for (const std::string& warning : report.warnings) std::cout << "warning: " << warning << "\n";

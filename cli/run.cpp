@@ -15,6 +15,7 @@
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "cli/saved_settings.h"
+#include "cli/spec.h"
 
 namespace epsim {
 namespace {
@@ -109,6 +110,7 @@ void verb::run(CLI::App& app, const Catalogs& catalogs, int& result) {
   auto options = std::make_shared<Options>();
   sub->add_option("file", options->file, "Experiment file (YAML)")->required();
   sub->add_option("--set", options->set, "Override a setting: key=value, such as placement=eplb or placement.slots=320 (repeatable)");
+  add_batch_ranges(*sub, {options, &options->set});
   CLI::Option* out = sub->add_option("--out", options->out, "Folder for metrics.json, metrics.csv, matrices.npz, trace.pftrace and summary.txt")->check(names_a_folder);
   sub->add_option("--format", options->format, "What to print: text, json or csv")->check(CLI::IsMember({"text", "json", "csv"}));
   sub->add_option("--trace-layers", options->trace_layers, "Layers to write to the trace")->check(CLI::Range(0, 100'000))->needs(out);

@@ -333,6 +333,12 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
                                    : "`rebalance` lets a decision change some of them: leave out `threshold` and `layers_per_batch`"));
     problems.check();
   }
+  if (const int seen = e.fit.count() + e.eval.count(); e.rebalance.statistics == Rebalance::Statistics::lagged && e.rebalance.lag >= seen) {
+    problems.add(settings.find("rebalance")->find("lag")->at, fmt::format("`lag: {}` would have no effect: {} batches are shown and played, and the last of them may look back {}", e.rebalance.lag, seen, seen - 1));
+    problems.check();
+  }
+  if (const int first = std::max(e.fit.first, e.eval.first), last = std::min(e.fit.last, e.eval.last); e.rebalance.statistics == Rebalance::Statistics::fit && first < last)
+    e.notes.push_back(fmt::format("{} both in `fit` and in `eval`: placements are judged by tokens that they were made from", last - first == 1 ? fmt::format("batch {} is", first) : fmt::format("batches {} to {} are", first, last - 1)));
   if (exact && e.fit.count() > 0 && !e.compressed) e.notes.push_back("`fit` is not used: exact statistics place each batch from itself");
   if (e.router.may_choose_fewer && e.placement.sees == PlacementPolicy::Sees::tokens) {
     if (!e.placement.or_less) problems.add(settings.find("placement")->at, "this placement is made from the choices of single tokens, and takes as many of each: with this router a token may choose fewer experts");

@@ -34,39 +34,57 @@ Outcome advise(const Workspace& space, const std::string& model, const std::stri
   return run_program(arguments, environment);
 }
 
-TEST(Advise, ListsAFrontAndRecommendsTheQuickestOnItThatFits) {
+TEST(Advise, ListsAFrontAndRecommendsTheQuickestOnItThatFitsAndDropsLeast) {
   const Workspace space("epsim_advise");
   const Outcome run = advise(space, "mixtral-8x7b", kCluster, {"--tokens-per-rank", "32", "--capacity", "{megatron: {factor: 1, order: position}}", "--capacity", "dropless", "--format", "json"});
   ASSERT_EQ(run.status, 0) << run.err;
   const Json out = Json::parse(run.out);
   const Json& options = out.at("options");
   const auto number = [](const Json& o, const char* key) { return o.at(key).get<double>(); };
-  int recommended = 0, on_front = 0;
+  double least_dropped = 1;
+  for (const Json& o : options)
+    if (number(o, "memory_bytes") <= number(out, "device_memory_bytes")) least_dropped = std::min(least_dropped, number(o, "dropped_choice_rate"));
+  int recommended = 0, on_front = 0, drops = 0;
   std::set<int> sizes;
   for (const Json& o : options) {
     sizes.insert(o.at("ranks").get<int>());
-    bool beaten = false;
-    for (const Json& other : options) {
-      const bool no_worse = number(other, "token_s") <= number(o, "token_s") && number(other, "memory_bytes") <= number(o, "memory_bytes");
-      beaten |= no_worse && (number(other, "token_s") < number(o, "token_s") || number(other, "memory_bytes") < number(o, "memory_bytes"));
-    }
-    if (o.at("on_front").get<bool>()) EXPECT_FALSE(beaten) << o;
-    if (!beaten && !o.at("on_front").get<bool>())
-      EXPECT_TRUE(std::ranges::any_of(options, [&](const Json& f) { return f.at("on_front").get<bool>() && number(f, "token_s") <= number(o, "token_s") && 0.995 * number(f, "memory_bytes") <= number(o, "memory_bytes"); })) << o;
-    if (o.at("on_front").get<bool>())
-      for (const Json& other : options)
-        if (other.at("on_front").get<bool>() && number(other, "token_s") < number(o, "token_s")) EXPECT_LT(number(o, "memory_bytes"), 0.995 * number(other, "memory_bytes")) << "a few activations are no reason to be slower";
-    on_front += o.at("on_front").get<bool>();
+    const bool front = o.at("on_front").get<bool>(), better = std::ranges::any_of(options, [&](const Json& f) {
+      return f.at("on_front").get<bool>() && f != o && number(f, "token_s") <= number(o, "token_s") && 0.995 * number(f, "memory_bytes") <= number(o, "memory_bytes") && number(f, "dropped_choice_rate") <= number(o, "dropped_choice_rate");
+    });
+    EXPECT_NE(front, better) << o;
+    on_front += front, drops += number(o, "dropped_choice_rate") > 0;
+    EXPECT_TRUE(o.at("relative_to_recommended_half_width").is_null()) << "one batch is judged";
     if (!o.at("recommended").get<bool>()) continue;
     ++recommended;
-    EXPECT_TRUE(o.at("on_front").get<bool>());
+    EXPECT_TRUE(front);
+    EXPECT_EQ(number(o, "relative_to_recommended"), 1);
     EXPECT_LE(number(o, "memory_bytes"), number(out, "device_memory_bytes"));
-    for (const Json& other : options)
-      if (number(other, "memory_bytes") <= number(out, "device_memory_bytes")) EXPECT_LE(number(o, "token_s"), number(other, "token_s"));
+    EXPECT_LE(number(o, "dropped_choice_rate"), least_dropped + 0.001) << "the quickest of all drops most";
+    for (const Json& other : options) {
+      const bool could = number(other, "memory_bytes") <= number(out, "device_memory_bytes") && number(other, "dropped_choice_rate") <= number(o, "dropped_choice_rate");
+      EXPECT_TRUE(!could || number(o, "token_s") <= number(other, "token_s")) << other;
+    }
   }
+  EXPECT_GT(drops, 0);
   EXPECT_EQ(recommended, 1);
   EXPECT_GE(on_front, 1);
   EXPECT_EQ(sizes, (std::set<int>{2, 4}));
+}
+
+TEST(Advise, PlaysTheLayersThatCountsAreOf) {
+  const Workspace space("epsim_advise");
+  Json some = Json::parse(counts());
+  some["logical_count"].erase(some["logical_count"].begin() + 3, some["logical_count"].end());
+  some["layers"] = {3, 9, 17};
+  const std::string out = (space.root / "best.yaml").string();
+  const Outcome run = run_program({"advise", "mixtral-8x7b", space.write("some.json", some.dump()), kCluster, "--tokens-per-rank", "16", "--batches", "4", "--layers", "2", "--set", "network=ideal", "--out", out});
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("2 of 32 MoE layers played"));
+  EXPECT_THAT(run.out, HasSubstr("within the 95 % interval of 2 batches"));
+  EXPECT_THAT(testing::bytes_of(out), HasSubstr("\nlayers: [3, 9, 17]\n"));
+  EXPECT_EQ(run_program({"run", out}).status, 0);
+  some["layers"] = {3, 9, 32};
+  EXPECT_THAT(run_program({"advise", "mixtral-8x7b", space.write("some.json", some.dump()), kCluster, "--tokens-per-rank", "16"}).err, HasSubstr("TRACE:1:1: error: "));
 }
 
 TEST(Advise, SaysWhereNothingFits) {

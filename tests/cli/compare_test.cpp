@@ -56,6 +56,24 @@ TEST(CompareVerb, SaysOfThePointsOnlyWhatHoldsForAll) {
   EXPECT_EQ(first_line(compare("shared_expert.yaml", {"--set", "source.tokens_per_rank=16", "--over", "model=" + kExamples + "models/shared-1.json," + kExamples + "models/shared-2.json", "--over", "seed=1,2"})), "shared_expert: 8 ranks in 1 node of h200, 1 layer, means of 4 batches");
 }
 
+TEST(CompareVerb, PointsAtTheOptionThatWasTyped) {
+  const testing::Workspace space("epsim_compare");
+  const std::string file = space.write("x.yaml", "model: mixtral-8x7b\nlayers: [0]\ncluster: {single_switch: {ranks: 4, device: h800}}\nsource: {zipf: {tokens_per_rank: 8, exponent: 1}}\nnetwork: ideal\nexchange: direct\n");
+  const auto said = [&](const char* verb, std::vector<std::string> more) {
+    more.insert(more.begin(), {verb, file});
+    return testing::run_program(more).err;
+  };
+  for (const char* verb : {"run", "compare"}) {
+    std::vector<std::string> wrong = {"--fit", "0:90", "--eval", "3:x"};
+    if (std::string(verb) == "compare") wrong.insert(wrong.end(), {"--over", "seed=1,2"});
+    EXPECT_THAT(said(verb, wrong), ::testing::AllOf(HasSubstr("--fit:1:1: error: `0:90` is no range"), HasSubstr("--eval:1:1: error: `3:x` is no range"), HasSubstr("2 problems"))) << verb;
+  }
+  EXPECT_THAT(said("compare", {"--over", "placement=[contiguous,eplb]"}), HasSubstr("without brackets around all"));
+  EXPECT_THAT(said("compare", {"--over", "placement=contiguous,eplb", "--fail-above", "bottleneck=1"}), HasSubstr("--fail-above:1:1: error: `bottleneck` is words"));
+  EXPECT_THAT(said("run", {"--fit", "0:3", "--eval", "2:5"}), HasSubstr("note: batch 2 is both in `fit` and in `eval`"));
+  EXPECT_EQ(said("run", {"--fit", "0:3", "--eval", "3:5"}), "");
+}
+
 TEST(CompareVerb, SaysWhichPointsDoNotFit) {
   const testing::Workspace space("epsim_compare_verb");
   const std::string file = space.write("large.yaml", "model: deepseek-v3\nlayers: 3-60\ncluster: {single_switch: {ranks: 8, device: h800}}\nsource: {zipf: {tokens_per_rank: 1}}\nnetwork: ideal\n");

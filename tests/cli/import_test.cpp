@@ -89,6 +89,7 @@ TEST(ImportVerb, RefusesOptionsWithoutEffect) {
   EXPECT_THAT(run_program({"import", counts, "--drop-bad-tokens", "--exchange", "0"}).err, AllOf(HasSubstr("only a recording of choices has tokens"), HasSubstr("only a recording of exchanges has them")));
   EXPECT_THAT(run_program({"import", traffic, "--model", "mixtral-8x7b"}).err, HasSubstr("--model:1:1: error: bytes between ranks say nothing of a model"));
   EXPECT_EQ(run_program({"import", traffic}).status, 0);
+  EXPECT_THAT(run_program({"import", traffic, "--exchange", "1"}).err, HasSubstr("--exchange:1:1: error: there are 1 exchanges, counted from 0"));
   EXPECT_THAT(run_program({"import", counts, "--skip", "-1"}).err, HasSubstr("expected a whole number of at least 0, got `-1`"));
 }
 

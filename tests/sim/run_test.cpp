@@ -323,6 +323,8 @@ TEST(Rebalance, SaysThatExactStatisticsLeaveFitUnused) {
 
 TEST(Batches, ARefusalSaysWhichWouldBePlayed) {
   EXPECT_THAT(problems_of("fit: 50%:100%\n"), ElementsAre(AllOf(HasSubstr("7:6: without `eval` the batches behind `fit` are played, and it ends with the last of 8"), HasSubstr("`eval: 0:4`"))));
+  EXPECT_THAT(problems_of("batches: 4\nrebalance: {statistics: lagged, lag: 4}\n"), ElementsAre(HasSubstr("`lag: 4` would have no effect: 4 batches are shown and played, and the last of them may look back 3")));
+  EXPECT_THAT(problems_of("batches: 4\nfit: 0:1\nrebalance: {statistics: lagged, lag: 3}\n"), ElementsAre());
   EXPECT_THAT(problems_of("batches: 2\nfit: 0:2\n"), ElementsAre(AllOf(HasSubstr("`fit` takes all 2 batches"), HasSubstr("give `eval` as well, or more `batches`"))));
   EXPECT_THAT(problems_of("batches: 2\nfit: 0:2\neval: 3:4\n"), ElementsAre(HasSubstr("`3:4` is no range of batches"))) << "and nothing of `fit`, which is right";
 }
