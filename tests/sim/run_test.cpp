@@ -196,6 +196,25 @@ TEST(Run, WhatFitsNoReplicaGoesToTheNextBestExpertWithRoom) {
   const std::int64_t room = drops.limits(0, 0) / static_cast<std::int64_t>(drops.placement.slots_of_expert[0].size());
   for (const std::int64_t copies : again.copies.cells) EXPECT_LE(copies, room);
   EXPECT_EQ(*std::ranges::max_element(again.copies.cells), room);
+
+  // An expert with room at the end had room all along: no choice was made anew of one that its token wants less.
+  const Experiment e = experiment(common);
+  std::vector<float> scores(score_count(256, 8)), logits(256 * 8);
+  e.source.scores(again.layer, 0, 256, scores);
+  logits_of_scores(e.source.form, 256, 8, scores, logits);
+  std::int64_t wanted = 0;
+  for (std::int64_t t = 0; t < 256; ++t)
+    for (std::size_t i = static_cast<std::size_t>(t) * 2; i < static_cast<std::size_t>(t) * 2 + 2; ++i) {
+      if (again.routing.expert[i] == drops.routing.expert[i] || again.routing.expert[i] == kNoExpert) continue;
+      for (std::int64_t other = 0; other < 8; ++other) {
+        const bool chosen = other == again.routing.expert[i / 2 * 2] || other == again.routing.expert[i / 2 * 2 + 1];
+        const bool full = again.choices(t / 64, other) >= again.limits(t / 64, other);
+        const auto logit = [&](std::int64_t expert) { return logits[static_cast<std::size_t>(t * 8 + expert)]; };
+        EXPECT_TRUE(chosen || full || logit(other) <= logit(again.routing.expert[i])) << "token " << t << " wants expert " << other;
+        wanted += !chosen && !full && again.placement.slots_of_expert[static_cast<std::size_t>(other)].size() > 1;
+      }
+    }
+  EXPECT_GT(wanted, 0) << "replicated experts have room";
 }
 
 TEST(Run, ADecisionKeepsItsTimeItsThresholdAndItsLayers) {
