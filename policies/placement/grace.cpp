@@ -6,6 +6,7 @@
 #include "policies/placement/shared/affinity_groups.h"
 #include "policies/placement/shared/coactivation.h"
 #include "policies/placement/shared/homes.h"
+#include "policies/placement/shared/remote_rows.h"
 #include "policies/solve/assignment.h"
 #include "policies/solve/bottleneck_assignment.h"
 
@@ -50,13 +51,30 @@ std::vector<int> assign(const Matrix<std::int64_t>& tokens, bool bottleneck, int
   return least_cost_assignment(remote);
 }
 
+/// The experts of each rank and, behind them, those of others that the rank's own tokens choose most (ties: the lowest), up to `copies`.
+Placement with_copies(std::span<const Rank> rank, const Matrix<std::int64_t>& counts, int copies) {
+  std::vector<std::uint16_t> expert_of_slot;
+  std::vector<std::int32_t> first_slot = {0};
+  const int experts = static_cast<int>(rank.size());
+  for (const Rank r : ids<Rank>(counts.rows)) {
+    std::vector<std::uint16_t> others;
+    for (int e = 0; e < experts; ++e)
+      (rank[static_cast<std::size_t>(e)] == r ? expert_of_slot : others).push_back(static_cast<std::uint16_t>(e));
+    std::ranges::stable_sort(others, std::greater(), [&](std::uint16_t e) { return counts(r, e); });
+    others.resize(std::min(others.size(), static_cast<std::size_t>(copies)));
+    expert_of_slot.insert(expert_of_slot.end(), others.begin(), others.end());
+    first_slot.push_back(static_cast<std::int32_t>(expert_of_slot.size()));
+  }
+  return Placement::from_experts(std::move(expert_of_slot), std::move(first_slot), experts);
+}
+
 }  // namespace
 
-/// GRACE-MoE's grouping of co-activated experts, a group a rank, and GRACE+'s assignment of groups to ranks (as re-implemented in a fork of
-/// sgl-project/sglang): a token is sent once to a rank however many of its experts are there, so experts that are chosen together belong together. Without
-/// replicas. `assign: total` sends least tokens in all; `bottleneck` first makes the largest sum of tokens into or out of any rank least. GRACE+'s later moves
-/// between groups and its copies for single sources are not done.
-PlacementPolicy grace(Params& p, const Shape*) {
+/// GRACE-MoE's grouping of co-activated experts, a group a rank, and what GRACE+ does then (as re-implemented in a fork of sgl-project/sglang): a token is sent
+/// once to a rank however many of its experts are there, so experts that are chosen together belong together. `assign: total` sends least tokens in all;
+/// `bottleneck` first makes the largest sum of tokens into or out of any rank least. `changes` then moves experts and swaps pairs by the same aim, and `copies`
+/// gives each rank the experts of others that its own tokens choose most, for replica rules that keep tokens near. Each is off unless asked for: GRACE-MoE has neither.
+PlacementPolicy grace(Params& p, const Shape* shape) {
   PlacementPolicy policy;
   policy.summary = "GRACE: spectral groups of experts that tokens choose together, one group a rank, assigned to ranks by where the tokens are.";
   policy.sees = PlacementPolicy::Sees::tokens;
@@ -65,6 +83,10 @@ PlacementPolicy grace(Params& p, const Shape*) {
   const std::string assignment =
       p.choice("assign", "which rank a group goes to: by least remote tokens in `total`, by the least `bottleneck`, or `none`: group g to rank g",
                {"total", "bottleneck", "none"}, "total");
+  const std::int64_t changes = p.integer("changes", "moves of an expert to another rank and swaps of two, at most, that make the aim of `assign` less", 0, 0, 1'000'000);
+  const auto copies = static_cast<int>(p.integer("copies", "experts of other ranks that each rank holds as well: those that its own tokens choose most", 0, 0, shape ? std::max(0, shape->experts - 1) : 65'535));
+  if (changes > 0 && assignment == "none") p.error("changes", "`assign: none` has no aim: take `total` or `bottleneck`");
+  if (copies > 0 && shape && shape->ranks == 1) p.error("copies", "one rank holds all experts already");
   if (equal && p.has("ratio")) p.error("ratio", "`ratio` has no use where `equal_experts` is true");
   if (!p.usable()) return policy;
   policy.place = [=](const Problem& problem) {
@@ -81,7 +103,8 @@ PlacementPolicy grace(Params& p, const Shape*) {
         rank_of_group = assign(tokens_to_groups(problem, layer, group), assignment == "bottleneck", std::min(problem.experts, problem.ranks));
       std::vector<Rank> rank;
       for (const int g : group) rank.push_back(Rank(rank_of_group[static_cast<std::size_t>(g)]));
-      placements[layer] = place_experts(rank, problem.ranks);
+      if (changes > 0) rank = fewer_remote_rows(RemoteRows(problem, layer, std::move(rank)), assignment == "total" ? RemoteRows::Order::all : RemoteRows::Order::busiest, least, most, changes);
+      placements[layer] = copies > 0 ? with_copies(rank, problem.counts[layer], copies) : place_experts(rank, problem.ranks);
     });
     return placements;
   };

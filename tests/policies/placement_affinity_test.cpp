@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/rng.h"
+#include "policies/placement/shared/remote_rows.h"
 #include "tests/support/placed.h"
 
 namespace epsim {
@@ -193,6 +194,108 @@ TEST(Grace, LimitsTheSizesOfGroups) {
   EXPECT_THAT(sizes(", equal_experts: false, ratio: 1"), ElementsAre(2, 2, 2, 6));
   EXPECT_THAT(sizes(", equal_experts: false, ratio: 0.5"), ElementsAre(2, 2, 3, 5)) << "3 and 2 more";
   EXPECT_THAT(sizes(", equal_experts: false"), ElementsAre(2, 2, 4, 4)) << "3 and at least 1 more";
+}
+
+/// Tokens of two choices, drawn so that experts near each other are chosen together by the homes near them.
+Problem drawn_tokens(std::uint64_t seed, int experts, int ranks) {
+  Rng rng(seed, Stream::test);
+  std::vector<Token> tokens;
+  for (int t = 0; t < 40 * ranks; ++t) {
+    const int a = rng.below(2) == 0 ? t / 40 * experts / ranks : static_cast<int>(rng.below(static_cast<std::uint32_t>(experts)));
+    tokens.push_back({a, (a + 1 + static_cast<int>(rng.below(static_cast<std::uint32_t>(experts - 1) / 2 + 1))) % experts});
+  }
+  for (Token& t : tokens)
+    if (t[0] == t[1]) t[1] = (t[1] + 1) % experts;
+  return problem_of_tokens({tokens}, experts, ranks);
+}
+
+/// The rows between ranks, token by token: {into the busiest, out of the busiest, of the busiest pair, all}.
+std::vector<std::int64_t> rows_counted(const Problem& p, const std::vector<Rank>& rank) {
+  const Routing& r = *p.tokens[0][0];
+  Matrix<std::int64_t> rows(p.ranks, p.ranks);
+  for (const Rank home : ids<Rank>(p.ranks))
+    for (std::int64_t t = r.first_token[home]; t < r.first_token[home + 1]; ++t) {
+      std::set<std::int32_t> to;
+      for (std::int64_t i = t * r.top_k; i < (t + 1) * r.top_k; ++i) to.insert(rank[r.expert[static_cast<std::size_t>(i)]]);
+      for (const std::int32_t b : to) rows(home, b) += b != home;
+    }
+  std::vector<std::int64_t> in(static_cast<std::size_t>(p.ranks)), out(in);
+  std::int64_t pair = 0, all = 0;
+  for (std::int64_t a = 0; a < p.ranks; ++a)
+    for (std::int64_t b = 0; b < p.ranks; ++b) {
+      const std::int64_t n = rows(a, b);
+      out[static_cast<std::size_t>(a)] += n, in[static_cast<std::size_t>(b)] += n, all += n, pair = std::max(pair, n);
+    }
+  return {std::ranges::max(in), std::ranges::max(out), pair, all};
+}
+
+RemoteRows::Cost cost_counted(const Problem& p, const std::vector<Rank>& rank, RemoteRows::Order order) {
+  const std::vector<std::int64_t> n = rows_counted(p, rank);
+  return order == RemoteRows::Order::all ? RemoteRows::Cost{n[3], n[0], n[2]} : RemoteRows::Cost{std::max(n[0], n[1]), n[2], n[3]};
+}
+
+TEST(RemoteRows, AreKeptUpWhileExpertsMove) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const Problem p = drawn_tokens(seed, 9, 4);
+    std::vector<Rank> rank;
+    for (int e = 0; e < 9; ++e) rank.push_back(Rank(e % 4));
+    RemoteRows rows(p, 0, rank);
+    Rng rng(seed, Stream::test, 1);
+    for (int i = 0; i < 30; ++i) {
+      const auto e = static_cast<std::size_t>(rng.below(9));
+      const auto affinity = rows.affinity(static_cast<int>(e));
+      const std::int64_t before = rows_counted(p, rank)[3];
+      const Rank from = rank[e], to(static_cast<std::int32_t>(rng.below(4)));
+      rank[e] = to;
+      rows.move(static_cast<int>(e), to);
+      for (const RemoteRows::Order order : {RemoteRows::Order::all, RemoteRows::Order::busiest}) EXPECT_EQ(rows.cost(order), cost_counted(p, rank, order));
+      EXPECT_EQ(before - rows_counted(p, rank)[3], affinity[static_cast<std::size_t>(to)] - affinity[static_cast<std::size_t>(from)]);
+    }
+  }
+}
+
+TEST(Grace, ChangesUntilNoneMakesItsAimLess) {
+  int fewer = 0;
+  for (std::uint64_t seed = 0; seed < 30; ++seed)
+    for (const RemoteRows::Order order : {RemoteRows::Order::all, RemoteRows::Order::busiest}) {
+      const Problem p = drawn_tokens(seed, 8, 4);
+      const auto ranks_of = [&](const std::string& more) {
+        const Placement placed_by = placed("grace: {assign: " + std::string(order == RemoteRows::Order::all ? "total" : "bottleneck") + more + "}", p)[0];
+        std::vector<Rank> rank(8);
+        for (const Slot s : ids<Slot>(8)) rank[placed_by.expert_of_slot[s]] = placed_by.rank_of(s);
+        return rank;
+      };
+      const RemoteRows::Cost first = cost_counted(p, ranks_of(""), order), one = cost_counted(p, ranks_of(", changes: 1"), order);
+      std::vector<Rank> rank = ranks_of(", changes: 1000");
+      const RemoteRows::Cost last = cost_counted(p, rank, order);
+      EXPECT_LE(one, first);
+      EXPECT_LE(last, one);
+      fewer += last < first;
+      for (std::size_t a = 0; a < 8; ++a)
+        for (std::size_t b = 0; b < a; ++b) {
+          std::swap(rank[a], rank[b]);
+          const RemoteRows::Cost swapped = cost_counted(p, rank, order);
+          EXPECT_TRUE(order == RemoteRows::Order::all ? swapped.first >= last.first : last <= swapped) << seed << ": " << a << " and " << b;
+          std::swap(rank[a], rank[b]);
+        }
+      for (const Rank r : ids<Rank>(4)) EXPECT_EQ(std::ranges::count(rank, r), 2);
+    }
+  EXPECT_GT(fewer, 30);
+}
+
+TEST(Grace, CopiesWhatARanksOwnTokensChooseMost) {
+  const Problem p = drawn_tokens(3, 9, 3);
+  const Placement without = placed("grace", p)[0], with = placed("grace: {copies: 2}", p)[0];
+  for (const Rank r : ids<Rank>(3)) {
+    std::vector<int> own(without.expert_of_slot.begin() + without.first_slot[r], without.expert_of_slot.begin() + without.first_slot[r + 1]);
+    std::vector<int> all(with.expert_of_slot.begin() + with.first_slot[r], with.expert_of_slot.begin() + with.first_slot[r + 1]);
+    ASSERT_THAT(all, SizeIs(5));
+    EXPECT_TRUE(std::ranges::equal(own, std::span(all).first(3)));
+    std::int64_t least = std::min(p.counts[0](r, all[3]), p.counts[0](r, all[4]));
+    for (int e = 0; e < 9; ++e)
+      EXPECT_TRUE(std::ranges::find(all, e) != all.end() || least >= p.counts[0](r, e));
+  }
+  EXPECT_THAT(placed("grace: {copies: 8}", p)[0].expert_of_slot, SizeIs(27)) << "all experts everywhere, and none twice on a rank";
 }
 
 TEST(GraphPartition, KeepsCliquesTogetherAndOnTheirNodes) {

@@ -19,6 +19,8 @@ TEST(PlacementSettingsProperty, PoliciesAreLegalWhereTheyAct) {
                              "flexmoe: {v_inter: 1kB/s}",
                              "grace: {assign: bottleneck}",
                              "grace: {equal_experts: false, ratio: 0.5}",
+                             "grace: {changes: 8}",
+                             "grace: {assign: bottleneck, equal_experts: false, ratio: 0.5, changes: 8}",
                              "graph_partition: {balance: both}",
                              "exflow: {node_cost: 7/2}",
                              "vibe: {speeds: [1, 0.25, 0.5]}"};
