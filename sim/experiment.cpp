@@ -325,12 +325,13 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     problems.add(settings.find("capacity")->at, "`overflow: dense` fills buffers of one row for each place of an expert: take an exchange that sends every copy by itself: direct, pairwise, ring, spread_out or bruck with `dedup: none`, hierarchical_2d or low_latency");
     problems.check();
   }
-  const bool exact = e.rebalance.statistics == Rebalance::Statistics::exact;
-  if (e.placement.all_layers && (exact || e.rebalance.threshold > 0 || e.rebalance.layers_per_batch > 0)) {
+  const bool exact = e.rebalance.statistics == Rebalance::Statistics::exact, predicted = e.rebalance.statistics == Rebalance::Statistics::predicted;
+  if (e.placement.all_layers && (exact || predicted || e.rebalance.threshold > 0 || e.rebalance.layers_per_batch > 0)) {
     problems.add(settings.find("placement")->at,
                  fmt::format("this placement is made for all layers at once, and {}",
-                             exact ? "exact statistics show it one at a time: give `fit`, such as 0:50%, or `fit` and `rebalance.statistics`: window or lagged"
-                                   : "`rebalance` lets a decision change some of them: leave out `threshold` and `layers_per_batch`"));
+                             exact       ? "exact statistics show it one at a time: give `fit`, such as 0:50%, or `fit` and `rebalance.statistics`: window or lagged"
+                             : predicted ? "predicted statistics show it one at a time: give `rebalance.statistics`: window or lagged, or leave it to `fit`"
+                                         : "`rebalance` lets a decision change some of them: leave out `threshold` and `layers_per_batch`"));
     problems.check();
   }
   if (const int seen = e.fit.count() + e.eval.count(); e.rebalance.statistics == Rebalance::Statistics::lagged && e.rebalance.lag >= seen) {
@@ -339,6 +340,10 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   }
   if (const int first = std::max(e.fit.first, e.eval.first), last = std::min(e.fit.last, e.eval.last); e.rebalance.statistics == Rebalance::Statistics::fit && first < last)
     e.notes.push_back(fmt::format("{} both in `fit` and in `eval`: placements are judged by tokens that they were made from", last - first == 1 ? fmt::format("batch {} is", first) : fmt::format("batches {} to {} are", first, last - 1)));
+  if (predicted && e.layers.size() == 1) {
+    problems.add(settings.find("rebalance")->find("statistics")->at, "`predicted` foretells a layer from the one that is played before it: give two `layers` or more");
+    problems.check();
+  }
   if (exact && e.fit.count() > 0 && !e.compressed) e.notes.push_back("`fit` is not used: exact statistics place each batch from itself");
   if (e.router.may_choose_fewer && e.placement.sees == PlacementPolicy::Sees::tokens) {
     if (!e.placement.or_less) problems.add(settings.find("placement")->at, "this placement is made from the choices of single tokens, and takes as many of each: with this router a token may choose fewer experts");
@@ -348,10 +353,11 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
   if (e.placement.sees == PlacementPolicy::Sees::tokens && !e.placement.or_less) {
     const Location at = settings.find("placement")->at;
     if (e.rebalance.statistics == Rebalance::Statistics::ema) problems.add(at, "this placement is made from the choices of single tokens, and `rebalance.statistics: ema` keeps counts only; take window or lagged");
-    if (e.rebalance.statistics != Rebalance::Statistics::exact && e.fit.count() == 0) problems.add(at, "this placement is made from the choices of single tokens, and before the first batch there are none: give `fit`");
+    if (predicted) problems.add(at, "this placement is made from the choices of single tokens, and `rebalance.statistics: predicted` foretells counts only; take exact, window or lagged");
+    else if (!exact && e.fit.count() == 0) problems.add(at, "this placement is made from the choices of single tokens, and before the first batch there are none: give `fit`");
     problems.check();
   }
-  if (e.placement.or_less && e.rebalance.statistics == Rebalance::Statistics::ema)
+  if (e.placement.or_less && (predicted || e.rebalance.statistics == Rebalance::Statistics::ema))
     e.placement.sees = PlacementPolicy::Sees::machine;  // counts of all batches, not tokens of the last alone
 
   e.notes.insert(e.notes.begin(), e.model.warnings.begin(), e.model.warnings.end());

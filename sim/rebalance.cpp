@@ -9,9 +9,9 @@ namespace epsim {
 Rebalance read_rebalance(Params& p, bool fits, bool events) {
   using Statistics = Rebalance::Statistics;
   Rebalance r;
-  const std::vector<std::string> names = {"exact", "window", "ema", "lagged"};
-  const std::string statistics = p.choice("statistics", "what a placement is made from: exact (the batch itself), window (the last batches), ema (all, forgetting), lagged (one batch, some ago)", names, "exact");
-  r.statistics = statistics == "window" ? Statistics::window : statistics == "ema" ? Statistics::ema : statistics == "lagged" ? Statistics::lagged : Statistics::exact;
+  const std::vector<std::string> names = {"exact", "window", "ema", "lagged", "predicted"};
+  const std::string statistics = p.choice("statistics", "what a placement is made from: exact (the batch itself), window (the last batches), ema (all, forgetting), lagged (one batch, some ago), predicted (what the batch chose in the layer before, by what followed that in earlier batches)", names, "exact");
+  r.statistics = statistics == "window" ? Statistics::window : statistics == "ema" ? Statistics::ema : statistics == "lagged" ? Statistics::lagged : statistics == "predicted" ? Statistics::predicted : Statistics::exact;
   r.window = static_cast<int>(p.integer("window", "batches of `window`", r.window, 1, 1'000'000));
   r.decay = p.number("decay", "what a batch's counts are multiplied by when the next comes, for `ema`", r.decay, 0, 1);
   r.lag = static_cast<int>(p.integer("lag", "batches that `lagged` is behind", r.lag, 1, 1'000'000));
@@ -25,14 +25,14 @@ Rebalance read_rebalance(Params& p, bool fits, bool events) {
   };
   only_for("window", "window"), only_for("decay", "ema"), only_for("lag", "lagged");
   if (fits && !p.has("statistics")) r.statistics = Statistics::fit;
-  if (r.statistics == Statistics::exact && r.moving == Rebalance::Moving::overlapped)
-    p.error("moving", "exact statistics place a batch before it runs: weights that travel beside it come too late");
-  if (r.statistics == Statistics::exact)
+  if (r.in_turn() && r.moving == Rebalance::Moving::overlapped)
+    p.error("moving", fmt::format("{} statistics place a layer of a batch right before it runs: weights that travel beside it come too late", statistics));
+  if (r.in_turn())
     for (const char* key : {"threshold", "layers_per_batch"})
       if (p.has(key))
         p.error(key,
-                fmt::format("`{}` has no effect with statistics: exact, which places each layer from the very batch; give `statistics`: window, ema or lagged",
-                            key));
+                fmt::format("`{}` has no effect with statistics: {}, which places each layer when its turn comes; give `statistics`: window, ema or lagged",
+                            key, statistics));
   if (r.statistics == Statistics::fit)
     for (const char* key : {"every", "threshold", "layers_per_batch", "moving"})
       if (p.has(key) && !(events && std::string_view(key) == "moving")) p.error(key, "placements are made from `fit`, once; give `statistics` to make them anew while batches pass");

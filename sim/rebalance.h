@@ -18,6 +18,7 @@ struct Rebalance {
     window,  ///< the sum of the last batches (vLLM's and SGLang's recorders)
     ema,     ///< a sum that forgets: sum x decay + batch (TensorRT-LLM)
     lagged,  ///< one batch, some batches ago
+    predicted,  ///< what the batch's choices in the layer before foretell of this one (sim/foresight.h)
     fit      ///< the batches of `fit`, once
   } statistics = Statistics::exact;
   enum class Moving {
@@ -31,6 +32,9 @@ struct Rebalance {
   int every = 1;             ///< batches from one decision to the next
   double threshold = 0;      ///< a layer is placed anew where max/mean of its rank loads, by the statistics and under the placement in force, is above it
   int layers_per_batch = 0;  ///< layers that a decision may change, in turn; 0: all
+
+  /// Whether a layer is placed when its turn in the batch comes, and not with all others before the batch.
+  bool in_turn() const { return statistics == Statistics::exact || statistics == Statistics::predicted; }
 };
 
 /// Reads the section `rebalance`; `fits` tells whether the experiment has batches to fit, `events` whether ranks fail or join. A knob that the chosen statistics do not use is an error.

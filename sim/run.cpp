@@ -86,6 +86,15 @@ Plan plan_of(const Experiment& e, const Era& era, int layer, Routing routing, Pl
   return plan;
 }
 
+/// As if all experts were alike.
+LayerHistory all_alike(const Experiment& e) {
+  LayerHistory even;
+  Matrix<std::int64_t> ones(e.topology.ranks(), e.model.num_experts);
+  std::ranges::fill(ones.cells, 1);
+  even.add(std::move(ones), nullptr);
+  return even;
+}
+
 bool chooses_again(const Experiment& e) { return e.capacity.chooses_again() && e.capacity.by_replica(); }
 
 void route_by(const Experiment& e, const Router& router, int batch, int layer, int begin, int end, Routing& routing) {
@@ -133,10 +142,11 @@ LayerRun run_plan(const Experiment& e, Plan plan, Timeline::Detail detail, const
 }
 
 Run::Run(const Experiment& experiment)
-    : experiment_(experiment), histories_(experiment.layers.size()), placements_(experiment.layers.size()), relocations_(experiment.layers.size()) {}
+    : experiment_(experiment), histories_(experiment.layers.size()), placements_(experiment.layers.size()), relocations_(experiment.layers.size()), foresight_(experiment.layers.size()) {}
 
 void Run::see(std::size_t layer, std::shared_ptr<const Routing> routing) {
   Matrix<std::int64_t> counts = kept_copies(experiment_, *routing, count_choices(*routing));
+  if (experiment_.rebalance.statistics == Statistics::predicted) foresight_.see(layer, *routing);
   remember(layer, std::move(counts), experiment_.placement.sees == PlacementPolicy::Sees::tokens ? std::move(routing) : nullptr);
 }
 
@@ -145,7 +155,7 @@ void Run::remember(std::size_t layer, Matrix<std::int64_t> kept, std::shared_ptr
   LayerHistory& history = histories_[layer];
   if (rule.statistics == Statistics::ema) history.fade(rule.decay);
   history.add(std::move(kept), std::move(tokens));
-  if (rule.statistics == Statistics::window) history.keep(static_cast<std::size_t>(rule.window));
+  if (rule.statistics == Statistics::window || rule.statistics == Statistics::predicted) history.keep(static_cast<std::size_t>(rule.window));
   if (rule.statistics == Statistics::lagged) history.keep(static_cast<std::size_t>(rule.lag));
 }
 
@@ -229,10 +239,7 @@ void Run::begin_batch(int batch) {
 void Run::decide(int batch) {
   const Experiment& e = experiment_;
   const Rebalance& rule = e.rebalance;
-  LayerHistory even;  // as if all experts were alike
-  Matrix<std::int64_t> ones(e.topology.ranks(), e.model.num_experts);
-  std::ranges::fill(ones.cells, 1);
-  even.add(std::move(ones), nullptr);
+  const LayerHistory even = all_alike(e);
   std::vector<std::size_t> layers;
   std::vector<const LayerHistory*> histories;
   std::vector<LayerHistory> lagged(e.layers.size());
@@ -262,6 +269,21 @@ void Run::decide(int batch) {
   for (std::size_t i = 0; i < layers.size(); ++i) change(layers[i], std::move(placed[i]));
 }
 
+LayerHistory Run::shown_now(std::size_t layer, const Routing& routing, Matrix<std::int64_t> kept) const {
+  const Experiment& e = experiment_;
+  LayerHistory shown;
+  if (e.rebalance.statistics == Statistics::exact) {
+    shown.add(std::move(kept), e.placement.sees == PlacementPolicy::Sees::tokens ? std::make_shared<const Routing>(routing) : nullptr);
+    return shown;
+  }
+  Matrix<std::int64_t> foretold = foresight_.of(layer);
+  if (foretold.cells.empty()) return histories_[layer].batches() > 0 ? histories_[layer] : all_alike(e);
+  // Capacity of groups hangs on which tokens they hold, and that nobody foretells.
+  if (e.capacity.scope != Capacity::Scope::group) foretold = kept_copies(e, routing, std::move(foretold));
+  shown.add(std::move(foretold), nullptr);
+  return shown;
+}
+
 Plan Run::plan(int batch, std::size_t layer, Routing routing) {
   const Experiment& e = experiment_;
   const bool begins = batch_ != batch;
@@ -269,12 +291,13 @@ Plan Run::plan(int batch, std::size_t layer, Routing routing) {
   Matrix<std::int64_t> choices = count_choices(routing);
   const auto tokens = [&] { return e.placement.sees == PlacementPolicy::Sees::tokens ? std::make_shared<const Routing>(routing) : nullptr; };
   InForce& of_layer = placements_[layer];
-  if (e.rebalance.statistics == Statistics::exact) {
+  if (e.rebalance.in_turn()) {
+    Matrix<std::int64_t> kept = kept_copies(e, routing, choices);
     if (of_layer.now.slots() == 0 || of_layer.other_ranks || (batch - e.eval.first) % e.rebalance.every == 0) {
-      LayerHistory itself;
-      itself.add(kept_copies(e, routing, choices), tokens());
-      change(layer, std::move(place({layer}, {&itself}).front()));
+      const LayerHistory shown = shown_now(layer, routing, kept);
+      change(layer, std::move(place({layer}, {&shown}).front()));
     }
+    if (e.rebalance.statistics == Statistics::predicted) foresight_.see(layer, routing), remember(layer, std::move(kept), nullptr);
   } else {
     if (begins) decide(batch);
     if (e.rebalance.statistics != Statistics::fit) remember(layer, kept_copies(e, routing, choices), tokens());

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "sim/experiment.h"
+#include "sim/foresight.h"
 #include "sim/history.h"
 #include "sim/timeline.h"
 
@@ -65,6 +66,8 @@ class Run {
   void decide(int batch);
   std::vector<Placement> place(const std::vector<std::size_t>& layers, const std::vector<const LayerHistory*>& histories);
   void change(std::size_t layer, Placement placement);
+  /// What a layer is placed from when its turn comes.
+  LayerHistory shown_now(std::size_t layer, const Routing& routing, Matrix<std::int64_t> kept) const;
 
   /// A layer's placements, on the whole machine.
   struct InForce {
@@ -78,6 +81,7 @@ class Run {
   std::vector<LayerHistory> histories_;  // [layers]
   std::vector<InForce> placements_;      // [layers]
   std::vector<Relocation> relocations_;  // [layers] before this batch
+  Foresight foresight_;                  // of predicted statistics
   Era era_;                              // of this batch
   int batch_ = -1;
   std::size_t next_layer_ = 0;           // that a decision may change, where it may not change all

@@ -195,6 +195,8 @@ TEST(ImportCsv, CountsLines) {
   std::string huge = "step,layer,expert\n0,0,65534\n";
   for (int i = 0; i < 100; ++i) huge += std::to_string(i) + "," + std::to_string(i) + ",0\n";
   EXPECT_THAT(refusal("csv", {huge}), HasSubstr("counts of 100 steps, 100 layers and 65535 experts do not fit"));
+  EXPECT_THAT(read("csv", {"layer,expert\n0,1\n0,1\n"}).warnings, IsEmpty());
+  EXPECT_THAT(read("csv", {"layer,expert,tokens\n0,1,5\n0,2,5\n0,1,3\n"}).warnings, ElementsAre(HasSubstr("1 lines give tokens of a step, layer and expert that a line before gave")));
 }
 
 TEST(ImportBundles, UnpacksTokens) {

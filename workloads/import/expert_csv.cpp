@@ -63,6 +63,7 @@ class Counter {
     for (auto& [step, at] : steps) at = static_cast<std::int64_t>(data.steps.size()), data.steps.emplace_back(out.rows, most_ + 1);
     for (const auto& [key, n] : counts_) data.steps[static_cast<std::size_t>(steps[std::get<0>(key)])](rows[std::get<1>(key)], std::get<2>(key)) += n;
     out.found = fmt::format("CSV of {} lines", lines_);
+    if (again_ > 0) out.warnings.push_back(fmt::format("{} lines give tokens of a step, layer and expert that a line before gave: they are added up", again_));
     out.experts = 0;
     out.data = std::move(data);
     return out;
@@ -98,11 +99,13 @@ class Counter {
     constexpr std::int64_t kMost = std::int64_t{1} << 40;
     const std::int64_t step = value(columns.step, "step", 0, kMost), layer = value(columns.layer, "layer", 0, 1'000'000);
     const std::int64_t expert = value(columns.expert, "expert", 0, kMostExperts - 1), tokens = value(columns.tokens, "tokens", 1, kMost);
+    // Without a column of tokens a line is one choice, and equal ones are what is counted.
+    again_ += columns.tokens != kNone && counts_.contains({step, layer, expert});
     counts_[{step, layer, expert}] += tokens, most_ = std::max(most_, expert), ++lines_;
   }
 
   std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, std::int64_t> counts_;
-  std::int64_t most_ = 0, lines_ = 0;
+  std::int64_t most_ = 0, lines_ = 0, again_ = 0;
 };
 
 }  // namespace
