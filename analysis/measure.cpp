@@ -53,7 +53,7 @@ std::vector<Rank> all_ranks(int ranks) {
   return all;
 }
 
-/// The layer as every placement with the same slots meets it.
+/// The layer as every placement with the same room meets it.
 Demand demand_of(const Experiment& e, const LayerRun& run) {
   const Plan& plan = run.plan;
   const std::vector<double>& speeds = run.speeds;
@@ -63,7 +63,10 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
   for (std::int64_t r = 0; r < d.kept.rows; ++r)
     for (const Slot s : ids<Slot>(plan.placement.slots()))
       d.kept(r, plan.placement.expert_of_slot[s]) += plan.copies(r, s) - (plan.dropped_on_arrival.rows > 0 ? plan.dropped_on_arrival(r, s) : 0);
-  for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r]);
+  // Places that the policy left empty are room that another placement could use.
+  const std::vector<std::int32_t>& room = e.placement.room;
+  const bool knows_room = room.size() == plan.placement.first_slot.size() && !e.era(run.batch).survivors;
+  for (const Rank r : ids<Rank>(plan.ranks())) d.slots.push_back(std::max(plan.placement.first_slot[r + 1] - plan.placement.first_slot[r], knows_room ? room[r + 1] - room[r] : 0));
   d.top_k = plan.routing.top_k;
   d.together = together(plan);
   if (plan.dropped_on_arrival.rows == 0) d.tokens_with = tokens_with(plan);
@@ -80,7 +83,7 @@ Demand demand_of(const Experiment& e, const LayerRun& run) {
       const std::int64_t rows = plan.routing.first_token[r + 1] - plan.routing.first_token[r];
       d.shared_seconds.push_back(rows > 0 ? seconds(rows, e.pricing.shared_ffn) / (speeds.empty() ? 1 : speeds[r]) : 0);
     }
-  d.in_turn = e.replica.in_turn && e.capacity.overflow != Capacity::Overflow::other_replica && plan.dropped_on_arrival.rows == 0;
+  d.in_turn = e.replica.in_turn && !e.capacity.by_replica() && plan.dropped_on_arrival.rows == 0;
   d.experts_wait = experts_wait(run.schedule), d.hops_wait = hops_wait(run.schedule);
   d.all_ways = !e.era(run.batch).survivors;
   return d;

@@ -57,6 +57,7 @@ struct PlacementPolicy {
   /// What it cannot do without: `tokens` are refused where only counts are known (a load dump), `machine` where only sizes are.
   enum class Sees { counts, machine, tokens } sees = Sees::counts;
   bool or_less = false;  ///< uses what it can `see` where it is there, and does without where not
+  std::vector<std::int32_t> room;  ///< [R+1] first place of each rank, where it may leave some empty; otherwise empty: it fills what it is given
   bool all_layers = false;  ///< places layers by their neighbours: of a layer alone it makes nothing
   std::function<std::vector<Placement>(const Problem&)> place;
 };

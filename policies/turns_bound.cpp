@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <tuple>
 
 #include "policies/concave.h"
@@ -47,6 +48,7 @@ struct Side {
   double latency = 0, row_seconds = 0;       ///< on the rank with the widest links
   std::vector<std::vector<double>> copies;   ///< by expert and slots that hold it, from 1: copies with so long a way, at least
   std::vector<std::vector<std::int64_t>> near_only;  ///< by expert and slots that hold it: those of them that may have no copy with so long a way
+  std::vector<std::vector<std::int64_t>> least_far;  ///< by expert and slots that hold it: copies with so long a way of any of its calls, at least
   std::int64_t approach = 0;                 ///< which of MachineCuts::there or ::back
   std::int64_t homes = 0;                    ///< nearer to a rank, at most
   bool may_share = false, empty = false;     ///< rows may stand for several copies; they have no bytes
@@ -94,6 +96,7 @@ class Turns {
     out_ = sides(cuts.back, serving_, d.combine_row, d.combine_row_for);
     const std::int64_t looks = in_time();
     for (std::size_t e = 0; e < experts_.size(); ++e) find_calls(e, known(experts_[e], looks)), find_many(e), find_alone(e);
+    if (spare_ > 0) one_more_ = one_computes(calls() + 1);
   }
 
   Certificate run() const {
@@ -115,10 +118,44 @@ class Turns {
     return bound;
   }
 
+  std::int64_t spare() const { return experts_.empty() ? 0 : spare_; }
+  /// That the rank with most of them makes at least.
+  std::int64_t calls() const { return (active() + ranks() - 1) / ranks(); }
+  double one_more() const { return one_more_; }
+  /// Seconds that a layer takes in which no rank computes more than `calls()` experts and some are not whole; where that is no more than `known`, some such time.
+  double none_more(double known) const {
+    constexpr std::int64_t kMost = 64;  // numbers that there is time for
+    const std::int64_t most = std::min(spare_, calls() * ranks() - active());
+    if (most > kMost) return 0;
+    const std::vector<Ways> ways = all_ways();
+    const std::vector<Part> of_parts = parts(ways);
+    const Sorted s = sorted();
+    std::vector<double> compute, of_waits;
+    for (const Expert& e : experts_) compute.push_back(e.compute / fastest_), of_waits.push_back(e.wait);
+    std::vector<std::vector<std::pair<double, double>>> means;
+    std::vector<std::vector<double>> with_rows, ascending;
+    for (const auto& [in, out] : ways) {
+      means.push_back(means_by_reward(*in, *out)), with_rows.push_back(whole(*in, *out)), ascending.push_back(with_rows.back());
+      std::ranges::sort(ascending.back());
+    }
+    double least = kInfinity;
+    for (std::int64_t z = 1; z <= most && least > known; ++z) {
+      const Part& part = of_parts[std::min(static_cast<std::size_t>(z + 1), most_)];
+      if (part.compute == kInfinity) continue;
+      double takes = std::max({mean(ways, means, z), company(compute, of_waits, calls(), z, part.compute), busy(s, z)});
+      for (std::size_t i = 0; i < ways.size(); ++i) {
+        const auto& [in, out] = ways[i];
+        takes = std::max({takes, company(with_rows[i], waits(*in, *out), calls(), z, part.compute + part.there_s[i] + part.back_s[i]), busy(ascending[i], *in, *out, z)});
+      }
+      least = std::min(least, takes);
+    }
+    return least;
+  }
+
  private:
+  double one_row() const { return d_.expert_seconds(1) / fastest_; }
   std::int64_t ranks() const { return static_cast<std::int64_t>(serving_.size()); }
   std::int64_t active() const { return static_cast<std::int64_t>(experts_.size()); }
-  double one_row() const { return d_.expert_seconds(1) / fastest_; }
 
   void share_rows(Expert& expert, std::int64_t e) const {
     const auto partners = static_cast<std::size_t>(fullest_ - 1);
@@ -187,7 +224,9 @@ class Turns {
   void find_calls(std::size_t e, std::size_t known_slots) {
     Expert& expert = experts_[e];
     for (std::vector<Side>* sides : {&in_, &out_})
-      for (Side& side : *sides) side.copies.emplace_back(most_), side.near_only.emplace_back(most_);
+      for (Side& side : *sides) {
+        side.copies.emplace_back(most_), side.near_only.emplace_back(most_), side.least_far.emplace_back(known_slots, std::numeric_limits<std::int64_t>::max());
+      }
     for (std::size_t a = 1; a <= known_slots; ++a) {
       std::vector<Call> calls;
       double compute = 0;
@@ -201,6 +240,7 @@ class Turns {
           for (Side& side : *sides) {
             if (side.empty) continue;
             const std::int64_t far = copies - std::ranges::max(near->row(side.approach));
+            side.least_far[e][a - 1] = std::min(side.least_far[e][a - 1], far);
             side.copies[e][a - 1] += static_cast<double>(far), side.near_only[e][a - 1] += far == 0;
           }
         calls.push_back({d_.expert_seconds(copies), wait(homes, copies, near_there, near_back)});
@@ -338,12 +378,132 @@ class Turns {
     return experts;
   }
 
-  double all_in_turn(const Side& in, const Side& out) const {
-    const double latency = in.latency + out.latency;
-    // [expert][a]: of an expert in a slots.
+  /// Slots that compute copies of an expert where `a` hold it, at most: of those to which none are dealt there is no call.
+  std::int64_t computing(std::size_t e, std::size_t a) const {
+    const Expert& expert = experts_[e];
+    return a <= expert.calls.size() && slots(a) == static_cast<std::int64_t>(a) ? static_cast<std::int64_t>(expert.calls[a - 1].size()) : slots(a);
+  }
+
+  /// By rising latency: what comes from afar goes back there.
+  using Ways = std::pair<const Side*, const Side*>;
+  std::vector<Ways> all_ways() const {
+    std::vector<Ways> ways;
+    for (std::size_t i = 0; i < std::max(in_.size(), out_.size()); ++i) ways.emplace_back(&in_[std::min(i, in_.size() - 1)], &out_[std::min(i, out_.size() - 1)]);
+    return ways;
+  }
+  /// The mean over ranks where `more` slots compute beside one an expert.
+  double mean(const std::vector<Ways>& ways, const std::vector<std::vector<std::pair<double, double>>>& means, std::int64_t more) const {
+    double longest = 0;
+    for (std::size_t i = 0; i < ways.size(); ++i)
+      for (const auto& [reward, all] : means[i])
+        if (const double sum = all + reward * static_cast<double>(more); sum >= 0) longest = std::max(longest, ways[i].first->latency + ways[i].second->latency + sum / speeds_);
+    return longest;
+  }
+
+  /// The least of a call of any expert that so many slots compute, two or more, and how many rows of it have how long a way.
+  struct Part {
+    double compute = kInfinity, wait = kInfinity;
+    std::vector<double> there_s, back_s;  // [ways]
+  };
+  /// By slots that compute an expert, at most: [0] and [1] are empty.
+  std::vector<Part> parts(const std::vector<Ways>& ways) const {
+    std::vector<Part> least(most_ + 1);
+    for (Part& p : least) p.there_s.assign(ways.size(), kInfinity), p.back_s.assign(ways.size(), kInfinity);
+    for (std::size_t a = 2; a <= most_; ++a)
+      for (std::size_t e = 0; e < experts_.size(); ++e) {
+        const std::int64_t n = computing(e, a);
+        if (n < 2) continue;
+        const bool known = a <= experts_[e].calls.size() && slots(a) == static_cast<std::int64_t>(a);
+        Part& part = least[static_cast<std::size_t>(std::min<std::int64_t>(n, static_cast<std::int64_t>(most_)))];
+        if (!known) {
+          part.compute = one_row(), part.wait = 0;
+          std::ranges::fill(part.there_s, 0), std::ranges::fill(part.back_s, 0);
+          continue;
+        }
+        for (const Call& call : experts_[e].calls[a - 1]) part.compute = std::min(part.compute, call.compute / fastest_), part.wait = std::min(part.wait, call.wait);
+        for (std::size_t i = 0; i < ways.size(); ++i) {
+          const auto rows = [&](const Side& side) { return side.empty || side.may_share ? 0 : side.row_seconds * static_cast<double>(side.least_far[e][a - 1]); };
+          part.there_s[i] = std::min(part.there_s[i], rows(*ways[i].first)), part.back_s[i] = std::min(part.back_s[i], rows(*ways[i].second));
+        }
+      }
+    for (std::size_t n = 3; n < least.size(); ++n) {
+      least[n].compute = std::min(least[n].compute, least[n - 1].compute), least[n].wait = std::min(least[n].wait, least[n - 1].wait);
+      for (std::size_t i = 0; i < ways.size(); ++i) least[n].there_s[i] = std::min(least[n].there_s[i], least[n - 1].there_s[i]), least[n].back_s[i] = std::min(least[n].back_s[i], least[n - 1].back_s[i]);
+    }
+    return least;
+  }
+
+  /// Seconds that a layer takes in which some rank computes so many experts or more: the least over z of what that rank takes, and of the mean over ranks, where z slots compute beside one an expert. All but z experts are whole on it, and
+  /// where m are not, none of these is computed by more than z - m + 2 slots.
+  double one_computes(std::int64_t experts) const {
+    std::vector<double> compute;
+    double whole_waits = kInfinity;
+    for (const Expert& e : experts_) compute.push_back(e.compute / fastest_), whole_waits = std::min(whole_waits, e.wait);
+    std::ranges::sort(compute);
+    const std::vector<Ways> ways = all_ways();
+    std::vector<std::vector<double>> with_rows;
+    std::vector<std::vector<std::pair<double, double>>> means;
+    for (const auto& [in, out] : ways) {
+      with_rows.push_back(whole(*in, *out)), means.push_back(means_by_reward(*in, *out));
+      std::ranges::sort(with_rows.back());
+    }
+    const std::vector<Part> of_parts = parts(ways);
+    double least = kInfinity;
+    for (std::int64_t z = 0; z <= spare_; ++z) {
+      double of_rank = kInfinity;
+      for (std::int64_t m = 0; m <= std::min(z, experts); ++m) {
+        const Part& part = of_parts[std::min(static_cast<std::size_t>(z - m + 2), most_)];
+        if (m > 0 && part.compute == kInfinity) continue;  // no expert can be computed in parts
+        const std::int64_t whole = experts - m;
+        const double n = static_cast<double>(m), calls_s = m > 0 ? n * part.compute : 0;
+        double takes = sum_of_first(compute, whole) + calls_s + std::max(whole > 0 ? whole_waits : 0, m > 0 ? part.wait : 0);
+        for (std::size_t i = 0; i < ways.size(); ++i) {
+          const auto& [in, out] = ways[i];
+          const bool afar = whole > near_only(*in, *out);
+          const double there = m > 0 ? part.there_s[i] : 0, back = m > 0 ? part.back_s[i] : 0;
+          const double latency = (afar || there > 0 ? in->latency : 0) + (afar || back > 0 ? out->latency : 0);
+          takes = std::max(takes, sum_of_first(with_rows[i], whole) + calls_s + n * (there + back) + latency);
+        }
+        of_rank = std::min(of_rank, takes);
+      }
+      least = std::min(least, std::max(of_rank, mean(ways, means, z)));
+    }
+    return least;
+  }
+
+  /// [expert][a]: what `all in turn` adds up of an expert in a slots.
+  std::vector<std::vector<double>> in_turn(const Side& in, const Side& out) const {
     std::vector<std::vector<double>> of(experts_.size());
     for (std::size_t e = 0; e < experts_.size(); ++e)
       for (std::size_t a = 1; a <= most_; ++a) of[e].push_back(experts_[e].computes[a - 1] - fastest_ * (in.latency * static_cast<double>(in.nearby(e, a)) + out.latency * static_cast<double>(out.nearby(e, a))) + slowest_ * (in.seconds(e, a, experts_[e]) + out.seconds(e, a, experts_[e])));
+    return of;
+  }
+
+  /// For some rewards of a slot that computes beside one an expert: what all experts add up to at least, less these rewards.
+  std::vector<std::pair<double, double>> means_by_reward(const Side& in, const Side& out) const {
+    const std::vector<std::vector<double>> of = in_turn(in, out);
+    constexpr int kRewards = 16;
+    double dearest = 0;
+    for (std::size_t e = 0; e < of.size(); ++e)
+      for (std::size_t a = 1; a < most_; ++a)
+        if (const std::int64_t more = computing(e, a + 1) - 1; more > 0) dearest = std::max(dearest, (of[e][a] - of[e][0]) / static_cast<double>(more));
+    std::vector<std::pair<double, double>> means;
+    for (int i = 0; i <= kRewards; ++i) {
+      const double reward = dearest * i / kRewards;
+      double all = 0;
+      for (std::size_t e = 0; e < of.size(); ++e) {
+        double least = of[e][0];
+        for (std::size_t a = 1; a < most_; ++a) least = std::min(least, of[e][a] - reward * static_cast<double>(std::max<std::int64_t>(0, computing(e, a + 1) - 1)));
+        all += least;
+      }
+      means.emplace_back(reward, all);
+    }
+    return means;
+  }
+
+  double all_in_turn(const Side& in, const Side& out) const {
+    const double latency = in.latency + out.latency;
+    std::vector<std::vector<double>> of = in_turn(in, out);
     // There are slots for so many replicas in all: at any price of one, what they save less what all slots together are worth. The price that is best without regard to how long calls take.
     double dearest = 0;
     for (const std::vector<double>& o : of) dearest = std::max(dearest, o.front() - *std::ranges::min_element(o));
@@ -377,36 +537,45 @@ class Turns {
     return longest_refuted(at_least, at_least(kInfinity), 50);
   }
 
-  /// The least over numbers of replicas of what `seconds(replicas, ranks)` says of ranks that make `calls` calls each, or of what `more` says of one that makes a call more.
-  template <class Seconds>
-  double least_of_calls(Seconds&& seconds, double more) const {
+  /// The least over numbers z of slots that compute beside one an expert of what `busy(z)` says of ranks that compute q = calls() experts each, of which there are A + z - (q - 1) R, or of what `more` says of one that computes one more.
+  template <class Busy>
+  double least_of_calls(Busy&& busy, double more) const {
     const std::int64_t q = calls();
     double least = kInfinity;
-    for (std::int64_t z = 0; z <= spare_ && active() + z <= q * ranks(); ++z) least = std::min(least, seconds(z, active() + z - (q - 1) * ranks()));
+    for (std::int64_t z = 0; z <= spare_ && active() + z <= q * ranks(); ++z) least = std::min(least, busy(z));
     const bool can_make_more = fullest_ > q && active() + spare_ > q;
-    return can_make_more ? std::min(least, more) : least;
+    return can_make_more ? std::min(least, std::max(more, one_more_)) : least;
   }
-  std::int64_t calls() const { return (active() + ranks() - 1) / ranks(); }
+  std::int64_t busy_ranks(std::int64_t z) const { return active() + z - (calls() - 1) * ranks(); }
 
+  /// Experts by what they compute whole, by how long they let a rank wait, and by both: each ascending.
+  struct Sorted {
+    std::vector<double> compute, wait, both;
+  };
+  Sorted sorted() const {
+    Sorted s;
+    for (const Expert& e : experts_) s.compute.push_back(e.compute / fastest_), s.wait.push_back(e.wait), s.both.push_back(e.compute / fastest_ + e.wait);
+    std::ranges::sort(s.compute);
+    std::ranges::sort(s.wait);
+    std::ranges::sort(s.both);
+    return s;
+  }
+  /// Of one rank with so many calls: whole experts are on it, the one that waits longest among them.
+  double on_one(const Sorted& s, std::int64_t made, std::int64_t whole, double longest) const { return sum_of_first(s.compute, whole) + static_cast<double>(made - whole) * one_row() + longest; }
+  double busy(const Sorted& s, std::int64_t z) const {
+    const std::int64_t q = calls(), ranks = busy_ranks(z), whole = ranks * q - 2 * z;
+    if (whole <= 0) return static_cast<double>(q) * one_row();
+    double waits = 0;
+    for (std::int64_t i = whole; i >= 1; i -= q) waits += s.wait[static_cast<std::size_t>(i - 1)];
+    const double mean = (sum_of_first(s.compute, whole) + static_cast<double>(2 * z) * one_row() + waits) / static_cast<double>(ranks);
+    // Of so many whole experts one takes as long as the last of them, and its rank has others besides.
+    const std::int64_t others = std::max<std::int64_t>(0, q - 1 - 2 * z);
+    return std::max(mean, s.both[static_cast<std::size_t>(whole - 1)] + on_one(s, q - 1, others, 0));
+  }
   double calls_and_waits() const {
-    std::vector<double> compute, wait;
-    for (const Expert& e : experts_) compute.push_back(e.compute / fastest_), wait.push_back(e.wait);
-    std::ranges::sort(compute);
-    std::ranges::sort(wait);
-    const std::int64_t q = calls();
-    const double one = one_row();
-    // Of one rank with so many calls: whole experts are on it, the one that waits longest among them.
-    const auto on_one = [&](std::int64_t made, std::int64_t whole, double longest) { return sum_of_first(compute, whole) + static_cast<double>(made - whole) * one + longest; };
-    const auto some = [&](std::int64_t z, std::int64_t busy) {
-      const std::int64_t whole = busy * q - 2 * z;
-      if (whole <= 0) return static_cast<double>(q) * one;
-      double waits = 0;
-      for (std::int64_t i = whole; i >= 1; i -= q) waits += wait[static_cast<std::size_t>(i - 1)];
-      const double mean = (sum_of_first(compute, whole) + static_cast<double>(2 * z) * one + waits) / static_cast<double>(busy);
-      return std::max(mean, on_one(q, std::max<std::int64_t>(1, q - 2 * z), wait[static_cast<std::size_t>(whole - 1)]));
-    };
-    const std::int64_t whole = std::max<std::int64_t>(0, std::min(active(), q + 1 - 2 * spare_));
-    return least_of_calls(some, on_one(q + 1, whole, whole > 0 ? wait[static_cast<std::size_t>(whole - 1)] : 0));
+    const Sorted s = sorted();
+    const std::int64_t q = calls(), whole = std::max<std::int64_t>(0, std::min(active(), q + 1 - 2 * spare_));
+    return least_of_calls([&](std::int64_t z) { return busy(s, z); }, on_one(s, q + 1, whole, whole > 0 ? s.wait[static_cast<std::size_t>(whole - 1)] : 0));
   }
 
   /// Seconds of each expert whole on a rank, with its rows; ascending.
@@ -416,46 +585,52 @@ class Turns {
     return seconds;
   }
 
+  /// The same as `busy` with the rows of experts that take `seconds` whole, ascending.
+  double busy(const std::vector<double>& seconds, const Side& in, const Side& out, std::int64_t z) const {
+    const std::int64_t q = calls(), ranks = busy_ranks(z), whole = std::max<std::int64_t>(0, ranks * q - 2 * z), far = std::max<std::int64_t>(0, whole - near_only(in, out)), waiting = (far + q - 1) / q;
+    return (sum_of_first(seconds, whole) + static_cast<double>(ranks * q - whole) * one_row() + static_cast<double>(waiting) * (in.latency + out.latency)) / static_cast<double>(ranks);
+  }
   double calls_in_turn(const Side& in, const Side& out) const {
     std::vector<double> seconds = whole(in, out);
     std::ranges::sort(seconds);
-    const std::int64_t q = calls(), near = near_only(in, out);
-    const double one = one_row(), latency = in.latency + out.latency;
-    const auto some = [&](std::int64_t z, std::int64_t busy) {
-      const std::int64_t whole = std::max<std::int64_t>(0, busy * q - 2 * z), far = std::max<std::int64_t>(0, whole - near), waiting = (far + q - 1) / q;
-      return (sum_of_first(seconds, whole) + static_cast<double>(busy * q - whole) * one + static_cast<double>(waiting) * latency) / static_cast<double>(busy);
-    };
-    const std::int64_t whole = std::max<std::int64_t>(0, std::min(active(), q + 1 - 2 * spare_));
-    return least_of_calls(some, sum_of_first(seconds, whole) + static_cast<double>(q + 1 - whole) * one + (whole > near ? latency : 0));
+    const std::int64_t q = calls(), whole = std::max<std::int64_t>(0, std::min(active(), q + 1 - 2 * spare_));
+    return least_of_calls([&](std::int64_t z) { return busy(seconds, in, out, z); },
+                          sum_of_first(seconds, whole) + static_cast<double>(q + 1 - whole) * one_row() + (whole > near_only(in, out) ? in.latency + out.latency : 0));
   }
 
-  double company(const Side& in, const Side& out) const {
+  /// Seconds of each expert's wait on a rank, whole, where only these ways count.
+  std::vector<double> waits(const Side& in, const Side& out) const {
     std::vector<double> waits;
     for (std::size_t e = 0; e < experts_.size(); ++e) waits.push_back((in.nearby(e, 1) > 0 ? 0 : in.latency) + (out.nearby(e, 1) > 0 ? 0 : out.latency));
-    return company(whole(in, out), waits);
+    return waits;
   }
+  double company(const Side& in, const Side& out) const { return spare_ > 0 ? 0 : company(whole(in, out), waits(in, out), fullest_, 0, 0); }
   double company() const {
     std::vector<double> seconds, waits;
     for (const Expert& e : experts_) seconds.push_back(e.compute / fastest_), waits.push_back(e.wait);
-    return company(seconds, waits);
+    return spare_ > 0 ? 0 : company(seconds, waits, fullest_, 0, 0);
   }
-  /// Of experts that take `of` seconds each on a rank, and let it wait besides, for as long as the one that waits longest.
-  double company(const std::vector<double>& of, const std::vector<double>& waits) const {
-    if (spare_ > 0 || fullest_ * ranks() != slots_) return 0;
-    const std::int64_t idle = slots_ - active();
+  /// Of experts that take `of` seconds each on a rank, and let it wait besides, for as long as the one that waits longest, where no rank computes more than `each` and `more` slots compute beside one an expert: the `more` heaviest may
+  /// be in parts, of `part` seconds each.
+  double company(const std::vector<double>& of, const std::vector<double>& waits, std::int64_t each, std::int64_t more, double part) const {
+    const std::int64_t idle = each * ranks() - active() - more;
+    for (const std::size_t r : serving_)
+      if (d_.slots[r] < each) return 0;
     std::vector<std::size_t> order(of.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::stable_sort(order, std::greater(), [&](std::size_t e) { return of[e] + waits[e]; });
     std::vector<double> light = of;
+    light.insert(light.end(), static_cast<std::size_t>(2 * more), part);
     std::ranges::sort(light);
+    const std::int64_t calls = active() + more;
     double bound = 0, heaviest = 0, together = kInfinity;
-    for (std::int64_t h = 1; h <= std::min(ranks(), active()); ++h) {
-      const std::size_t last = order[static_cast<std::size_t>(h - 1)];
+    for (std::int64_t h = 1; h <= std::min(ranks(), active() - more); ++h) {
+      const std::size_t last = order[static_cast<std::size_t>(more + h - 1)];
       heaviest += of[last] + waits[last];
-      const double apart = (heaviest + sum_of_first(light, std::min(active() - h, h * (fullest_ - 1) - idle))) / static_cast<double>(h);
-      const double others = sum_of_first(light, std::min(active() - 2, fullest_ - 2 - idle));
-      for (std::int64_t i = 0; i + 1 < h && fullest_ > 1; ++i) {
-        const std::size_t first = order[static_cast<std::size_t>(i)];
+      const double apart = (heaviest + sum_of_first(light, std::min(calls - h, h * (each - 1) - idle))) / static_cast<double>(h);
+      const double others = sum_of_first(light, std::min(calls - 2, each - 2 - idle));
+      for (std::int64_t i = 0; i + 1 < h && each > 1; ++i) {
+        const std::size_t first = order[static_cast<std::size_t>(more + i)];
         together = std::min(together, of[first] + of[last] + std::max(waits[first], waits[last]) + others);
       }
       bound = std::max(bound, std::min(apart, together));
@@ -586,10 +761,47 @@ class Turns {
   std::vector<std::vector<std::int64_t>> homes_;  // [expert][R] copies
   std::vector<Side> in_, out_;
   double replica_ = 0;
+  double one_more_ = 0;  // of a layer in which some rank computes more experts than the fewest that the busiest must; not known without spare slots
 };
+
+/// The demand of placements in which every expert is whole and no rank computes more than `each`. Experts that nobody wants fill the slots that are left. Nothing where there are no such placements.
+std::optional<Demand> all_whole(const Demand& d, std::int64_t each) {
+  std::vector<std::int64_t> active;
+  for (std::int64_t e = 0; e < d.kept.columns; ++e) {
+    std::int64_t copies = 0;
+    for (std::int64_t r = 0; r < d.kept.rows; ++r) copies += d.kept(r, e);
+    if (copies > 0) active.push_back(e);
+  }
+  Demand out = d;
+  std::int64_t slots = 0;
+  for (std::int32_t& s : out.slots) s = static_cast<std::int32_t>(std::min<std::int64_t>(s, each)), slots += s;
+  if (slots < static_cast<std::int64_t>(active.size())) return std::nullopt;
+  out.kept = Matrix<std::int64_t>(d.kept.rows, slots);
+  for (std::int64_t r = 0; r < d.kept.rows; ++r)
+    for (std::size_t i = 0; i < active.size(); ++i) out.kept(r, static_cast<std::int64_t>(i)) = d.kept(r, active[i]);
+  if (d.together.rows > 0) {
+    out.together = Matrix<std::int64_t>(slots, slots);
+    for (std::size_t i = 0; i < active.size(); ++i)
+      for (std::size_t j = 0; j < active.size(); ++j) out.together(static_cast<std::int64_t>(i), static_cast<std::int64_t>(j)) = d.together(active[i], active[j]);
+  }
+  return out;
+}
 
 }  // namespace
 
-Certificate turns_bound(const Demand& demand, const MachineCuts& cuts) { return Turns(demand, cuts).run(); }
+Certificate turns_bound(const Demand& demand, const MachineCuts& cuts) {
+  const Turns turns(demand, cuts);
+  Certificate bound = turns.run();
+  if (turns.spare() == 0) return bound;
+  // Either some rank computes more experts than the busiest must; or none does, and all experts are whole, or some are not.
+  double least = turns.one_more();
+  if (least > bound.value) least = std::min(least, turns.none_more(bound.value));
+  if (least <= bound.value) return bound;
+  std::string_view because = "calls and waits";
+  if (const std::optional<Demand> whole = all_whole(demand, turns.calls()))
+    if (const Certificate apart = Turns(*whole, cuts).run(); apart.value < least) least = apart.value, because = apart.because;
+  if (least > bound.value) bound = {least, because};
+  return bound;
+}
 
 }  // namespace epsim

@@ -19,6 +19,8 @@ namespace epsim {
 ///   Where rows cross to nodes once, the rank of an expert waits at least until the expert's own rows have entered its node, by each of the node's ranks at once, and have then passed the rank's links one after another; its results likewise.
 /// - `company`: without spare slots the h heaviest experts lie on h ranks, or two of them on one, together with the lightest of the others. They are heavy by computing, with rows or with waits.
 /// - `configurations`: without spare slots and with few experts, which sets of them a rank has room for (policies/configuration_bound.h).
+///   With slots to spare let q be the fewest experts that the rank with most of them computes. Either some rank computes q + 1, whole or in parts, where z slots compute beside one an expert, and all ranks have the mean that goes with z.
+///   Or none does: then all experts are whole, and the bounds without spare slots hold with q a rank; or z slots compute beside one an expert, no more than the z heaviest are in parts, and `company` and `calls and waits` hold of the others.
 /// - `crossing in turn`: where rows cross to nodes once, the mean over ranks of what enters their node by them, computing, and what leaves by them (policies/crossing_bound.h).
 ///   Where all ranks of a node have experts that tokens want that enter the node by each of its ranks, any of them waits for what enters by the next one; so do their results. Without spare slots a layer that takes
 ///   no longer than t leaves no node with more copies than it can take in, compute and give back by t; so spread, tokens cross more often. Where that takes longer than t, so does the layer.

@@ -488,6 +488,7 @@ PlacementPolicy epsim_opt(Params& p, const Shape* shape) {
     p.error("rank_slots", fmt::format("{} on each of {} ranks are fewer than the {} slots", settings.rank_slots, shape->ranks, settings.slots ? settings.slots : shape->experts));
   if (!p.usable() || !shape) return policy;
   settings.shape = *shape;
+  policy.room = spread_slots(settings.rank_slots ? settings.rank_slots * shape->ranks : settings.slots ? settings.slots : shape->experts, shape->ranks);
   policy.place = [settings](const Problem& problem) {
     const bool can_tell = problem.batch_seconds && !problem.tokens.empty() && std::ranges::all_of(problem.tokens, [&](const auto& batches) { return batches.size() >= 4 && batches.size() == problem.tokens.front().size(); });
     if (!settings.generalise || !can_tell) {

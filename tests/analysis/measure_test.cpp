@@ -152,6 +152,26 @@ TEST(Measure, StagesAddUpAndRespectTheBound) {
 }
 
 // With one row a copy, a rank is fullest either while its experts compute, with all that was dispatched to it, or at the end, with all results and sums.
+TEST(Measure, BoundsCountTheSlotsThatAPolicyLeftEmpty) {
+  const auto played = [](const std::string& placement) {
+    const std::string yaml =
+        "model: mixtral-8x7b\nlayers: [0]\ncluster: {single_switch: {ranks: 4, device: h800}}\nsource: {zipf: {tokens_per_rank: 8, exponent: 1}}\nnetwork: ideal\nexchange: direct\nplacement: " + placement + "\n";
+    const Experiment e = read_experiment(std::make_shared<SourceText>(SourceText{"test.yaml", yaml}), {}, builtin_catalogs());
+    std::pair<int, OptimumBounds> out;
+    run(e, Timeline::Detail::rank, [&](LayerRun& layer) {
+      out = {layer.plan.placement.slots(), measure(e, layer, cuts_of(e.topology, e.exchange)).optimum};
+      return true;
+    });
+    return out;
+  };
+  const auto few = played("{epsim_opt: {slots: 8}}"), ours = played("{epsim_opt: {slots: 16}}"), full = played("{eplb: {slots: 16}}");
+  EXPECT_LT(ours.first, 16) << "weights are read for each replica, and tokens are few";
+  EXPECT_EQ(full.first, 16);
+  EXPECT_EQ(ours.second.layer_s.value, full.second.layer_s.value);
+  EXPECT_EQ(ours.second.load.value, full.second.load.value);
+  EXPECT_LT(ours.second.load.value, few.second.load.value);
+}
+
 TEST(Measure, MemoryOfADirectExchangeIsItsRows) {
   for (std::uint64_t seed = 0; seed < 30; ++seed) {
     const MeasuredCase c(seed, "{direct: {dedup: none}}");

@@ -279,6 +279,77 @@ TEST(OptimumProperty, NoPlacementBeatsTheBounds) {
   for (const char* because : {"busiest rank", "computing", "all in turn", "calls and waits", "company", "home rank", "home node", "serving ranks", "serving nodes"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
 }
 
+// Slots that may stay empty: of few experts every set that a rank could hold, or many of these. Each expert is a call of much the same length, so that what decides is who computes one more, and which are split.
+TEST(OptimumProperty, NoPlacementWithSlotsToSpareBeatsTheBounds) {
+  const ReplicaRule rule = part_from_yaml(builtin_replica_rules(), "round_robin", static_cast<const Shape*>(nullptr));
+  std::map<std::string_view, int> bound_by;
+  double closest = 0, mean = 0;
+  int cases = 0;
+  for (std::uint64_t seed = 0; seed < 150; ++seed) {
+    Rng rng(seed, Stream::test, 46);
+    const auto pick = [&](int low, int high) { return low + static_cast<int>(rng.below(static_cast<std::uint64_t>(high - low + 1))); };
+    const int ranks = pick(2, 4), room = pick(2, 3), experts = std::min(ranks * room - 1, pick(ranks, 2 * ranks)), k = pick(1, 2);
+    const Topology t = testing::star(ranks, 1e9, Time{pick(0, 1) * 200'000});
+    ComputeModel compute = testing::nanoseconds();
+    const double call_s = 1e-6 * pick(0, 3), row_s = 1e-9 * pick(1, 40);
+    compute.kernel_seconds = [=](const Device&, const KernelCall& call, Precision) { return call_s + row_s * static_cast<double>(call.rows); };
+    compute.reduce_seconds = [](const Device&, double) { return 0.0; };
+    Pricing pricing;
+    pricing.hidden = seed % 3 == 0 ? 8 : 64, pricing.expert_ffn = 4;
+    Routing routing;
+    routing.experts = experts, routing.top_k = k, routing.first_token = {0};
+    const double skew = rng.uniform() * 2;
+    for (int r = 0; r < ranks; ++r) routing.first_token.push_back(routing.first_token.back() + pick(1, 40));
+    for (std::int64_t token = 0; token < routing.tokens(); ++token) {
+      const int first = static_cast<int>(std::pow(rng.uniform(), 1 + skew) * experts);
+      for (int i = 0; i < k; ++i) routing.expert.push_back(static_cast<std::uint16_t>((first + i * pick(1, experts - 1)) % experts));
+      if (k == 2 && routing.expert.end()[-1] == routing.expert.end()[-2]) routing.expert.back() = static_cast<std::uint16_t>((routing.expert.back() + 1) % experts);
+    }
+    routing.weight.assign(routing.expert.size(), 1);
+    const Exchange exchange = part_from_yaml(builtin_exchanges(), seed % 4 == 3 ? "direct: {dedup: rank}" : "direct", static_cast<const Shape*>(nullptr));
+    const MachineCuts cuts = cuts_of(t, exchange);
+    SCOPED_TRACE("case " + std::to_string(seed));
+    std::vector<std::vector<std::uint16_t>> sets = {{}};  // that a rank could hold
+    for (int e = 0; e < experts; ++e)
+      for (std::size_t i = 0, n = sets.size(); i < n; ++i)
+        if (static_cast<int>(sets[i].size()) < room) {
+          sets.push_back(sets[i]);
+          sets.back().push_back(static_cast<std::uint16_t>(e));
+        }
+    std::optional<OptimumBounds> bounds;
+    double least = 1e9;
+    const auto all = static_cast<std::int64_t>(std::pow(sets.size(), ranks));
+    const bool each = all <= 1000;
+    for (std::int64_t i = 0; i < (each ? all : 1000); ++i) {
+      std::vector<std::uint16_t> of_slot;
+      std::vector<std::int32_t> first_slot = {0};
+      std::int64_t code = each ? i : static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(all)));
+      std::vector<bool> there(static_cast<std::size_t>(experts));
+      for (int r = 0; r < ranks; ++r, code /= static_cast<std::int64_t>(sets.size())) {
+        for (const std::uint16_t e : sets[static_cast<std::size_t>(code) % sets.size()]) of_slot.push_back(e), there[e] = true;
+        first_slot.push_back(static_cast<std::int32_t>(of_slot.size()));
+      }
+      if (std::ranges::find(there, false) != there.end()) continue;
+      const Plan plan = make_plan(0, routing, Capacity{}, Placement::from_experts(std::move(of_slot), std::move(first_slot), experts), rule, t);
+      if (!bounds) {
+        Demand demand = demand_of(plan, exchange, t, pricing, compute);
+        demand.in_turn = true;
+        demand.slots.assign(static_cast<std::size_t>(ranks), room);
+        bounds = optimum_bounds(demand, t, cuts);
+      }
+      const double end = simulate(exchange.schedule(plan, t, pricing), t, testing::network_named(rng.below(2) ? "ideal" : "fair"), compute, Precision::bf16).end.seconds();
+      ASSERT_GE(end, bounds->layer_s.value) << bounds->layer_s.because;
+      least = std::min(least, end);
+    }
+    if (!bounds) continue;
+    ++bound_by[bounds->layer_s.because];
+    closest = std::max(closest, bounds->layer_s.value / least), mean += bounds->layer_s.value / least, ++cases;
+  }
+  EXPECT_GT(closest, 0.9999) << "some placement meets it";
+  EXPECT_GT(mean / cases, 0.81) << "of the quickest that was tried";
+  for (const char* because : {"all in turn", "calls and waits", "company", "configurations"}) EXPECT_GT(bound_by[because], 0) << because << " never bound anything";
+}
+
 // The same where tokens cross to a node once, for machines and layers on which what they share decides: as many slots on each rank, some experts that most tokens want, groups that are wanted together, and all placements where there are few.
 TEST(OptimumProperty, NoPlacementSharesMoreRowsThanTheBoundsAllow) {
   const ComputeModel compute = part_from_yaml(builtin_computes(), "roofline");
