@@ -6,6 +6,7 @@
 
 #include <boost/math/distributions/students_t.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace epsim {
 namespace {
@@ -133,6 +134,16 @@ Difference difference(const ComparedPoint& point, const ComparedPoint& other) {
 
 std::string Comparison::subject() const { return model + (model.empty() || machine.empty() ? "" : " on ") + machine; }
 
+std::string Comparison::samples() const {
+  std::vector<std::string> facts;
+  if (batches > 1) facts.push_back(fmt::format("means of {} batches", batches));
+  if (seeds > 1)
+    facts.push_back(fmt::format("{} seeds{}", seeds, seed ? fmt::format(" from {}", *seed) : ""));
+  else if (seed)
+    facts.push_back(fmt::format("seed {}", *seed));
+  return fmt::format("{}", fmt::join(facts, ", "));
+}
+
 const ComparedPoint& Comparison::best() const {
   return *std::min_element(points.begin(), points.end(), [](const ComparedPoint& a, const ComparedPoint& b) { return a.total_s < b.total_s; });
 }
@@ -182,7 +193,7 @@ LayerTimeFigure figure(const Comparison& c) {
   LayerTimeFigure f;
   f.title = fmt::format("{}: where the time goes", c.name);
   f.subtitle = c.subject();
-  if (c.seed) f.subtitle += fmt::format("{}seed {}", f.subtitle.empty() ? "" : ", ", *c.seed);
+  if (const std::string samples = c.samples(); !samples.empty()) f.subtitle += (f.subtitle.empty() ? "" : ", ") + samples;
   f.axis_title = c.layers == 1 ? "layer time" : c.layers == 0 ? "time of all layers" : fmt::format("time of {} layers", c.layers);
   if (c.axes.empty() || c.points.empty()) return f;
   const ComparedPoint& best = c.best();

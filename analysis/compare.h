@@ -64,6 +64,7 @@ struct Comparison {
   int repeated_seeds = 0;             ///< that were played besides `seeds`, and forgotten
 
   std::string subject() const;        ///< "deepseek-v3 on 64 ranks in 8 nodes of h800"; what there is of it
+  std::string samples() const;        ///< "means of 3 batches, 5 seeds from 42"; what there is of it
   const ComparedPoint& best() const;  ///< of the shortest total; the first of equals
 };
 

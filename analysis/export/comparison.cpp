@@ -35,11 +35,7 @@ void write_text(std::ostream& out, const Comparison& c) {
   std::vector<std::string> facts;
   if (!c.subject().empty()) facts.push_back(c.subject());
   if (c.layers > 0) facts.push_back(fmt::format("{} {}", c.layers, c.layers == 1 ? "layer" : "layers"));
-  if (c.batches > 1) facts.push_back(fmt::format("means of {} batches", c.batches));
-  if (c.seeds > 1)
-    facts.push_back(fmt::format("{} seeds{}", c.seeds, c.seed ? fmt::format(" from {}", *c.seed) : ""));
-  else if (c.seed)
-    facts.push_back(fmt::format("seed {}", *c.seed));
+  if (!c.samples().empty()) facts.push_back(c.samples());
   fmt::print(out, "{}{}{}\n\n", c.name, facts.empty() ? "" : ": ", fmt::join(facts, ", "));
   const auto any = [&](auto value) { return std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return value(p) > 0; }); };
   const bool drops = any([](const ComparedPoint& p) { return p.drop_rate(); }), crosses = any([](const ComparedPoint& p) { return p.cross_node_bytes; });

@@ -154,6 +154,9 @@ TEST(Compare, FigureHasTheIntervalsOfTheTable) {
   EXPECT_DOUBLE_EQ(f.groups[1].bars[0].half_width_s, difference(c.points[1], c.points[0]).half_width * c.points[0].total_s);
   EXPECT_GT(f.groups[1].bars[0].half_width_s, 0);
   EXPECT_EQ(f.interval, "95 % interval of the difference to the best");
+  EXPECT_EQ(f.subtitle, "m on r, means of 3 batches, seed 1");
+  c.seeds = 5, c.seed = 42;
+  EXPECT_EQ(figure(c).subtitle, "m on r, means of 3 batches, 5 seeds from 42");
 }
 
 }  // namespace
