@@ -53,7 +53,7 @@ std::vector<Limit> read_limits(const std::vector<std::string>& texts) {
   return limits;
 }
 
-/// Says which points exceed a limit.
+/// Says which points exceed a limit, and which have no such figure.
 bool passes(const Comparison& comparison, const std::vector<Limit>& limits) {
   bool passed = true;
   for (const Limit& limit : limits)
@@ -62,6 +62,10 @@ bool passes(const Comparison& comparison, const std::vector<Limit>& limits) {
       for (const ComparedPoint& point : comparison.points) {
         const FieldValue value = field.value(point, comparison.best());
         const bool never = value == FieldValue("never");  // above any number
+        if (!never && std::holds_alternative<std::string>(value)) {
+          fmt::print(stderr, "note: {} has no value at {}: --fail-above did not check it there\n", limit.field, fmt::join(point.values, ", "));
+          continue;
+        }
         const double number = std::holds_alternative<double>(value) ? std::get<double>(value) : std::holds_alternative<std::int64_t>(value) ? static_cast<double>(std::get<std::int64_t>(value)) : 0;
         if (!never && number <= limit.most) continue;
         passed = false;

@@ -32,6 +32,13 @@ Outcome compare(const std::string& experiment, std::vector<std::string> more) {
   return run_program(more);
 }
 
+TEST(CompareVerb, SaysWhereThereIsNothingToFail) {
+  const Outcome run = compare("execute.yaml", {"--over", "placement.slots=16,24", "--fail-above", "break_even_batches=1", "--fail-above", "bytes=1e15"});
+  EXPECT_EQ(run.status, 0);
+  for (const char* point : {"16", "24"}) EXPECT_THAT(run.err, HasSubstr(std::string("note: break_even_batches has no value at ") + point + ": --fail-above did not check it there\n"));
+  EXPECT_THAT(run.err, Not(HasSubstr("note: bytes")));
+}
+
 TEST(CompareVerb, CountsNoSeedTwiceWhereNothingIsDrawn) {
   const std::vector<std::string> over = {"--set", "batches=4", "--over", "placement=contiguous,eplb"};
   const auto with = [&](std::vector<std::string> more) {
