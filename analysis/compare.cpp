@@ -93,7 +93,7 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
       p.bytes += static_cast<double>(m.dispatch_bytes + m.combine_bytes), p.cross_node_bytes += static_cast<double>(m.dispatch_cross_node_bytes + m.combine_cross_node_bytes);
       p.busiest_link_bytes += m.dispatch_busiest.bytes + m.combine_busiest.bytes;
       double weights = 0;
-      for (const MemoryUse& use : m.memory) weights = std::max(weights, use.weights_bytes), p.max_rank_activations_bytes = std::max(p.max_rank_activations_bytes, use.activations_bytes);
+      for (const MemoryUse& use : m.memory) weights = std::max(weights, use.weights_bytes), p.max_rank_activations_bytes = std::max(p.max_rank_activations_bytes, use.activations_bytes), p.slots += use.slots;
       p.max_rank_weights_bytes += weights;
       p.moved_experts += static_cast<double>(m.relocation.moved_experts), p.moved_bytes += static_cast<double>(m.relocation.bytes);
       p.restored_bytes += static_cast<double>(m.relocation.restored_bytes), p.lost_tokens += m.lost_tokens;
@@ -111,7 +111,7 @@ ComparedPoint compared_point(std::vector<std::string> values, const std::vector<
   for (double* sum : {&p.total_s, &p.dispatch_s, &p.compute_s, &p.combine_s, &p.waited_s, &p.lower_bound_s, &p.bytes, &p.cross_node_bytes, &p.busiest_link_bytes, &p.max_rank_weights_bytes, &p.optimum_s,
                       &p.moved_experts, &p.moved_bytes, &p.restored_bytes})
     *sum /= samples;
-  for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max, &p.rank_rows_max_over_mean}) *sum /= std::max(1.0, layers);
+  for (double* sum : {&p.rank_load_max_over_mean, &p.rank_load_std_over_mean, &p.rank_load_mean_over_max, &p.rank_rows_max_over_mean, &p.slots}) *sum /= std::max(1.0, layers);
   if (slowest) p.bottleneck = slowest->bottleneck;
   return p;
 }
@@ -177,6 +177,7 @@ const std::vector<PointField>& point_fields() {
       {"choices", [](const P& p, const P&) -> FieldValue { return p.choices; }},
       {"dropped_choices", [](const P& p, const P&) -> FieldValue { return p.dropped_choices; }},
       {"dropped_choice_rate", [](const P& p, const P&) -> FieldValue { return p.drop_rate(); }},
+      {"slots", [](const P& p, const P&) -> FieldValue { return p.slots; }},
       {"max_rank_weights_bytes", [](const P& p, const P&) -> FieldValue { return p.max_rank_weights_bytes; }},
       {"max_rank_activations_bytes", [](const P& p, const P&) -> FieldValue { return p.max_rank_activations_bytes; }},
       {"moved_experts", [](const P& p, const P&) -> FieldValue { return p.moved_experts; }},

@@ -28,6 +28,7 @@ struct ComparedPoint {
   double busiest_link_bytes = 0;           ///< of the busiest link of each exchange
   double max_rank_weights_bytes = 0, max_rank_activations_bytes = 0;  ///< of the fullest rank of each layer: summed over layers; largest of all layers
   double memory_bytes = 0;                                            ///< of a rank's device; 0: not known
+  double slots = 0;                                                   ///< filled, over all ranks: mean over the layers
   double max_rank_copies = 0, optimum_max_rank_copies = 0;  ///< sums over the layers
   double busiest_links_s = 0, optimum_links_s = 0, layers_s = 0, optimum_s = 0;
   double moved_experts = 0, moved_bytes = 0, restored_bytes = 0;  ///< by placing anew

@@ -39,6 +39,7 @@ struct BusiestLink {
 struct MemoryUse {
   double weights_bytes = 0;      ///< routed experts in the rank's slots, and the shared expert
   double activations_bytes = 0;  ///< rows held at the fullest moment: home tokens, received, computed and returned rows
+  int slots = 0;                 ///< filled
 };
 
 /// What one simulated layer means. docs/output.md documents every field that is written from it.

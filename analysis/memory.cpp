@@ -48,7 +48,7 @@ std::vector<MemoryUse> memory_use(const Experiment& experiment, const LayerRun& 
       fullest = std::max(fullest, held);
       for (const std::size_t p : read_last[now]) held -= bytes[p][r];
     }
-    use[r] = {slots * expert + shared, fullest};
+    use[r] = {slots * expert + shared, fullest, slots};
   }
   return use;
 }

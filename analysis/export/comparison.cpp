@@ -42,6 +42,7 @@ void write_text(std::ostream& out, const Comparison& c) {
   const bool moves = any([](const ComparedPoint& p) { return p.moved_bytes; }), waits = any([](const ComparedPoint& p) { return p.waited_s; });
   const bool restores = any([](const ComparedPoint& p) { return p.restored_bytes; }), loses = any([](const ComparedPoint& p) { return static_cast<double>(p.lost_tokens); });
   const bool pays = std::any_of(c.points.begin(), c.points.end(), [](const ComparedPoint& p) { return p.break_even.moves > 0; });
+  const bool fill_otherwise = std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return p.slots != c.points.front().slots; });
   std::vector<std::string> header;
   std::vector<bool> left;
   const auto column = [&](std::string name, bool is_left = false) { header.push_back(std::move(name)), left.push_back(is_left); };
@@ -55,6 +56,7 @@ void write_text(std::ostream& out, const Comparison& c) {
   if (pays) column("pays after");
   if (restores) column("restored");
   if (loses) column("lost tokens");
+  if (fill_otherwise) column("slots");
   column("weights"), column("placing"), column("bottleneck", true);
   TextTable table(left);
   table.add(std::move(header));
@@ -73,11 +75,13 @@ void write_text(std::ostream& out, const Comparison& c) {
     if (pays) row.push_back(pays_after(p.break_even));
     if (restores) row.push_back(format_bytes(p.restored_bytes));
     if (loses) row.push_back(std::to_string(p.lost_tokens));
+    if (fill_otherwise) row.push_back(fmt::format("{:.{}f}", p.slots, p.slots == std::floor(p.slots) ? 0 : 1));
     row.push_back(format_bytes(p.max_rank_weights_bytes)), row.push_back(format_seconds(p.placing_s)), row.push_back(p.bottleneck);
     table.add(std::move(row));
   }
   table.write(out);
-  fmt::print(out, "\n  optimum >= and gaps: against what no placement into the same slots can pass, with any replica rule (where it is `round_robin`, with that); time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links\n");
+  fmt::print(out, "\n  optimum >= and gaps: against what no placement into the same slots can pass, with any replica rule (where it is `round_robin`, with that); time: the layers' simulated time, load: copies on the fullest rank, link: seconds of the busiest links{}\n",
+             waits ? "; gaps leave out the wait for weights" : "");
   if (pays) fmt::print(out, "  pays after: batches in which the time gained by a move adds up to what it cost (waiting, and slowing the layer)\n");
   if (std::any_of(c.points.begin(), c.points.end(), [&](const ComparedPoint& p) { return p.drop_rate() != best.drop_rate(); }))
     fmt::print(out, "  dropped: points drop different shares of choices: a quicker one may only do less work\n");

@@ -117,8 +117,30 @@ TEST(Compare, NamesColumnsForWhatTheyAreAndLeavesOutThoseOfNothing) {
   c.points[1].cross_node_bytes = 5, c.points[1].moved_bytes = 5;
   EXPECT_THAT(text_of(c), HasSubstr("cross-node"));
   EXPECT_THAT(text_of(c), Not(HasSubstr("waited")));
+  EXPECT_THAT(text_of(c), Not(HasSubstr("wait for weights")));
   c.points[1].waited_s = 5;
   EXPECT_THAT(text_of(c), HasSubstr("waited"));
+  EXPECT_THAT(text_of(c), HasSubstr("seconds of the busiest links; gaps leave out the wait for weights\n"));
+}
+
+TEST(Compare, SaysHowManySlotsPointsFillWhereTheyDiffer) {
+  const auto point = [](const char* name, std::vector<std::vector<int>> slots_of_layers) {
+    RunMetrics run;
+    for (const std::vector<int>& layer : slots_of_layers) {
+      LayerMetrics m;
+      for (const int slots : layer) m.memory.emplace_back().slots = slots;
+      run.add(m);
+    }
+    return compared_point({name}, {run, run});
+  };
+  Comparison c{"x", "m", "r", 1, 2, 1, 2, {parse_axis("placement=a,b")}, {point("a", {{2, 2}, {3, 2}}), point("b", {{2, 2}, {3, 2}})}};
+  EXPECT_DOUBLE_EQ(c.points[0].slots, 4.5);
+  EXPECT_THAT(text_of(c), Not(HasSubstr("slots  ")));
+  c.points[1] = point("b", {{4, 4}, {4, 4}});
+  EXPECT_THAT(text_of(c), ::testing::ContainsRegex(" slots +weights .*\n +a .* 4\\.5 .*\n +b .* 8 "));
+  std::ostringstream csv;
+  write_csv(csv, c);
+  EXPECT_THAT(csv.str(), HasSubstr(",slots,max_rank_weights_bytes,"));
 }
 
 TEST(Compare, JsonAndCsvHoldTheSameGrid) {

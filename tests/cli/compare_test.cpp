@@ -39,6 +39,12 @@ TEST(CompareVerb, SaysWhereThereIsNothingToFail) {
   EXPECT_THAT(run.err, Not(HasSubstr("note: bytes")));
 }
 
+TEST(CompareVerb, SaysThatPlacementsFillDifferentNumbersOfSlots) {
+  const Json points = Json::parse(compare("execute.yaml", {"--over", "placement=contiguous,{eplb: {slots: 24}}", "--format", "json"}).out).at("points");
+  EXPECT_EQ(points.at(0).at("slots"), 16);
+  EXPECT_EQ(points.at(1).at("slots"), 24);
+}
+
 TEST(CompareVerb, CountsNoSeedTwiceWhereNothingIsDrawn) {
   const std::vector<std::string> over = {"--set", "batches=4", "--over", "placement=contiguous,eplb"};
   const auto with = [&](std::vector<std::string> more) {
