@@ -217,12 +217,29 @@ Deployment deployment(const std::vector<LayerResult>& results) {
   return out;
 }
 
-/// Says what was written, and which layer is which where the form has numbers of its own.
+/// "0 to 2, 4" for ascending numbers.
+std::string ranges(const std::vector<int>& numbers) {
+  std::string out;
+  for (std::size_t i = 0, next = 0; i < numbers.size(); i = next) {
+    for (next = i + 1; next < numbers.size() && numbers[next] == numbers[next - 1] + 1;) ++next;
+    out += fmt::format("{}{}{}", out.empty() ? "" : ", ", numbers[i], next - i > 1 ? fmt::format(" to {}", numbers[next - 1]) : "");
+  }
+  return out;
+}
+
+/// Says what was written, which layer is which where the form has numbers of its own, and which layers it holds that were not placed.
 void say_export(const DeploymentFormat& form, const Deployment& written, const std::string& file) {
   fmt::print(stderr, "wrote {}\n", file);
   const int layers = static_cast<int>(written.layers.size());
-  if (form.name != "vllm-ascend" || written.layers.back() == layers - 1) return;
-  fmt::print(stderr, "note: {} numbers layers among those placed: 0 to {} there are {} here; `epsim import --model` gives them back\n", form.name, layers - 1, fmt::join(written.layers, ", "));
+  if (written.layers.back() == layers - 1) return;
+  if (form.name == "vllm-ascend")
+    fmt::print(stderr, "note: {} numbers layers among those placed: {} there {} {} here, which the file cannot say; `epsim import --model` gives them back only where they are all MoE layers of the model\n", form.name,
+               layers == 1 ? "0" : fmt::format("0 to {}", layers - 1), layers == 1 ? "is" : "are", fmt::join(written.layers, ", "));
+  if (form.name != "sglang") return;
+  std::vector<int> others;
+  for (int l = 0; l < written.layers.back(); ++l)
+    if (!std::ranges::binary_search(written.layers, l)) others.push_back(l);
+  fmt::print(stderr, "note: {} has a row for every layer, and those of layers that were not placed hold experts in order: {}\n", form.name, ranges(others));
 }
 
 void print_text(const PlaceOptions& o, const std::vector<LayerResult>& results) {

@@ -45,8 +45,18 @@ TEST(ImportVerb, SaysWhichLayersOfAnExpertMapAreWhich) {
   const std::string loads = space.write("loads.json", R"({"layers": [3, 5], "logical_count": [[1, 2], [4, 3]]})"), map = (space.root / "map.json").string();
   const Outcome out = run_program({"place", "--loads", loads, "--ranks", "2", "--nodes", "1", "--policy", "contiguous", "--export", "vllm-ascend", "--out", map});
   EXPECT_EQ(out.status, 0) << out.err;
-  EXPECT_THAT(out.err, HasSubstr("note: vllm-ascend numbers layers among those placed: 0 to 1 there are 3, 5 here"));
+  EXPECT_THAT(out.err, HasSubstr("note: vllm-ascend numbers layers among those placed: 0 to 1 there are 3, 5 here, which the file cannot say; `epsim import --model` gives them back only where they are all MoE layers of the model\n"));
   EXPECT_THAT(run_program({"import", map}).out, HasSubstr("warning: the file numbers its layers among those that have experts: they are 0 to 1 here; --model"));
+}
+
+TEST(ImportVerb, SaysWhichLayersOfALocationWereNotPlaced) {
+  const Workspace space("epsim_import");
+  const auto exported = [&](const std::string& layers) {
+    const std::string loads = space.write("loads.json", R"({"layers": )" + layers + R"(, "logical_count": [[1, 2], [4, 3]]})");
+    return run_program({"place", "--loads", loads, "--ranks", "2", "--nodes", "1", "--policy", "contiguous", "--export", "sglang", "--out", (space.root / "location.json").string()}).err;
+  };
+  EXPECT_THAT(exported("[3, 5]"), HasSubstr("note: sglang has a row for every layer, and those of layers that were not placed hold experts in order: 0 to 2, 4\n"));
+  EXPECT_THAT(exported("[1, 0]"), ::testing::Not(HasSubstr("note")));
 }
 
 TEST(ImportVerb, TakesTheHeadersOfOtherProgramsTables) {
