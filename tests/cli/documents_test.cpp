@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <iomanip>
+#include <map>
 #include <sstream>
 #include <nlohmann/json.hpp>
 
@@ -114,6 +115,24 @@ TEST(Documents, HaveOnlyExperimentsThatCanBeRead) {
     }
   }
   EXPECT_GE(read, 1);
+}
+
+// Each line of a block "json FORMAT" is a whole file of that format.
+TEST(Documents, HaveOnlyRecordingsThatCanBeImported) {
+  const Workspace space("epsim_documents");
+  std::ifstream in(kRoot + "/docs/data.md");
+  std::map<std::string, int> imported;
+  const std::string fence = "```json ";
+  for (std::string line, format; std::getline(in, line);) {
+    if (line.starts_with("```")) {
+      format = line.starts_with(fence) ? line.substr(fence.size()) : "";
+    } else if (!format.empty()) {
+      const Outcome o = run_program({"import", space.write("recording.json", line), "--from", format, "--out", (space.root / "counts.json").string()});
+      EXPECT_EQ(o.status, 0) << line << "\n" << o.err;
+      ++imported[format];
+    }
+  }
+  EXPECT_THAT(imported, ::testing::ElementsAre(::testing::Pair("megatron", 1), ::testing::Pair("sglang", 3), ::testing::Pair("tensorrt-llm", 1)));
 }
 
 TEST(Documents, RoutesLogitsAsTheReadmeSays) {

@@ -59,6 +59,17 @@ TEST(ImportVerb, SaysWhichLayersOfALocationWereNotPlaced) {
   EXPECT_THAT(exported("[1, 0]"), ::testing::Not(HasSubstr("note")));
 }
 
+TEST(ImportVerb, SaysThatAPlacementIsNoRecording) {
+  const Workspace space("epsim_import");
+  const std::string location = space.write("location.json", R"({"physical_to_logical_map": [[0, 1, 1, 0]]})");
+  const std::string said = location + ":1:29: error: this is a placement, no recording: play it with `placement: {given: {file: " + location + "}}`, which needs no import";
+  EXPECT_THAT(run_program({"import", location}).err, HasSubstr(said));
+  EXPECT_THAT(run_program({"import", location, "--from", "sglang"}).err, HasSubstr(said));
+  const std::string loads = space.write("loads.json", R"({"logical_count": [[1, 2]]})");
+  const std::string placed = space.write("placed.json", run_program({"place", "--loads", loads, "--ranks", "2", "--nodes", "1", "--policy", "contiguous", "--format", "json"}).out);
+  EXPECT_THAT(run_program({"import", placed}).err, HasSubstr("this is a placement, no recording"));
+}
+
 TEST(ImportVerb, TakesTheHeadersOfOtherProgramsTables) {
   const Workspace space("epsim_import");
   for (const char* text : {"\xef\xbb\xbflayer,expert\n0,1\n", "Layer,Expert\r\n0,1\r\n", "layer, expert\n0, 1\n", "\"Step\", \"layer\", \"expert\", \"tokens\"\n0, 0, 1, 1\n"}) {

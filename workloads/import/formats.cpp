@@ -34,7 +34,7 @@ constexpr std::array kFormats = {
     ForeignFormat{"moe-bundle", "SGLang moe_bundle_trace.v1 (JSONL or JSON): choices by source rank",
                   [](const SourceText& f) { return is_json(f) && has(f, "\"topk_experts\"") && has(f, "\"source_rank\""); }, read_bundle_trace},
     ForeignFormat{"sglang", "SGLang expert distribution recorder (JSON, .npz): counts or choices",
-                  [](const SourceText& f) { return (is_json(f) && (has(f, "\"logical_count\"") || has(f, "\"last_physical_to_logical_map\""))) || has_array(f, "logical_count.npy"); },
+                  [](const SourceText& f) { return (is_json(f) && (has(f, "\"logical_count\"") || has(f, "\"last_physical_to_logical_map\"") || has(f, "\"physical_to_logical_map\""))) || has_array(f, "logical_count.npy"); },
                   read_sglang_recording},
     ForeignFormat{"tensorrt-llm", "TensorRT-LLM expert statistics (safetensors, .npz, JSON): counts", [](const SourceText&) { return false; }, read_tensorrt_statistics},
     ForeignFormat{"tensorrt-llm-balancer", "TensorRT-LLM moe_load_balancer.yaml: a placement",

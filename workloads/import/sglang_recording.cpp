@@ -17,6 +17,7 @@ class Collector {
     if (file->text.starts_with("PK")) return add_arrays(file);
     const JsonReader r(file);
     const Json root = parse_json(file);
+    refuse_placement(r, root);
     if (const Json* records = root.find("records"))
       add_records(r, root, r.list(*records, "records"));
     else
@@ -39,6 +40,14 @@ class Collector {
   }
 
  private:
+  /// Files of --init-expert-location, and what `epsim place` prints, whose `logical_count` is of replicas.
+  static void refuse_placement(const JsonReader& r, const Json& root) {
+    const Json* map = root.find("physical_to_logical_map");
+    if (map && (root.find("logical_count") || root.find("records"))) return;
+    if (!map) map = root.find("physical_to_logical");
+    if (map) r.fail(*map, fmt::format("this is a placement, no recording: play it with `placement: {{given: {{file: {}}}}}`, which needs no import", r.file()->name));
+  }
+
   void add_arrays(const std::shared_ptr<const SourceText>& file) {
     const std::map<std::string, NpyArray> arrays = read_npz(file);
     const auto found = arrays.find("logical_count");
