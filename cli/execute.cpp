@@ -100,6 +100,8 @@ int run_execute(const Options& options, const Catalogs& catalogs) {
       },
       .work = [&](World& world) -> int {
         if (world.root()) print_notes(experiment);
+        if (const BatchRange& eval = experiment.eval; world.root() && eval.count() > 1)
+          fmt::print(stderr, "note: one batch is executed, batch {} of {} to {}; `eval` takes another, such as --set eval={}:{}\n", eval.first, eval.first, eval.last - 1, eval.first + 1, eval.first + 2);
         if (world.root() && !world.launched())
           fmt::print(stderr, "note: not started by mpirun, so one process hosts all {} plan ranks; try mpirun -n {} epsim execute ...\n", experiment.topology.ranks(), std::min(4, experiment.topology.ranks()));
         const std::vector<LayerExecution> layers = execute(world, experiment, options.execute);

@@ -73,5 +73,17 @@ TEST(RunVerb, SaysWhyAFileCannotBeWrittenAndPrintsWhatItFound) {
   EXPECT_FALSE(std::filesystem::exists(space.root / "out"));
 }
 
+TEST(ExecuteVerb, SaysWhichBatchItRuns) {
+  // MPI must not look for a network in a sandbox, nor refuse root.
+  const auto said = [](std::vector<std::string> more) {
+    more.insert(more.begin(), {"execute", std::string(EPSIM_SOURCE_DIR) + "/examples/execute.yaml"});
+    const testing::Outcome o = run_program(more, "OMPI_MCA_ess_singleton_isolated=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1");
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o.err;
+  };
+  EXPECT_THAT(said({"--set", "batches=4", "--set", "fit=0:1"}), HasSubstr("note: one batch is executed, batch 1 of 1 to 3; `eval` takes another, such as --set eval=2:3\n"));
+  EXPECT_THAT(said({"--set", "batches=4", "--set", "eval=2:3"}), ::testing::Not(HasSubstr("one batch")));
+}
+
 }  // namespace
 }  // namespace epsim
