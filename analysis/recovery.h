@@ -11,8 +11,8 @@ struct Recovery {
   int batch = 0;
   std::string what;           ///< "rank 3 fails"
   int ranks_up = 0;
-  Bytes moved_bytes = 0, restored_bytes = 0;  ///< before its first batch
-  double waited_s = 0;        ///< before its first batch, all layers
+  Bytes moved_bytes = 0, restored_bytes = 0;  ///< before its first batch, whatever for: ordinary rebalancing, too
+  double waited_s = 0;        ///< likewise, all layers
   double before_s = 0;        ///< time of the batch before, waits included; 0 where there is none
   double settled_s = 0;       ///< median time of its batches, waits included
   /// Batches that take, waits included, more than 5 % longer than the settled time, from its first on.

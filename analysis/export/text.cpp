@@ -68,7 +68,7 @@ void write_exchanges(std::ostream& out, const LayerMetrics& m) {
   line("combine", m.combine_busiest, m.combine_transfer_s);
 }
 
-/// A line an event: what it moved, how long layers waited for it, and when time was steady again.
+/// A line an event: what moved and how long layers waited in its first batch, and when time was steady again.
 void write_events(std::ostream& out, const Experiment& experiment, const RunMetrics& run) {
   const std::vector<Recovery> events = recoveries(experiment, run);
   if (events.empty()) return;
@@ -79,6 +79,7 @@ void write_events(std::ostream& out, const Experiment& experiment, const RunMetr
                r.before_s > 0 ? format_seconds(r.before_s) : "", format_seconds(r.settled_s), fmt::format("{} {}", r.recovery_batches, r.recovery_batches == 1 ? "batch" : "batches")});
   out << '\n';
   table.write(out);
+  out << "  moved, restored, waited: all of the batch, whatever for; ordinary rebalancing in it is not told apart\n";
 }
 
 /// How many layers each stage is the longest of.

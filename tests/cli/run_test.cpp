@@ -73,6 +73,12 @@ TEST(RunVerb, SaysWhyAFileCannotBeWrittenAndPrintsWhatItFound) {
   EXPECT_FALSE(std::filesystem::exists(space.root / "out"));
 }
 
+TEST(RunVerb, SaysWhatTheFiguresOfAnEventAreOf) {
+  const std::string file = std::string(EPSIM_SOURCE_DIR) + "/examples/failure.yaml", line = "  moved, restored, waited: all of the batch, whatever for; ordinary rebalancing";
+  EXPECT_THAT(run_program({"run", file, "--set", "network=ideal"}).out, HasSubstr(line));
+  EXPECT_THAT(run_program({"run", file, "--set", "network=ideal", "--set", "events=[]"}).out, ::testing::Not(HasSubstr(line)));
+}
+
 TEST(ExecuteVerb, SaysWhichBatchItRuns) {
   // MPI must not look for a network in a sandbox, nor refuse root.
   const auto said = [](std::vector<std::string> more) {
