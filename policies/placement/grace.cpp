@@ -84,7 +84,7 @@ PlacementPolicy grace(Params& p, const Shape* shape) {
       p.choice("assign", "which rank a group goes to: by least remote tokens in `total`, by the least `bottleneck`, or `none`: group g to rank g",
                {"total", "bottleneck", "none"}, "total");
   const std::int64_t changes = p.integer("changes", "moves of an expert to another rank and swaps of two, at most, that make the aim of `assign` less", 0, 0, 1'000'000);
-  const auto copies = static_cast<int>(p.integer("copies", "experts of other ranks that each rank holds as well: those that its own tokens choose most", 0, 0, shape ? std::max(0, shape->experts - 1) : 65'535));
+  const auto copies = static_cast<int>(p.integer("copies", "experts of other ranks that each rank holds as well: those that its own tokens choose most; `replica: nearest` has its own tokens use them, with `round_robin` anyone's do", 0, 0, shape ? std::max(0, shape->experts - 1) : 65'535));
   if (changes > 0 && assignment == "none") p.error("changes", "`assign: none` has no aim: take `total` or `bottleneck`");
   if (copies > 0 && shape && shape->ranks == 1) p.error("copies", "one rank holds all experts already");
   if (equal && p.has("ratio")) p.error("ratio", "`ratio` has no use where `equal_experts` is true");

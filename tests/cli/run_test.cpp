@@ -91,5 +91,9 @@ TEST(ExecuteVerb, SaysWhichBatchItRuns) {
   EXPECT_THAT(said({"--set", "batches=4", "--set", "eval=2:3"}), ::testing::Not(HasSubstr("one batch")));
 }
 
+TEST(ListVerb, SaysWhoUsesTheCopiesOfGrace) {
+  EXPECT_THAT(run_program({"list", "placement"}).out, HasSubstr("those that its own tokens choose most; `replica: nearest` has its own tokens use them, with `round_robin` anyone's do"));
+}
+
 }  // namespace
 }  // namespace epsim
