@@ -165,7 +165,7 @@ T common(const std::vector<Experiment>& experiments, Fact fact, T otherwise) {
 std::string machine_of(const std::vector<Experiment>& experiments) {
   const int ranks = common(experiments, [](const Experiment& e) { return e.topology.ranks(); }, 0), nodes = common(experiments, [](const Experiment& e) { return e.topology.nodes(); }, 0);
   const std::string device = common(experiments, [](const Experiment& e) { return std::string(e.topology.device().name); }, std::string());
-  std::string machine = ranks > 0 ? fmt::format("{} ranks", ranks) : "";
+  std::string machine = ranks > 0 ? fmt::format("{} {}", ranks, ranks == 1 ? "rank" : "ranks") : "";
   if (nodes > 0) machine += fmt::format("{}{} {}", machine.empty() ? "" : " in ", nodes, nodes == 1 ? "node" : "nodes");
   return machine + (machine.empty() || device.empty() ? "" : " of ") + device;
 }

@@ -69,7 +69,7 @@ void print_json(const Experiment& e, const World& world, const std::vector<Layer
 }
 
 void print_text(const Experiment& e, const World& world, const std::vector<LayerExecution>& layers) {
-  fmt::print("{}: {} plan ranks on {} MPI process{}, {} tokens, hidden {}, expert width {}\n", e.name, e.topology.ranks(), world.size(), world.size() == 1 ? "" : "es", e.source.tokens(),
+  fmt::print("{}: {} plan {} on {} MPI process{}, {} tokens, hidden {}, expert width {}\n", e.name, e.topology.ranks(), e.topology.ranks() == 1 ? "rank" : "ranks", world.size(), world.size() == 1 ? "" : "es", e.source.tokens(),
              e.execute_hidden, e.execute_ffn);
   for (const LayerExecution& l : layers) {
     fmt::print("layer {}  plan {}\n", l.layer, l.plan_digest);

@@ -107,7 +107,7 @@ std::vector<LayerResult> place_all(const PlaceOptions& o, const PlacementCatalog
   if (o.ranks < 1 || o.ranks > kMaxRanks)
     problems.add(typed("--ranks", std::to_string(o.ranks)).at, fmt::format("there must be from 1 to {} ranks, got {}", kMaxRanks, o.ranks));
   else if (o.nodes < 1 || o.nodes > o.ranks)
-    problems.add(typed("--nodes", std::to_string(o.nodes)).at, fmt::format("{} ranks are on 1 to {} nodes, got {}", o.ranks, o.ranks, o.nodes));
+    problems.add(typed("--nodes", std::to_string(o.nodes)).at, o.ranks == 1 ? fmt::format("1 rank is on 1 node, got {}", o.nodes) : fmt::format("{} ranks are on 1 to {} nodes, got {}", o.ranks, o.ranks, o.nodes));
   else if (o.ranks % o.nodes != 0)
     problems.add(typed("--nodes", std::to_string(o.nodes)).at, fmt::format("{} ranks do not divide into {} nodes of equal size", o.ranks, o.nodes));
   LoadDump loads;
@@ -243,7 +243,8 @@ void say_export(const DeploymentFormat& form, const Deployment& written, const s
 }
 
 void print_text(const PlaceOptions& o, const std::vector<LayerResult>& results) {
-  std::cout << fmt::format("{} slots on {} ranks by {}; loads split evenly over replicas\n", results.front().placement.slots(), o.ranks, o.policy);
+  std::cout << fmt::format("{} {} on {} {} by {}; loads split evenly over replicas\n", results.front().placement.slots(), results.front().placement.slots() == 1 ? "slot" : "slots", o.ranks,
+                           o.ranks == 1 ? "rank" : "ranks", o.policy);
   std::cout << fmt::format("{:>5} {:>14} {:>14} {:>9} {:>15} {:>9} {:>16} {:>9} {:>17} {:>12}\n", "layer", "max_rank_load", "mean_rank_load", "max/mean",
                            "(max-mean)/mean", "mean/max", "(max+1)/(min+1)", "std/mean", "(max-min)/tokens", "most_copies");
   for (const LayerResult& r : results) {

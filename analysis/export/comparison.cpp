@@ -24,7 +24,9 @@ std::string beside_best(const ComparedPoint& p, const ComparedPoint& best) {
 /// Batches after which a move has paid for itself.
 std::string pays_after(const BreakEven& b) {
   const std::optional<double> batches = b.batches();
-  return !batches ? "" : std::isfinite(*batches) ? fmt::format("{:.3g} batches", *batches) : "never";
+  if (!batches) return "";
+  const std::string number = fmt::format("{:.3g}", *batches);
+  return std::isfinite(*batches) ? number + (number == "1" ? " batch" : " batches") : "never";
 }
 
 std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }

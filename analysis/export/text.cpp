@@ -139,14 +139,17 @@ void write_text(std::ostream& out, const Experiment& experiment, const RunMetric
   for (const LayerMetrics& m : run.layers)
     if (m.layer == run.slowest_layer && m.batch == run.slowest_batch) write_exchanges(out, m);
   if (moved.moved_experts > 0)
-    fmt::print(out, "  placed anew: {} experts moved, {}; layers were slowed by {} beside it\n", moved.moved_experts, format_bytes(static_cast<double>(moved.bytes)), format_seconds(moved.slowed_s));
-  if (const std::optional<double> pays = run.break_even.batches())
-    fmt::print(out, "  {}\n", std::isfinite(*pays) ? fmt::format("a move has paid for itself after {:.3g} batches: {} for {} a batch", *pays, format_seconds(run.break_even.cost_s / static_cast<double>(run.break_even.moves)),
-                                                                format_seconds(run.break_even.gain_s / static_cast<double>(run.break_even.moves)))
-                                                : "moves never pay for themselves: layers are no quicker after them");
+    fmt::print(out, "  placed anew: {} {} moved, {}; layers were slowed by {} beside it\n", moved.moved_experts, moved.moved_experts == 1 ? "expert" : "experts", format_bytes(static_cast<double>(moved.bytes)), format_seconds(moved.slowed_s));
+  if (const std::optional<double> pays = run.break_even.batches(); pays && std::isfinite(*pays)) {
+    const std::string number = fmt::format("{:.3g}", *pays);
+    const auto moves = static_cast<double>(run.break_even.moves);
+    fmt::print(out, "  a move has paid for itself after {} {}: {} for {} a batch\n", number, number == "1" ? "batch" : "batches", format_seconds(run.break_even.cost_s / moves), format_seconds(run.break_even.gain_s / moves));
+  } else if (pays) {
+    out << "  moves never pay for themselves: layers are no quicker after them\n";
+  }
   if (drops.choices > 0)
-    fmt::print(out, "  dropped {} of {} choices ({}): {} tokens lost some, {} lost all; combine weight {:.4g}\n", drops.choices, choices,
-               percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.total_tokens, drops.weight);
+    fmt::print(out, "  dropped {} of {} choices ({}): {} {} lost some, {} lost all; combine weight {:.4g}\n", drops.choices, choices,
+               percent(static_cast<double>(drops.choices) / static_cast<double>(choices)), drops.partial_tokens, drops.partial_tokens == 1 ? "token" : "tokens", drops.total_tokens, drops.weight);
   else
     fmt::print(out, "  dropped none of {} choices\n", choices);
   const double memory = topology.device().memory_bytes.value, needed = weights / batches + activations;

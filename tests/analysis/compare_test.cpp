@@ -143,6 +143,16 @@ TEST(Compare, SaysHowManySlotsPointsFillWhereTheyDiffer) {
   EXPECT_THAT(csv.str(), HasSubstr(",slots,max_rank_weights_bytes,"));
 }
 
+TEST(Compare, CountsOneBatchAsOne) {
+  Comparison c = sample();
+  for (const double cost_s : {2.0, 1.0}) {
+    BreakEven& pays = c.points[cost_s > 1 ? 0 : 1].break_even;
+    pays.cost_s = cost_s, pays.gain_s = 1, pays.moves = 1;
+  }
+  EXPECT_THAT(text_of(c), HasSubstr(" 2 batches "));
+  EXPECT_THAT(text_of(c), HasSubstr(" 1 batch "));
+}
+
 TEST(Compare, JsonAndCsvHoldTheSameGrid) {
   const Comparison c = sample();
   std::ostringstream json, csv;

@@ -65,6 +65,7 @@ TEST(CompareVerb, SaysOfThePointsOnlyWhatHoldsForAll) {
   const auto first_line = [](const Outcome& run) { return run.out.substr(0, run.out.find('\n')); };
   EXPECT_EQ(first_line(compare("execute.yaml", {"--over", "placement.slots=16,24"})), "execute: tiny-moe on 8 ranks in 2 nodes of cpu, 1 layer, seed 42");
   EXPECT_EQ(first_line(compare("execute.yaml", {"--over", "cluster.ranks_per_node=2,4"})), "execute: tiny-moe on 2 nodes of cpu, 1 layer, seed 42");
+  EXPECT_EQ(first_line(compare("execute.yaml", {"--set", "cluster={single_switch: {ranks: 1, device: cpu}}", "--over", "placement=contiguous,random"})), "execute: tiny-moe on 1 rank in 1 node of cpu, 1 layer, seed 42");
   EXPECT_EQ(first_line(compare("execute.yaml", {"--over", "cluster.nodes=1,2"})), "execute: tiny-moe on cpu, 1 layer, seed 42");
   EXPECT_EQ(first_line(compare("shared_expert.yaml", {"--set", "source.tokens_per_rank=16", "--over", "model=" + kExamples + "models/shared-1.json," + kExamples + "models/shared-2.json", "--over", "seed=1,2"})), "shared_expert: 8 ranks in 1 node of h200, 1 layer, means of 4 batches");
 }

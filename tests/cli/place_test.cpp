@@ -103,6 +103,7 @@ TEST_F(PlaceVerb, PrintsATable) {
   const std::string text = place("--slots 12 --ranks 4 --nodes 1 --policy contiguous");
   EXPECT_THAT(text, HasSubstr("12 slots on 4 ranks by contiguous"));
   EXPECT_THAT(text, HasSubstr("(max-mean)/mean"));
+  EXPECT_THAT(place("--slots 12 --ranks 1 --nodes 1 --policy contiguous"), HasSubstr("12 slots on 1 rank by contiguous"));
 }
 
 TEST_F(PlaceVerb, TakesThePolicysSettings) {
@@ -135,6 +136,7 @@ TEST_F(PlaceVerb, SaysWhichOptionIsWrong) {
               HasSubstr("--groups:1:1: error: placement `contiguous` has no setting `groups`"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 2 --policy elpb"), HasSubstr("--policy:1:1: error: there is no placement `elpb`, did you mean `eplb`?"));
   EXPECT_THAT(error("--slots 16 --ranks 8 --nodes 9 --policy eplb"), HasSubstr("--nodes:1:1: error: 8 ranks are on 1 to 8 nodes, got 9"));
+  EXPECT_THAT(error("--slots 16 --ranks 1 --nodes 2 --policy eplb"), HasSubstr("--nodes:1:1: error: 1 rank is on 1 node, got 2"));
   EXPECT_THAT(error("--ranks 8 --nodes 2 --policy cooccurrence"), HasSubstr("--policy:1:1: error: `cooccurrence` places by the choices of single tokens"));
   EXPECT_THAT(error("--ranks 8 --nodes 2 --policy topology_aware"), HasSubstr("--policy:1:1: error: `topology_aware` places by the links of the machine"));
   const std::string two = error("--slots 16 --ranks 0 --nodes 2 --policy elpb");
