@@ -113,6 +113,10 @@ LayerMetrics measure(const Experiment& experiment, const LayerRun& run, const Ma
   m.choices = std::accumulate(plan.choices.cells.begin(), plan.choices.cells.end(), std::int64_t{0});
   m.copies = m.choices - plan.drops.choices;
   m.drops = plan.drops;
+  if (experiment.chooses_all) {
+    const std::int64_t without_room = m.tokens * plan.routing.top_k - m.choices;
+    m.choices += without_room, m.drops.choices += without_room;
+  }
   m.rank_copies = plan.copies_of_rank();
   m.rank_shared_rows.resize(m.rank_copies.size());
   if (experiment.pricing.shared_ffn > 0) m.rank_shared_rows = plan.shared_rows_of_rank();

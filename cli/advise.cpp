@@ -81,7 +81,7 @@ class Trials {
   /// The experiment of an option. Throws InputError, pointing at what was typed.
   Experiment experiment(const Option& option) const {
     const bool counts = o_.trace.ends_with(".json");
-    std::vector<std::string> overrides = {"model=" + quoted(o_.model), fmt::format("source={{{}: {{file: {}}}}}", counts ? "loads" : "trace", quoted(o_.trace)), fmt::format("batches={}", o_.batches), "fit='0:50%'", "eval='50%:100%'"};
+    std::vector<std::string> overrides = {"model=" + quoted(o_.model), fmt::format("source={{{}: {{file: {}}}}}", counts ? "loads" : "trace", quoted(o_.trace)), fmt::format("batches={}", o_.batches * groups(option.ranks)), "fit='0:50%'", "eval='50%:100%'"};
     if (tokens_per_rank_ > 0 || counts) overrides.push_back(fmt::format("source.tokens_per_rank={}", std::max<std::int64_t>(1, tokens_per_rank_)));
     if (option.ranks > 0 && has_nodes()) overrides.push_back(fmt::format("cluster.nodes={}", option.ranks / ranks_per_node_));
     if (!layers_.empty()) overrides.push_back(fmt::format("layers=[{}]", fmt::join(layers_, ", ")));
@@ -137,7 +137,9 @@ class Trials {
     if (has_nodes())
       for (int nodes = all.topology.nodes() / 2; nodes >= 1 && all.topology.nodes() % nodes == 0; nodes /= 2)
         sizes_.push_back(nodes * ranks_per_node_);
-    if (tokens_per_rank_ == 0) tokens_per_rank_ = std::max<std::int64_t>(1, all.source.tokens() / ranks_);
+    if (all.source.tokens() < ranks_)
+      throw InputError(place("--batches", std::to_string(o_.batches)), fmt::format("each of {} batches has {} tokens of the trace, fewer than there are ranks ({}): give fewer batches", o_.batches, all.source.tokens(), ranks_));
+    if (tokens_per_rank_ == 0) tokens_per_rank_ = all.source.tokens() / ranks_;
   }
 
   /// An option as an experiment file of all the model's MoE layers, to lie at `--out`.
@@ -159,7 +161,8 @@ class Trials {
       try {
         experiments.push_back(experiment(option));
         fresh.push_back(option);
-      } catch (const InputError&) {  // this part cannot be had with these sizes
+      } catch (const InputError& error) {  // this part cannot be had with these sizes
+        refused_.try_emplace(option.ranks, error.problems().front().message);
       }
     }
     std::vector<RunMetrics> runs = play_all(experiments);
@@ -169,8 +172,10 @@ class Trials {
       Option& option = fresh[i];
       const double of_token = all * static_cast<double>(experiments[i].topology.ranks()) / static_cast<double>(std::max<std::int64_t>(1, experiments[i].source.tokens()));
       option.token_s = p.total_s * of_token;
-      option.token_samples_s.clear();  // an option begins as a copy of another
-      for (const double s : p.samples_s) option.token_samples_s.push_back(s * of_token);
+      // As many tokens a sample, and the same, whatever the size of the group.
+      const auto batches = static_cast<std::size_t>(groups(option.ranks));
+      option.token_samples_s.assign(p.samples_s.size() / batches, 0);  // an option begins as a copy of another
+      for (std::size_t s = 0; s < option.token_samples_s.size() * batches; ++s) option.token_samples_s[s / batches] += p.samples_s[s] * of_token / static_cast<double>(batches);
       option.weights_bytes = p.max_rank_weights_bytes * all;
       option.memory_bytes = option.weights_bytes + p.max_rank_activations_bytes;
       option.drop_rate = p.drop_rate();
@@ -187,14 +192,22 @@ class Trials {
   std::vector<Option> played;
 
   const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  /// Why a size has no choice at all; empty where it has one.
+  std::string refusal_of(std::int64_t ranks) const {
+    const bool has = std::any_of(played.begin(), played.end(), [&](const Option& p) { return p.ranks == ranks; });
+    const auto why = refused_.find(ranks);
+    return has || why == refused_.end() ? "" : why->second;
+  }
   int experts() const { return experts_; }
   double memory_bytes() const { return memory_bytes_; }
   int judged_batches() const { return played.empty() ? 0 : static_cast<int>(played.front().token_samples_s.size()); }
   std::string about() const {
-    return fmt::format("{} on {} ranks of {}: {} of {} MoE layers played, placements made from the first half of {} batches and judged on the second", name_, ranks_, machine_, layers_.size(), moe_layers_, o_.batches);
+    return fmt::format("{} on {} ranks of {}: {} of {} MoE layers played, placements made from the first half of {} batches and judged on the second; time a token is that of all MoE layers for a token of each rank", name_, ranks_, machine_, layers_.size(), moe_layers_, o_.batches);
   }
 
  private:
+  /// Groups of so many ranks that the cluster has room for: a smaller one takes so many batches to see the same tokens. 1 for 0, before sizes are known.
+  int groups(std::int64_t ranks) const { return ranks > 0 && ranks_ > 0 ? static_cast<int>(ranks_ / ranks) : 1; }
   /// True where the layers of recorded counts are used again for others.
   bool repeats() const {
     return std::any_of(o_.set.begin(), o_.set.end(), [](const std::string& set) { return set.starts_with("source.repeat=") && set != "source.repeat=false"; });
@@ -244,20 +257,21 @@ class Trials {
   std::vector<int> there_;  // all layers that counts are of, where these are fewer than the model's
   std::vector<std::int64_t> sizes_;
   std::set<std::string> asked_;
+  std::map<std::int64_t, std::string> refused_;  // [EP size] the first reason why a choice could not be played
   int experts_ = 0, ranks_ = 0, ranks_per_node_ = 1, moe_layers_ = 1;
   double memory_bytes_ = 0;
 };
 
 std::string with_slots(const std::string& policy, std::int64_t slots) { return fmt::format("{{{}: {{slots: {}}}}}", policy, slots); }
 
-/// One axis after another, each from the best so far: exchange, then slots with placement, then replica rule, then capacity.
-void search(Trials& trials, const Options& o, const Catalogs& catalogs) {
+/// One axis after another, each from the best so far: exchange, then slots with placement, then replica rule.
+void search(Trials& trials, const std::string& capacity, const Catalogs& catalogs) {
   for (const std::int64_t ranks : trials.sizes()) {
     const std::int64_t even = (trials.experts() + ranks - 1) / ranks * ranks;
     std::vector<Option> options;
     for (const std::string& exchange : catalogs.exchange.names()) {
       for (const std::string& variant : exchange == "direct" ? std::vector<std::string>{"direct", "{direct: {dedup: rank}}"} : std::vector<std::string>{exchange})
-        options.push_back({ranks, trials.experts(), with_slots("contiguous", trials.experts()), "round_robin", variant, o.capacity.empty() ? "" : o.capacity.front()});
+        options.push_back({ranks, trials.experts(), with_slots("contiguous", trials.experts()), "round_robin", variant, capacity});
     }
     Option best = trials.best_of(options);
     if (best.placement.empty()) continue;
@@ -273,13 +287,6 @@ void search(Trials& trials, const Options& o, const Catalogs& catalogs) {
     for (const std::string& rule : catalogs.replica.names()) {
       Option option = best;
       option.replica = rule;
-      options.push_back(option);
-    }
-    best = trials.best_of(options);
-    options.clear();
-    for (const std::string& capacity : o.capacity) {
-      Option option = best;
-      option.capacity = capacity;
       options.push_back(option);
     }
     trials.best_of(options);
@@ -320,25 +327,25 @@ std::string plain(const std::string& part) {
   return text;
 }
 
-/// Says what is as quick for all that these batches tell: of it the leanest where it takes less memory, and the quickest with another placement otherwise.
+/// Says what these batches do not tell from the choice: of it the quickest of the leanest where they take less memory, and the quickest with another placement otherwise.
 void print_equals(const Trials& trials, const Option& chosen) {
   std::vector<const Option*> equals;
   for (const Option& p : trials.played)
     if (&p != &chosen && p.memory_bytes <= trials.memory_bytes() && p.drop_rate <= chosen.drop_rate)
-      if (const Difference d = longer(p, chosen); d.mean - d.half_width <= 0) equals.push_back(&p);
+      if (const Difference d = longer(p, chosen); std::isfinite(d.half_width) && d.mean - d.half_width <= 0) equals.push_back(&p);
   if (equals.empty()) return;
-  const Option* one = *std::min_element(equals.begin(), equals.end(), [](const Option* a, const Option* b) { return a->memory_bytes < b->memory_bytes; });
+  const double least = (*std::min_element(equals.begin(), equals.end(), [](const Option* a, const Option* b) { return a->memory_bytes < b->memory_bytes; }))->memory_bytes;
+  const Option* one = *std::find_if(equals.begin(), equals.end(), [&](const Option* p) { return kLess * p->memory_bytes <= least; });  // they are by time
   const bool leaner = one->memory_bytes < kLess * chosen.memory_bytes;
   if (!leaner) {
     const auto other = std::find_if(equals.begin(), equals.end(), [&](const Option* p) { return p->placement != chosen.placement; });
     one = other == equals.end() ? nullptr : *other;
   }
-  fmt::print("  {} other choices of {} are as quick within the 95 % interval of {} batches", equals.size(), trials.played.size(), trials.judged_batches());
-  if (!one) return fmt::print(", all with this placement.\n");
+  fmt::print("  {} of the other {} choices cannot be told from it by {} batches (95 % intervals)", equals.size(), trials.played.size() - 1, trials.judged_batches());
+  if (!one) return fmt::print(", {} with this placement.\n", equals.size() == 1 ? "one" : "all");
   fmt::print("; {} is EP {} with {}, {} and {}", leaner ? fmt::format("the leanest, {} a rank,", format_bytes(one->memory_bytes)) : "the quickest with another placement", one->ranks, plain(one->placement), one->replica, plain(one->exchange));
   const Difference d = longer(*one, chosen);
-  if (std::isfinite(d.half_width)) fmt::print(": {:+.1f} ±{:.1f} % time", 100 * d.mean, 100 * d.half_width);
-  fmt::print(".\n");
+  fmt::print(": {:+.1f} ±{:.1f} % time.\n", 100 * d.mean, 100 * d.half_width);
 }
 
 void print_text(const Trials& trials, const Option* chosen, const Option* plainest) {
@@ -351,7 +358,7 @@ void print_text(const Trials& trials, const Option* chosen, const Option* plaine
                  format_bytes(p.weights_bytes), fmt::format("{:.2f}%", 100 * p.drop_rate), fmt::format("{:.1f}%", 100 * p.layer_gap), p.bottleneck});
   table.write(std::cout);
   if (!chosen) {
-    fmt::print("\n  no choice fits: the leanest needs {} of a rank's {}\n", trials.played.empty() ? "more" : format_bytes(trials.played.back().memory_bytes), format_bytes(trials.memory_bytes()));
+    fmt::print("\n  no choice fits: the leanest needs {} of a rank's {}\n", format_bytes(std::min_element(trials.played.begin(), trials.played.end(), [](const Option& a, const Option& b) { return a.memory_bytes < b.memory_bytes; })->memory_bytes), format_bytes(trials.memory_bytes()));
     return;
   }
   fmt::print("\n  recommended: EP {} with\n    placement: {}\n    replica: {}\n    exchange: {}\n", chosen->ranks, chosen->placement, chosen->replica, chosen->exchange);
@@ -384,7 +391,10 @@ void print_json(const Trials& trials, const Option* chosen) {
 int advise_on(const Options& o, const Catalogs& catalogs) {
   Trials trials(o, catalogs);
   trials.read();
-  search(trials, o, catalogs);
+  for (const std::string& capacity : o.capacity.empty() ? std::vector<std::string>{""} : o.capacity) search(trials, capacity, catalogs);
+  if (trials.played.empty()) throw InputError(Location{}, trials.refusal_of(trials.sizes().front()));
+  for (const std::int64_t ranks : trials.sizes())
+    if (const std::string why = trials.refusal_of(ranks); !why.empty()) fmt::print(stderr, "note: EP {} was not tried: {}\n", ranks, why);
   find_front(trials.played);
   const Option *chosen = recommended(trials.played, trials.memory_bytes()), *plainest = nullptr;
   for (const Option& p : trials.played)

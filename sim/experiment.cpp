@@ -319,6 +319,7 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
     if (e.compressed && e.compressed->columns() != e.model.num_experts)
       problems.add(settings.find("capacity")->at, fmt::format("`overflow: {}` chooses by the gate, which knows nothing of experts that were merged", overflow));
     problems.check();
+    e.chooses_all = !e.router.may_choose_fewer && !e.compressed;
     if (!e.capacity.by_replica()) e.router = next_best(std::move(e.router), e.capacity);
   }
   if (e.capacity.dense && (e.exchange.dispatch_row_for != RowFor::copy || e.exchange.combine_row_for != RowFor::copy)) {
@@ -334,8 +335,15 @@ Experiment read_experiment(std::shared_ptr<const SourceText> file, const std::ve
                                          : "`rebalance` lets a decision change some of them: leave out `threshold` and `layers_per_batch`"));
     problems.check();
   }
+  if (const Setting* rebalance = settings.find("rebalance"); rebalance && e.eval.count() == 1) {
+    const Setting *statistics = rebalance->find("statistics"), *moving = rebalance->find("moving");
+    if (statistics && !exact && e.fit.count() == 0) problems.add(statistics->at, fmt::format("`statistics: {}` has nothing to go by: one batch is played, and none comes before it; give `fit` or more `batches`", statistics->text));
+    if (moving && e.changes.events.empty()) problems.add(moving->at, "`moving` has no effect: one batch is played, and what it begins with need not move");
+    problems.check();
+  }
   if (const int seen = e.fit.count() + e.eval.count(); e.rebalance.statistics == Rebalance::Statistics::lagged && e.rebalance.lag >= seen) {
-    problems.add(settings.find("rebalance")->find("lag")->at, fmt::format("`lag: {}` would have no effect: {} batches are shown and played, and the last of them may look back {}", e.rebalance.lag, seen, seen - 1));
+    const Setting& rebalance = *settings.find("rebalance");
+    problems.add(rebalance.find("lag") ? rebalance.find("lag")->at : rebalance.at, fmt::format("`lag: {}` would have no effect: {} batches are shown and played, and the last of them may look back {}", e.rebalance.lag, seen, seen - 1));
     problems.check();
   }
   if (const int first = std::max(e.fit.first, e.eval.first), last = std::min(e.fit.last, e.eval.last); e.rebalance.statistics == Rebalance::Statistics::fit && first < last)

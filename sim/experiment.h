@@ -50,6 +50,7 @@ struct Experiment {
   Router router;
   std::shared_ptr<const Compressed> compressed;  ///< where the model's experts are made fewer: the model, source and router are then those of what is left. Null: nothing changes
   Capacity capacity;
+  bool chooses_all = false;  ///< without the capacity each token would make top_k choices: those that are not made found no expert with room
   PlacementPolicy placement;
   ReplicaRule replica;
   SharedExpertRule shared_expert;

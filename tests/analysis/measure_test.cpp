@@ -172,6 +172,29 @@ TEST(Measure, BoundsCountTheSlotsThatAPolicyLeftEmpty) {
   EXPECT_LT(ours.second.load.value, few.second.load.value);
 }
 
+TEST(Measure, ChoicesThatFindNoExpertWithRoomAreDropped) {
+  const auto measured = [](const std::string& router, const std::string& overflow) {
+    const std::string yaml = "model: mixtral-8x7b\nlayers: [0]\ncluster: {single_switch: {ranks: 4, device: h800}}\nsource: {zipf: {tokens_per_rank: 32, exponent: 1}}\nnetwork: ideal\nexchange: direct\nrouter: " + router +
+                             "\ncapacity: {megatron: {factor: 0.25, order: position, overflow: " + overflow + "}}\n";
+    const Experiment e = read_experiment(std::make_shared<SourceText>(SourceText{"test.yaml", yaml}), {}, builtin_catalogs());
+    LayerMetrics out;
+    run(e, Timeline::Detail::rank, [&](LayerRun& layer) {
+      out = measure(e, layer, cuts_of(e.topology, e.exchange));
+      return true;
+    });
+    return out;
+  };
+  for (const char* overflow : {"next_best", "other_replica_or_next_best"}) {
+    const LayerMetrics m = measured("topk", overflow);
+    EXPECT_EQ(m.choices, 128 * 2) << overflow;
+    EXPECT_EQ(m.copies, 4 * 8 * 2) << "all room is taken: 2 of each rank and expert";
+    EXPECT_EQ(m.drops.choices, m.choices - m.copies);
+  }
+  const LayerMetrics few = measured("top_p", "next_best");
+  EXPECT_EQ(few.drops.choices, 0) << "who knows how many it would have made";
+  EXPECT_LT(few.choices, 128 * 2);
+}
+
 TEST(Measure, MemoryOfADirectExchangeIsItsRows) {
   for (std::uint64_t seed = 0; seed < 30; ++seed) {
     const MeasuredCase c(seed, "{direct: {dedup: none}}");

@@ -80,11 +80,35 @@ TEST(Advise, PlaysTheLayersThatCountsAreOf) {
   const Outcome run = run_program({"advise", "mixtral-8x7b", space.write("some.json", some.dump()), kCluster, "--tokens-per-rank", "16", "--batches", "4", "--layers", "2", "--set", "network=ideal", "--out", out});
   ASSERT_EQ(run.status, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("2 of 32 MoE layers played"));
-  EXPECT_THAT(run.out, HasSubstr("within the 95 % interval of 2 batches"));
+  EXPECT_THAT(run.out, HasSubstr(" by 2 batches (95 % intervals)"));
   EXPECT_THAT(testing::bytes_of(out), HasSubstr("\nlayers: [3, 9, 17]\n"));
   EXPECT_EQ(run_program({"run", out}).status, 0);
   some["layers"] = {3, 9, 32};
   EXPECT_THAT(run_program({"advise", "mixtral-8x7b", space.write("some.json", some.dump()), kCluster, "--tokens-per-rank", "16"}).err, HasSubstr("TRACE:1:1: error: "));
+}
+
+TEST(Advise, SearchesUnderEachCapacityAndSaysWhichSizesItCouldNotTry) {
+  const Workspace space("epsim_advise");
+  const std::string tight = "{megatron: {factor: 0.5, order: position}}";
+  const auto options_of = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--tokens-per-rank", "64", "--format", "json"});
+    const Outcome run = advise(space, "mixtral-8x7b", kCluster, more);
+    EXPECT_EQ(run.status, 0) << run.err;
+    std::set<std::string> lines;
+    const Json out = Json::parse(run.out);
+    for (const Json& o : out.at("options")) lines.insert(o.dump());
+    EXPECT_GT(lines.size(), 50U);
+    return lines;
+  };
+  EXPECT_EQ(options_of({"--capacity", tight, "--capacity", "dropless"}), options_of({"--capacity", "dropless", "--capacity", tight}));
+
+  const Outcome failing = advise(space, "mixtral-8x7b", kCluster, {"--tokens-per-rank", "8", "--set", "events=[{batch: 1, fail: [3]}]"});
+  EXPECT_EQ(failing.status, 0) << failing.err;
+  EXPECT_THAT(failing.err, HasSubstr("note: EP 2 was not tried: "));
+  const std::string trace = std::string(EPSIM_SOURCE_DIR) + "/examples/traces/text.npz", model = std::string(EPSIM_SOURCE_DIR) + "/examples/models/wide-16.json";
+  const Outcome cut = run_program({"advise", model, trace, kCluster, "--batches", "4000"});
+  EXPECT_EQ(cut.status, 2);
+  EXPECT_THAT(cut.err, HasSubstr("--batches:1:1: error: each of 4000 batches has 2 tokens of the trace, fewer than there are ranks (4)"));
 }
 
 TEST(Advise, SaysWhereNothingFits) {

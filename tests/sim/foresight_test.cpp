@@ -78,7 +78,7 @@ TEST(Predicted, IsRefusedWhereItForetellsNothing) {
   EXPECT_THAT(refusal("layers: 0-1\nplacement: exflow\nrebalance: {statistics: predicted}\nfit: 0:1\nbatches: 2\n"), HasSubstr("predicted statistics show it one at a time"));
   EXPECT_THAT(refusal("layers: 0-1\nrebalance: {statistics: predicted, moving: overlapped}\n"), HasSubstr("come too late"));
   EXPECT_THAT(refusal("layers: 0-1\nrebalance: {statistics: predicted, threshold: 2}\n"), HasSubstr("`threshold` has no effect with statistics: predicted"));
-  EXPECT_EQ(refusal("layers: 0-1\nplacement: {epsim_opt: {slots: 12}}\nrebalance: {statistics: predicted, moving: blocking}\nfit: 0:1\nbatches: 2\n"), "");
+  EXPECT_EQ(refusal("layers: 0-1\nplacement: {epsim_opt: {slots: 12}}\nrebalance: {statistics: predicted, moving: blocking}\nfit: 0:1\nbatches: 3\n"), "");
 }
 
 }  // namespace

@@ -342,6 +342,9 @@ TEST(Rebalance, SaysThatExactStatisticsLeaveFitUnused) {
 
 TEST(Batches, ARefusalSaysWhichWouldBePlayed) {
   EXPECT_THAT(problems_of("fit: 50%:100%\n"), ElementsAre(AllOf(HasSubstr("7:6: without `eval` the batches behind `fit` are played, and it ends with the last of 8"), HasSubstr("`eval: 0:4`"))));
+  EXPECT_THAT(problems_of("rebalance: {statistics: window}\n"), ElementsAre(HasSubstr("`statistics: window` has nothing to go by")));
+  EXPECT_THAT(problems_of("rebalance: {statistics: lagged, moving: blocking}\n"), ElementsAre(HasSubstr("`statistics: lagged` has nothing to go by"), HasSubstr("`moving` has no effect: one batch is played")));
+  EXPECT_THAT(problems_of("batches: 2\nfit: 0:1\nrebalance: {statistics: window}\n"), IsEmpty());
   EXPECT_THAT(problems_of("batches: 4\nrebalance: {statistics: lagged, lag: 4}\n"), ElementsAre(HasSubstr("`lag: 4` would have no effect: 4 batches are shown and played, and the last of them may look back 3")));
   EXPECT_THAT(problems_of("batches: 4\nfit: 0:1\nrebalance: {statistics: lagged, lag: 3}\n"), ElementsAre());
   EXPECT_THAT(problems_of("batches: 2\nfit: 0:2\n"), ElementsAre(AllOf(HasSubstr("`fit` takes all 2 batches"), HasSubstr("give `eval` as well, or more `batches`"))));
