@@ -367,7 +367,7 @@ void print_text(const Trials& trials, const Option* chosen, const Option* plaine
   if (plainest && plainest->token_s > chosen->token_s) fmt::print(": {:.1f}% less time than contiguous experts over EP {} with {}", 100 * (1 - chosen->token_s / plainest->token_s), plainest->ranks, plain(plainest->exchange));
   if (&trials.played.front() != chosen && trials.played.front().memory_bytes <= trials.memory_bytes()) {
     const Option& quicker = trials.played.front();
-    fmt::print(". With capacity {} {:.1f}% less, by dropping {:.2f}% of choices instead of {:.2f}%", plain(quicker.capacity.empty() ? "dropless" : quicker.capacity), 100 * (1 - quicker.token_s / chosen->token_s), 100 * quicker.drop_rate, 100 * chosen->drop_rate);
+    fmt::print(". With capacity {} it would take {:.1f}% less, by dropping {:.2f}% of choices instead of {:.2f}%", plain(quicker.capacity.empty() ? "dropless" : quicker.capacity), 100 * (1 - quicker.token_s / chosen->token_s), 100 * quicker.drop_rate, 100 * chosen->drop_rate);
   }
   fmt::print(".\n  What limits it: {}.\n", chosen->bottleneck);
   print_equals(trials, *chosen);

@@ -73,8 +73,8 @@ TEST(Predicted, StatisticsShowEachLayerWhatTheOneBeforeForetells) {
 
 TEST(Predicted, IsRefusedWhereItForetellsNothing) {
   const auto refusal = [](const std::string& more) { return input_error([&] { experiment(more); }); };
-  EXPECT_THAT(refusal("layers: 0\nrebalance: {statistics: predicted}\n"), HasSubstr("give two `layers` or more"));
-  EXPECT_THAT(refusal("layers: 0-1\nplacement: grace\nrebalance: {statistics: predicted}\n"), HasSubstr("foretells counts only"));
+  EXPECT_THAT(refusal("layers: 0\nbatches: 2\nrebalance: {statistics: predicted}\n"), HasSubstr("give two `layers` or more"));
+  EXPECT_THAT(refusal("layers: 0-1\nbatches: 2\nplacement: grace\nrebalance: {statistics: predicted}\n"), HasSubstr("foretells counts only"));
   EXPECT_THAT(refusal("layers: 0-1\nplacement: exflow\nrebalance: {statistics: predicted}\nfit: 0:1\nbatches: 2\n"), HasSubstr("predicted statistics show it one at a time"));
   EXPECT_THAT(refusal("layers: 0-1\nrebalance: {statistics: predicted, moving: overlapped}\n"), HasSubstr("come too late"));
   EXPECT_THAT(refusal("layers: 0-1\nrebalance: {statistics: predicted, threshold: 2}\n"), HasSubstr("`threshold` has no effect with statistics: predicted"));
