@@ -327,7 +327,10 @@ std::string plain(const std::string& part) {
   return text;
 }
 
-/// Says what these batches do not tell from the choice: of it the quickest of the leanest where they take less memory, and the quickest with another placement otherwise.
+/// The name of the placement policy.
+std::string_view policy_of(const Option& option) { return std::string_view(option.placement).substr(0, option.placement.find(": ")); }
+
+/// Says what these batches do not tell from the choice: of it the quickest of the leanest where they take less memory, and the quickest of another policy otherwise.
 void print_equals(const Trials& trials, const Option& chosen) {
   std::vector<const Option*> equals;
   for (const Option& p : trials.played)
@@ -338,12 +341,12 @@ void print_equals(const Trials& trials, const Option& chosen) {
   const Option* one = *std::find_if(equals.begin(), equals.end(), [&](const Option* p) { return kLess * p->memory_bytes <= least; });  // they are by time
   const bool leaner = one->memory_bytes < kLess * chosen.memory_bytes;
   if (!leaner) {
-    const auto other = std::find_if(equals.begin(), equals.end(), [&](const Option* p) { return p->placement != chosen.placement; });
+    const auto other = std::find_if(equals.begin(), equals.end(), [&](const Option* p) { return policy_of(*p) != policy_of(chosen); });
     one = other == equals.end() ? nullptr : *other;
   }
   fmt::print("  {} of the other {} choices cannot be told from it by {} batches (95 % intervals)", equals.size(), trials.played.size() - 1, trials.judged_batches());
-  if (!one) return fmt::print(", {} with this placement.\n", equals.size() == 1 ? "one" : "all");
-  fmt::print("; {} is EP {} with {}, {} and {}", leaner ? fmt::format("the leanest, {} a rank,", format_bytes(one->memory_bytes)) : "the quickest with another placement", one->ranks, plain(one->placement), one->replica, plain(one->exchange));
+  if (!one) return fmt::print(", {} by this policy.\n", equals.size() == 1 ? "placed" : "all placed");
+  fmt::print("; {} is EP {} with {}, {} and {}", leaner ? fmt::format("the leanest, {} a rank,", format_bytes(one->memory_bytes)) : "the quickest of another policy", one->ranks, plain(one->placement), one->replica, plain(one->exchange));
   const Difference d = longer(*one, chosen);
   fmt::print(": {:+.1f} ±{:.1f} % time.\n", 100 * d.mean, 100 * d.half_width);
 }
