@@ -122,7 +122,7 @@ class Turns {
   /// That the rank with most of them makes at least.
   std::int64_t calls() const { return (active() + ranks() - 1) / ranks(); }
   double one_more() const { return one_more_; }
-  /// Seconds that a layer takes in which no rank computes more than `calls()` experts and some are not whole; where that is no more than `known`, some such time.
+  /// Seconds that a layer takes in which no rank computes more than `calls()` experts and some are not whole, but z computed by ranks beside one an expert; where that is no more than `known`, some such time.
   double none_more(double known) const {
     constexpr std::int64_t kMost = 64;  // numbers that there is time for
     const std::int64_t most = std::min(spare_, calls() * ranks() - active());
@@ -138,10 +138,11 @@ class Turns {
       means.push_back(means_by_reward(*in, *out)), with_rows.push_back(whole(*in, *out)), ascending.push_back(with_rows.back());
       std::ranges::sort(ascending.back());
     }
+    // What a rank computes of an expert that is also elsewhere may be in several slots of its own: the shortest call of any number of slots.
+    const Part& part = of_parts.back();
+    if (part.compute == kInfinity) return kInfinity;
     double least = kInfinity;
     for (std::int64_t z = 1; z <= most && least > known; ++z) {
-      const Part& part = of_parts[std::min(static_cast<std::size_t>(z + 1), most_)];
-      if (part.compute == kInfinity) continue;
       double takes = std::max({mean(ways, means, z), company(compute, of_waits, calls(), z, part.compute), busy(s, z)});
       for (std::size_t i = 0; i < ways.size(); ++i) {
         const auto& [in, out] = ways[i];

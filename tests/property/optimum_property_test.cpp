@@ -309,12 +309,13 @@ TEST(OptimumProperty, NoPlacementWithSlotsToSpareBeatsTheBounds) {
     const Exchange exchange = part_from_yaml(builtin_exchanges(), seed % 4 == 3 ? "direct: {dedup: rank}" : "direct", static_cast<const Shape*>(nullptr));
     const MachineCuts cuts = cuts_of(t, exchange);
     SCOPED_TRACE("case " + std::to_string(seed));
-    std::vector<std::vector<std::uint16_t>> sets = {{}};  // that a rank could hold
+    std::vector<std::vector<std::uint16_t>> sets = {{}};  // that a rank could hold, an expert once or more often
     for (int e = 0; e < experts; ++e)
-      for (std::size_t i = 0, n = sets.size(); i < n; ++i)
-        if (static_cast<int>(sets[i].size()) < room) {
-          sets.push_back(sets[i]);
-          sets.back().push_back(static_cast<std::uint16_t>(e));
+      for (std::size_t i = 0; i < sets.size(); ++i)
+        if (static_cast<int>(sets[i].size()) < room && (sets[i].empty() || sets[i].back() < e || (seed % 2 == 0 && sets[i].back() == e))) {
+          std::vector<std::uint16_t> more = sets[i];
+          more.push_back(static_cast<std::uint16_t>(e));
+          sets.push_back(std::move(more));
         }
     std::optional<OptimumBounds> bounds;
     double least = 1e9;
