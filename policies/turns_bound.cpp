@@ -107,11 +107,10 @@ class Turns {
     };
     raise(calls_and_waits(), "calls and waits");
     raise(company(), "company");
-    for (std::size_t i = 0; i < std::max(in_.size(), out_.size()); ++i) {  // by rising latency: what comes from afar goes back there
-      const Side &in = in_[std::min(i, in_.size() - 1)], &out = out_[std::min(i, out_.size() - 1)];
-      raise(all_in_turn(in, out), "all in turn");
-      raise(calls_in_turn(in, out), "calls and waits");
-      raise(company(in, out), "company");
+    for (const auto& [in, out] : all_ways()) {
+      raise(all_in_turn(*in, *out), "all in turn");
+      raise(calls_in_turn(*in, *out), "calls and waits");
+      raise(company(*in, *out), "company");
     }
     if (cuts_.crossing) raise(crossing_in_turn(*cuts_.crossing), "crossing in turn");
     if (spare_ == 0 && active() <= kPacked) raise(configuration_bound(configurations(), bound.value), "configurations");
@@ -443,9 +442,10 @@ class Turns {
     std::ranges::sort(compute);
     const std::vector<Ways> ways = all_ways();
     std::vector<std::vector<double>> with_rows;
+    std::vector<std::int64_t> near;  // experts that may have no rows from afar
     std::vector<std::vector<std::pair<double, double>>> means;
     for (const auto& [in, out] : ways) {
-      with_rows.push_back(whole(*in, *out)), means.push_back(means_by_reward(*in, *out));
+      with_rows.push_back(whole(*in, *out)), near.push_back(near_only(*in, *out)), means.push_back(means_by_reward(*in, *out));
       std::ranges::sort(with_rows.back());
     }
     const std::vector<Part> of_parts = parts(ways);
@@ -460,7 +460,7 @@ class Turns {
         double takes = sum_of_first(compute, whole) + calls_s + std::max(whole > 0 ? whole_waits : 0, m > 0 ? part.wait : 0);
         for (std::size_t i = 0; i < ways.size(); ++i) {
           const auto& [in, out] = ways[i];
-          const bool afar = whole > near_only(*in, *out);
+          const bool afar = whole > near[i];
           const double there = m > 0 ? part.there_s[i] : 0, back = m > 0 ? part.back_s[i] : 0;
           const double latency = (afar || there > 0 ? in->latency : 0) + (afar || back > 0 ? out->latency : 0);
           takes = std::max(takes, sum_of_first(with_rows[i], whole) + calls_s + n * (there + back) + latency);

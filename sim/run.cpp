@@ -95,8 +95,6 @@ LayerHistory all_alike(const Experiment& e) {
   return even;
 }
 
-bool chooses_again(const Experiment& e) { return e.capacity.chooses_again() && e.capacity.by_replica(); }
-
 void route_by(const Experiment& e, const Router& router, int batch, int layer, int begin, int end, Routing& routing) {
   if (!e.compressed) return route(e.source, router, batch, layer, begin, end, routing, e.seed);
   e.compressed->layer(layer);  // decided now, and by all threads: not within a part of the routing
@@ -120,6 +118,8 @@ double restoring_seconds(const Migration& m, Bytes expert_bytes, const Changes& 
 }  // namespace
 
 void route_layer(const Experiment& e, int batch, int layer, int begin, int end, Routing& routing) { route_by(e, e.router, batch, layer, begin, end, routing); }
+
+bool chooses_after_placing(const Experiment& e) { return e.capacity.chooses_again() && e.capacity.by_replica(); }
 
 Routing choose_again(const Experiment& e, int batch, int layer, const Placement& placement) {
   std::vector<std::int64_t> replicas;
@@ -302,7 +302,7 @@ Plan Run::plan(int batch, std::size_t layer, Routing routing) {
     if (begins) decide(batch);
     if (e.rebalance.statistics != Statistics::fit) remember(layer, kept_copies(e, routing, choices), tokens());
   }
-  if (chooses_again(e)) routing = choose_again(e, batch, e.layers[layer], of_layer.now), choices = count_choices(routing);
+  if (chooses_after_placing(e)) routing = choose_again(e, batch, e.layers[layer], of_layer.now), choices = count_choices(routing);
   if (era_.survivors) return plan_of(e, era_, e.layers[layer], rehomed(routing, *era_.survivors, e.changes.tokens), of_layer.now);
   Plan plan = make_plan(e.layers[layer], std::move(routing), std::move(choices), e.capacity, of_layer.now, e.replica, e.topology);
   settle_shared_expert(plan, e.shared_expert, e.topology);
@@ -318,8 +318,8 @@ LayerRun Run::play(int batch, std::size_t layer, Routing routing, Timeline::Deta
   what.paid = of_layer.before.slots() > 0;
   double unmoved_s = 0;
   if (what.paid) {
-    Routing unmoved = chooses_again(e) ? choose_again(e, batch, e.layers[layer], of_layer.before) : planned.routing;
-    if (chooses_again(e) && era_.survivors) unmoved = rehomed(unmoved, *era_.survivors, e.changes.tokens);
+    Routing unmoved = chooses_after_placing(e) ? choose_again(e, batch, e.layers[layer], of_layer.before) : planned.routing;
+    if (chooses_after_placing(e) && era_.survivors) unmoved = rehomed(unmoved, *era_.survivors, e.changes.tokens);
     unmoved_s = simulated_seconds(e, era_, plan_of(e, era_, e.layers[layer], std::move(unmoved), of_layer.before));
   }
   LayerRun run = run_plan(e, std::move(planned), detail, era_);
@@ -359,7 +359,7 @@ void run(const Experiment& e, Timeline::Detail detail, const std::function<bool(
   Routing routing;
   for (int batch = e.eval.first; batch < e.eval.last; ++batch)
     for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      if (routing.expert.empty() || e.era(batch).survivors || chooses_again(e)) routing = e.routing();
+      if (routing.expert.empty() || e.era(batch).survivors || chooses_after_placing(e)) routing = e.routing();
       route_layer(e, batch, e.layers[l], 0, e.topology.ranks(), routing);
       LayerRun one = runs.play(batch, l, std::move(routing), detail);
       if (!each(one)) return;

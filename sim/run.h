@@ -39,7 +39,9 @@ struct LayerRun {
 
 /// Routes one layer of a batch for home ranks [begin, end).
 void route_layer(const Experiment& experiment, int batch, int layer, int begin, int end, Routing& routing);
-/// Routes a layer of a batch anew, for all ranks, where what fits into no replica of its expert becomes a choice of another (`overflow: other_replica_or_next_best`): how much fits is up to the placement.
+/// Whether what fits into no replica of its expert becomes a choice of another (`overflow: other_replica_or_next_best`): how much fits is up to the placement.
+bool chooses_after_placing(const Experiment& experiment);
+/// Routes a layer of a batch anew, for all ranks, where it `chooses_after_placing`.
 Routing choose_again(const Experiment& experiment, int batch, int layer, const Placement& placement);
 /// Lowers and simulates one planned layer. `plan` numbers ranks as the era's survivors do; the run is on the whole machine.
 LayerRun run_plan(const Experiment& experiment, Plan plan, Timeline::Detail detail, const Era& era = {});

@@ -63,7 +63,7 @@ LayerExecution execute_layer(World& world, const Experiment& e, Run& run, std::s
   }
   std::vector<float> weights = options.backward ? routing.weight : std::vector<float>();
   const Plan plan = run.plan(e.eval.first, index, std::move(routing));
-  if (options.backward && e.capacity.chooses_again() && e.capacity.by_replica()) weights = choose_again(e, e.eval.first, layer, plan.placement).weight;
+  if (options.backward && chooses_after_placing(e)) weights = choose_again(e, e.eval.first, layer, plan.placement).weight;
 
   LayerExecution done;
   done.layer = layer;
